@@ -1,0 +1,3 @@
+module gray
+
+go 1.26
