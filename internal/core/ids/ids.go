@@ -112,7 +112,7 @@ func (j Job) String() string { return hex.EncodeToString(j[:]) }
 
 // JobFromInt is the job with number n.
 func JobFromInt(n uint32) (j Job) {
-	binary.BigEndian.PutUint32(j[:], n)
+	binary.LittleEndian.PutUint32(j[:], n)
 	return j
 }
 
