@@ -1,0 +1,51 @@
+"""The engine-facing part of the SDK: frames, references, serialization and the worker loop. Private.
+
+The public layer is written against the names below and nothing else of this package. Everything here is safe to call from
+any thread, and safe against exceptions that a signal handler raises at any point.
+
+State (one a process)::
+
+    state                    # ray._core.state: one object, attributes below, changed by connect/disconnect
+      .client                # Client, or None while not connected: the test that the public layer makes for auto-init
+      .mode                  # None, SCRIPT_MODE (driver, 0) or WORKER_MODE (1)
+      .job_id .node_id .worker_id .driver_task   # bytes (4, 28, 28, 24)
+      .node_ip .gcs_address .session_dir .session_name .namespace .dashboard_url    # str
+      .job                   # the job map of HELLO (in a worker: the driver's), .env {str: str}, .accelerators {"GPU": [..]}
+    current_task()           # the running Task, or None: .task_id (24 bytes) .name .qualname .attempt .resources {str: float}
+
+Connection (driver)::
+
+    connect(socket_path, token, job, *, ray_version) -> Client
+        token: bytes or str. job: the job map of the protocol's HELLO. Raises ConnectionError, RuntimeError (versions),
+        ray.exceptions.AuthenticationError.
+    disconnect()             # sends what is buffered, closes; refs of this connection become useless, views stay readable
+
+Objects::
+
+    get(refs, timeout=None)  # ObjectRef -> value, list -> list; Ray's ValueError/TypeError/GetTimeoutError
+    put(value) -> ObjectRef
+    wait(refs, num_returns, timeout, fetch_local) -> (ready, not_ready)   # validates its arguments as Ray does
+    ObjectRef                # one object an id a process: identity is equality; .future(), await
+    current_ref(id) -> ObjectRef
+
+Tasks::
+
+    fn = Function(callable, name, qualname)       # one a remote function; exported on first use, once a connection
+    fn.export() -> ObjectRef                      # what a RemoteFunction's __reduce__ puts into its state …
+    Function.from_export(ref, name, qualname)     # … and how it comes back; .callable loads it
+    tm = Template(fn, *, name, qualname, resources, max_retries, retry_exceptions, strategy=None, env=None, max_calls=0, labels=None)
+        resources {str: int in 1/10000}; retry_exceptions bool or tuple of classes; strategy and env as in docs/protocol.md.
+        Keep it with the function or its options: registered once a connection, dropped when collected.
+    submit(tm, args, kwargs, num_returns=1, overrides=None)
+        -> ObjectRef (1), list of ObjectRef (n > 1), None (0). args tuple, kwargs dict or None; refs at top level are dependencies.
+        overrides: None or {"name", "max_retries", "retry_exceptions", "strategy"} of this call.
+
+Rest::
+
+    call(method, **arguments) -> dict             # CALL of docs/protocol.md; errors as Ray's classes
+    serialize(value) -> Payload; deserialize(bytes-like)
+    register_serializer(cls, serializer, deserializer); deregister_serializer(cls)
+
+``ray.exceptions`` is imported on use: RayTaskError(function_name, traceback_str, cause, proctitle, pid, ip) with
+.as_instanceof_cause(); daemon errors are made by ``ray._core.errors``.
+"""
