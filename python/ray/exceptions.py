@@ -1,0 +1,804 @@
+"""The errors that Ray programs see.
+
+Every error is a :class:`RayError`. What user code raised in a task arrives as a :class:`RayTaskError` that is also an
+instance of the original class, so ``except ValueError`` and ``except RayTaskError`` both catch it.
+"""
+
+import os
+import sys
+from typing import Any, Mapping, Optional, Union
+
+from ray._ids import ActorID, TaskID
+
+_CYAN, _RESET = "\x1b[36m", "\x1b[39m"
+
+# What state objects and error codes call the reasons (the numbers are Ray's).
+_ERROR_TYPES = {
+    0: "WORKER_DIED",
+    1: "ACTOR_DIED",
+    3: "TASK_EXECUTION_EXCEPTION",
+    4: "OBJECT_IN_PLASMA",
+    5: "TASK_CANCELLED",
+    6: "ACTOR_CREATION_FAILED",
+    7: "RUNTIME_ENV_SETUP_FAILED",
+    8: "OBJECT_LOST",
+    9: "OWNER_DIED",
+    10: "OBJECT_DELETED",
+    11: "DEPENDENCY_RESOLUTION_FAILED",
+    12: "OBJECT_UNRECONSTRUCTABLE_MAX_ATTEMPTS_EXCEEDED",
+    13: "OBJECT_UNRECONSTRUCTABLE_LINEAGE_EVICTED",
+    14: "OBJECT_FETCH_TIMED_OUT",
+    15: "LOCAL_RAYLET_DIED",
+    16: "TASK_PLACEMENT_GROUP_REMOVED",
+    17: "ACTOR_PLACEMENT_GROUP_REMOVED",
+    18: "TASK_UNSCHEDULABLE_ERROR",
+    19: "ACTOR_UNSCHEDULABLE_ERROR",
+    20: "OUT_OF_DISK_ERROR",
+    21: "OBJECT_FREED",
+    22: "OUT_OF_MEMORY",
+    23: "NODE_DIED",
+    24: "END_OF_STREAMING_GENERATOR",
+    25: "ACTOR_UNAVAILABLE",
+    26: "GENERATOR_TASK_FAILED_FOR_OBJECT_RECONSTRUCTION",
+    27: "OBJECT_UNRECONSTRUCTABLE_PUT",
+    28: "OBJECT_UNRECONSTRUCTABLE_RETRIES_DISABLED",
+    29: "OBJECT_UNRECONSTRUCTABLE_BORROWED",
+    30: "OBJECT_UNRECONSTRUCTABLE_REF_NOT_FOUND",
+    31: "OBJECT_UNRECONSTRUCTABLE_TASK_CANCELLED",
+    32: "OBJECT_UNRECONSTRUCTABLE_LINEAGE_DISABLED",
+    33: "WORKER_STARTUP_FAILED",
+    34: "STREAMING_GENERATOR_REPLAY_INCONSISTENT",
+}
+
+_UNRECONSTRUCTABLE = {
+    12: "its task has been run as often as max_retries allows. Raise it with `@ray.remote(max_retries=N)`.",
+    13: "its lineage was evicted to keep memory in bounds. Raise RAY_max_lineage_bytes=<bytes> at `ray start`.",
+    27: "it was created by ray.put(), which no task can repeat. Return the value from a task instead.",
+    28: "its task was created with max_retries=0. Allow retries with `@ray.remote(max_retries=N)`.",
+    29: "this process borrowed it, and only its owner can rebuild it.",
+    30: "nothing is known any more about its reference.",
+    31: "the task that would produce it was cancelled.",
+    32: "reconstruction is switched off in this cluster (object_reconstruction_enabled=False).",
+}
+
+
+class RayError(Exception):
+    """Base of all errors of this package."""
+
+    def to_bytes(self) -> bytes:
+        """Serialise the error, so that :meth:`from_bytes` can make it anew in another process."""
+        import pickle
+
+        from ray import cloudpickle
+
+        return pickle.dumps((_formatted(self), cloudpickle.dumps(self)), protocol=5)
+
+    @staticmethod
+    def from_bytes(b: bytes) -> "RayError":
+        """Make the error that :meth:`to_bytes` serialised.
+
+        Returns:
+            The error; an :class:`UnserializableException` with the original text if its class can't be rebuilt here.
+        """
+        import pickle
+
+        text, payload = pickle.loads(b)
+        try:
+            return pickle.loads(payload)
+        except Exception:  # whatever a user's class raises while it is rebuilt
+            return UnserializableException(text)
+
+    @staticmethod
+    def from_ray_exception(ray_exception) -> "RayError":
+        """Make an error from its bytes, or from the map by which a daemon describes one (kind, error, …)."""
+        if isinstance(ray_exception, Mapping):
+            return from_daemon(ray_exception)
+        return RayError.from_bytes(ray_exception)
+
+
+def _formatted(exc: BaseException) -> str:
+    text = str(exc)
+    if isinstance(exc, RayTaskError):
+        return text
+    import traceback
+
+    if exc.__traceback__ is None:
+        return f"{type(exc).__name__}: {text}"
+    return "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+
+
+class CrossLanguageError(RayError):
+    """A task in another language failed."""
+
+    def __init__(self, ray_exception):
+        super().__init__(f"An exception raised from {ray_exception.language}:\n{ray_exception.formatted_exception_string}")
+
+
+class TaskCancelledError(RayError):
+    """The task was cancelled."""
+
+    def __init__(self, task_id: Optional[TaskID] = None, error_message: Optional[str] = None):
+        self.task_id = task_id
+        self.error_message = error_message
+
+    def __str__(self):
+        if self.task_id is None:
+            return self.error_message or ""
+        return f"Task: {self.task_id} was cancelled. {self.error_message or ''}"
+
+
+class RayTaskError(RayError):
+    """User code raised while it ran in a task.
+
+    ``ray.get`` raises an instance of a class that derives from this one and from the class of ``cause``.
+
+    Attributes:
+        function_name: Name of the remote function.
+        traceback_str: The traceback as the worker formatted it.
+        cause: The exception that the user's code raised.
+        proctitle: Title of the worker process, such as ``ray::f``.
+        pid: Process id of the worker.
+        ip: Address of the worker's node.
+        actor_repr: ``repr()`` of the actor; None for a plain task.
+    """
+
+    def __init__(
+        self, function_name, traceback_str, cause, proctitle=None, pid=None, ip=None, actor_repr=None, actor_id=None
+    ):
+        super().__init__(function_name, traceback_str, cause, proctitle, pid, ip)
+        self.proctitle = proctitle if proctitle else _proctitle()
+        self.pid = pid or os.getpid()
+        self.ip = ip or _node_ip()
+        self.function_name = function_name
+        self.traceback_str = traceback_str
+        self.actor_repr = actor_repr
+        self._actor_id = actor_id
+        self.cause = _flattened(cause)
+        try:
+            from ray import cloudpickle
+
+            cloudpickle.dumps(self.cause)
+        except Exception as e:  # whatever a user's class raises while it is pickled
+            name = _class_name(type(self.cause))
+            import logging
+
+            logging.getLogger("ray").error("The original cause of the RayTaskError (%s) isn't serializable: %s.", name, e)
+            self.cause = RayError(
+                f"Exception {name} isn't serializable: {e}.\nOriginal exception details:\n{traceback_str}"
+            )
+            self.args = (function_name, traceback_str, self.cause, proctitle, pid, ip)
+
+    def as_instanceof_cause(self) -> "RayTaskError":
+        """Return an exception that is an instance of this class and of the cause's class.
+
+        Where the cause's class can't be subclassed, or has nothing to add, the answer is this error itself.
+        """
+        cause_cls = type(self.cause)
+        if not isinstance(self.cause, BaseException) or issubclass(RayTaskError, cause_cls):
+            return self
+        try:
+            return self.make_dual_exception_instance()
+        except Exception as e:  # whatever a user's metaclass or __init_subclass__ raises
+            import logging
+
+            logging.getLogger("ray").warning(
+                "User exception type %s in RayTaskError can't be subclassed! This exception is raised as RayTaskError "
+                "only. You can use `ray_task_error.cause` to access the user exception. Failure in subclassing: %s",
+                cause_cls,
+                e,
+            )
+            return self
+
+    def make_dual_exception_instance(self) -> "RayTaskError":
+        """Return this error as an instance of a new class that also derives from the cause's class."""
+        cause = self.cause
+        cause_cls = type(cause)
+        name = f"RayTaskError({cause_cls.__name__})"
+        cls: Any = type(
+            name,
+            (_Dual, cause_cls),
+            {"__module__": "ray.exceptions", "__qualname__": name, "__str__": _Dual.__str__, "__init__": _Dual.__init__},
+        )
+        base = cls
+        while base.__flags__ & 1 << 9:  # a class made by a class statement; the first other one owns the memory layout
+            base = base.__base__
+        group = getattr(base, "derive", None) is not None and issubclass(base, _BaseExceptionGroup)
+        dual = base.__new__(cls, cause.message, cause.exceptions) if group else base.__new__(cls)
+        dual.__dict__.update(cause=cause, _ray_task_error_args=(cause,), _ray_task_error=self)
+        dual.args = (cause,)
+        for klass in base.__mro__:  # fields such as OSError.errno live outside __dict__
+            if klass in (BaseException, object) or group:
+                break
+            for field, how in vars(klass).items():
+                if type(how).__name__ in ("member_descriptor", "getset_descriptor"):
+                    try:
+                        setattr(dual, field, getattr(cause, field))
+                    except (AttributeError, TypeError):  # read-only, or not set in the cause
+                        continue
+        return dual
+
+    def __str__(self):
+        return _visible(str(self.traceback_str), self._header())
+
+    def _header(self) -> str:
+        where = f"pid={self.pid}, ip={self.ip}"
+        if self.actor_repr:
+            where += f", actor_id={self._actor_id}, repr={self.actor_repr}"
+        return f"{_CYAN}{self.proctitle}(){_RESET} ({where})"
+
+    def __reduce__(self):
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+class _Dual(RayTaskError):
+    """What all classes made by make_dual_exception_instance have in common."""
+
+    # A user's exception may insist on arguments of its own; an instance is made whole by make_dual_exception_instance.
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __getattr__(self, name):
+        cause = self.__dict__.get("cause")
+        if cause is None or name.startswith("__") and name != "__notes__":
+            raise AttributeError(name)
+        try:
+            return getattr(cause, name)
+        except AttributeError:
+            whole = self.__dict__["_ray_task_error"]
+            if name in whole.__dict__:
+                return whole.__dict__[name]
+            raise
+
+    def __str__(self):
+        return str(self.__dict__["_ray_task_error"])
+
+    def __reduce__(self):
+        return _rebuild_dual, (self.__dict__["_ray_task_error"],)
+
+
+# The intermediate class does not show: `RayTaskError(ValueError)` has RayTaskError and ValueError as its bases.
+_BaseExceptionGroup: Any = getattr(__import__("builtins"), "BaseExceptionGroup", ())
+
+
+def _rebuild(cls, args, state):
+    exc = cls.__new__(cls, *args)
+    exc.args = args
+    exc.__dict__.update(state)
+    return exc
+
+
+def _rebuild_dual(whole: RayTaskError):
+    return whole.as_instanceof_cause()
+
+
+def _flattened(cause):
+    # a failure that passed through several tasks keeps its first cause
+    while isinstance(cause, _Dual):
+        cause = cause.__dict__["cause"]
+    return cause
+
+
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}" if cls.__module__ != "builtins" else cls.__qualname__
+
+
+def _proctitle() -> str:
+    return " ".join([sys.executable, *sys.argv]) if getattr(sys, "argv", None) else sys.executable
+
+
+def _node_ip() -> str:
+    from ray.util import get_node_ip_address
+
+    return get_node_ip_address()
+
+
+_HIDDEN = ("/ray/_core/", "/ray/_private/", "/ray/_api.py", "/ray/remote_function.py", "/ray/_raylet.py")
+
+
+def _visible(text: str, header: str) -> str:
+    """The worker's traceback with its first lines named by process, and without frames of this package."""
+    out, hidden = [], False
+    for line in text.strip("\n").split("\n"):
+        if line.startswith("Traceback (most recent call last):"):
+            hidden = False
+            out.append(header)
+        elif line.startswith('  File "'):
+            path = line[8:].split('"', 1)[0]
+            hidden = any(mark in path for mark in _HIDDEN)
+            if not hidden:
+                out.append(line)
+        elif not (hidden and line.startswith("    ")):
+            hidden = False
+            out.append(line)
+    return "\n".join(out)
+
+
+class LocalRayletDiedError(RayError):
+    """The node daemon of this machine died while the task ran."""
+
+    def __str__(self):
+        return self.args[0] if self.args and isinstance(self.args[0], str) else (
+            "The task's local raylet died. Check raylet.out for more information."
+        )
+
+
+class WorkerCrashedError(RayError):
+    """The worker process died while it ran the task, and no retry was left."""
+
+    def __str__(self):
+        return self.args[0] if self.args and isinstance(self.args[0], str) else (
+            "The worker died unexpectedly while executing this task. "
+            "Check python-core-worker-*.log files for more information."
+        )
+
+
+class RayActorError(RayError):
+    """An actor could not finish a task.
+
+    Attributes:
+        actor_id: The actor's id as hexadecimal text, or None.
+        error_msg: What happened.
+    """
+
+    BASE_ERROR_MSG = "The actor experienced an error before finishing this task."
+
+    def __init__(
+        self,
+        actor_id: Optional[str] = None,
+        error_msg: str = BASE_ERROR_MSG,
+        actor_init_failed: bool = False,
+        preempted: bool = False,
+    ):
+        self.actor_id = actor_id
+        self.error_msg = error_msg
+        self._actor_init_failed = actor_init_failed
+        self._preempted = preempted
+
+    def __str__(self):
+        return self.error_msg
+
+    @property
+    def preempted(self) -> bool:
+        """Whether the actor died because its node was taken away."""
+        return self._preempted
+
+    @property
+    def actor_init_failed(self) -> bool:
+        """Whether the actor's constructor raised."""
+        return self._actor_init_failed
+
+
+class ActorDiedError(RayActorError):
+    """The actor is dead and will not come back.
+
+    Args:
+        cause: The error of its constructor, or a map with ``error_message`` and what is known of the actor:
+            ``actor_id`` (bytes), ``class_name``, ``pid``, ``name``, ``ray_namespace``, ``node_ip_address``,
+            ``never_started``, ``preempted``.
+    """
+
+    BASE_ERROR_MSG = "The actor died unexpectedly before finishing this task."
+
+    def __init__(self, cause: Union[RayTaskError, Mapping, None] = None):
+        if cause is None:
+            super().__init__(None, self.BASE_ERROR_MSG)
+            return
+        if isinstance(cause, RayTaskError):
+            text = f"The actor died because of an error raised in its creation task, {cause}"
+            super().__init__(cause._actor_id, text, actor_init_failed=True)
+            return
+        lines = [self.BASE_ERROR_MSG]
+        actor_id = ActorID(cause["actor_id"]).hex() if cause.get("actor_id") else None
+        shown = {
+            "class_name": cause.get("class_name"),
+            "actor_id": actor_id,
+            "pid": cause.get("pid"),
+            "name": cause.get("name"),
+            "namespace": cause.get("ray_namespace"),
+            "ip": cause.get("node_ip_address"),
+        }
+        lines += [f"\t{key}: {value}" for key, value in shown.items() if value]
+        lines.append(cause.get("error_message", ""))
+        if cause.get("never_started"):
+            lines.append("The actor never ran - it was cancelled before it started running.")
+        super().__init__(actor_id, "\n".join(lines), preempted=bool(cause.get("preempted")))
+
+    @staticmethod
+    def from_task_error(task_error: RayTaskError) -> "ActorDiedError":
+        """The error of an actor whose constructor raised ``task_error``."""
+        return ActorDiedError(task_error)
+
+
+class ActorUnavailableError(RayActorError):
+    """The actor can't be reached now, but may come back."""
+
+    def __init__(self, error_message: str, actor_id: Optional[bytes]):
+        text = ActorID(actor_id).hex() if actor_id is not None else None
+        super().__init__(
+            text,
+            f"The actor {text} is unavailable: {error_message}. "
+            "The task may or may not have been executed on the actor.",
+        )
+
+
+class RaySystemError(RayError):
+    """Ray itself failed, or was used in a state that does not allow it."""
+
+    def __init__(self, client_exc, traceback_str=None):
+        self.client_exc = client_exc
+        self.traceback_str = traceback_str
+
+    def __str__(self):
+        text = f"System error: {self.client_exc}"
+        return f"{text}\ntraceback: {self.traceback_str}" if self.traceback_str else text
+
+
+class AuthenticationError(RayError):
+    """The cluster does not accept this process's token."""
+
+    def __init__(self, message: str):
+        self.message = message
+        super().__init__(message)
+
+    def __str__(self):
+        return (
+            f"{self.message.rstrip('. ')}. The token is looked for in the environment variable RAY_AUTH_TOKEN, in the "
+            "file that RAY_AUTH_TOKEN_PATH names, and in ~/.ray/auth_token; `ray get-auth-token` prints the one of this "
+            "machine. For more information, see: https://docs.ray.io/en/latest/ray-security/token-auth.html"
+        )
+
+
+class UserCodeException(RayError):
+    """User code raised outside of a task's body, such as in a setup hook."""
+
+
+class ObjectStoreFullError(RayError):
+    """The object store has no room for an object, and nothing that it holds can go."""
+
+    def __str__(self):
+        return super().__str__() + (
+            "\nThe local object store is full of objects that are still in scope and cannot be evicted. "
+            "Tip: Use the `ray memory` command to list active objects in the cluster."
+        )
+
+
+class OutOfDiskError(RayError):
+    """The object store is full, and so is the disk."""
+
+    def __str__(self):
+        return super().__str__() + (
+            "\nThe object cannot be created because the local object store is full and the local disk's utilization is "
+            "over capacity (95% by default). Tip: Use `df` on this node to check disk usage and `ray memory` to check "
+            "object store memory usage."
+        )
+
+
+class OutOfMemoryError(RayError):
+    """The node ran out of memory, and the task was killed to free some."""
+
+    def __init__(self, message):
+        self.message = message
+        super().__init__(message)
+
+    def __str__(self):
+        return self.message
+
+
+class NodeDiedError(RayError):
+    """The node that ran the task died."""
+
+    def __init__(self, message):
+        self.message = message
+        super().__init__(message)
+
+    def __str__(self):
+        return self.message
+
+
+class ObjectLostError(RayError):
+    """All copies of an object are gone, and it can't be rebuilt.
+
+    Attributes:
+        object_ref_hex: The object's id.
+        owner_address: Who owned it, where that is known.
+        call_site: Where its ref was created, where that was recorded.
+    """
+
+    def __init__(self, object_ref_hex: str, owner_address: Optional[bytes] = None, call_site: str = "", detail: str = ""):
+        super().__init__(object_ref_hex, owner_address, call_site)
+        self.object_ref_hex = object_ref_hex
+        self.owner_address = owner_address
+        self.call_site = call_site.replace("/", "\n  ") if "\n" in call_site else call_site
+        if detail:
+            self._detail = detail
+
+    def _base_str(self) -> str:
+        text = f"Failed to retrieve object {self.object_ref_hex}."
+        if self.call_site:
+            text += f" The ObjectRef was created at: {self.call_site}"
+        return text
+
+    def _reason(self) -> str:
+        return f"All copies of {self.object_ref_hex} have been lost due to node failure."
+
+    def __str__(self):
+        return f"{self._base_str()}\n\n{getattr(self, '_detail', None) or self._reason()}"
+
+
+class ObjectFetchTimedOutError(ObjectLostError):
+    """No node that holds the object answered in time."""
+
+    def _reason(self):
+        return f"Fetch for object {self.object_ref_hex} timed out because no locations were found for the object."
+
+
+class ReferenceCountingAssertionError(ObjectLostError, AssertionError):
+    """An object was deleted although it was still referenced: a bug in Gray."""
+
+    def _reason(self):
+        return "The object has already been deleted by the reference counting protocol. This should not happen."
+
+
+class ObjectFreedError(ObjectLostError):
+    """The object was freed by hand."""
+
+    def _reason(self):
+        return (
+            "The object was manually freed using the internal `free` call. "
+            "Please ensure that `free` is only called once the object is no longer needed."
+        )
+
+
+class OwnerDiedError(ObjectLostError):
+    """The process or daemon that owned the object is gone."""
+
+    def _reason(self):
+        return (
+            "The object's owner has exited: what first created the ObjectRef via `.remote()` or `ray.put()`, or the "
+            "node daemon that kept its record."
+        )
+
+
+class ObjectReconstructionFailedError(ObjectLostError):
+    """The object was lost, and running its task again is not possible.
+
+    Attributes:
+        reason: Ray's number of the reason, or None.
+        reason_message: The reason in words.
+    """
+
+    def __init__(
+        self,
+        object_ref_hex: str,
+        reason: Optional[int] = None,
+        reason_message: Optional[str] = None,
+        owner_address: Optional[bytes] = None,
+        call_site: str = "",
+    ):
+        super().__init__(object_ref_hex, owner_address, call_site)
+        self.args = (object_ref_hex, reason, reason_message, owner_address, call_site)
+        self.reason = reason
+        if reason_message is None:
+            why = _UNRECONSTRUCTABLE.get(reason) if reason is not None else None
+            reason_message = f"The object cannot be reconstructed because {why}" if why else "Unknown error reason."
+        self.reason_message = reason_message
+
+    def _reason(self):
+        name = _ERROR_TYPES.get(self.reason, "UNKNOWN") if self.reason is not None else "UNKNOWN"
+        return f"[{name}] {self.reason_message}"
+
+
+class GetTimeoutError(RayError, TimeoutError):
+    """Not all objects were ready in time.
+
+    Attributes:
+        waiting: For each ref that is not ready, why; empty where that is not known.
+    """
+
+    waiting: Mapping = {}
+
+
+class PlasmaObjectNotAvailable(RayError):
+    """The object is not in this node's store."""
+
+
+class AsyncioActorExit(RayError):
+    """Raised inside an async actor to end it."""
+
+
+class RuntimeEnvSetupError(RayError):
+    """A runtime environment could not be set up."""
+
+    def __init__(self, error_message: Optional[str] = None):
+        super().__init__(error_message)
+        self.error_message = error_message
+
+    def __str__(self):
+        text = "Failed to set up runtime environment."
+        return f"{text}\n{self.error_message}" if self.error_message else text
+
+
+class TaskPlacementGroupRemoved(RayError):
+    """The placement group of the task was removed."""
+
+    def __str__(self):
+        return "The placement group corresponding to this task has been removed."
+
+
+class ActorPlacementGroupRemoved(RayError):
+    """The placement group of the actor was removed."""
+
+    def __str__(self):
+        return "The placement group corresponding to this Actor has been removed."
+
+
+class PendingCallsLimitExceeded(RayError):
+    """More calls are unfinished than max_pending_calls of the actor allows."""
+
+
+class _Unschedulable(RayError):
+    def __init__(self, error_message: str):
+        super().__init__(error_message)
+        self.error_message = error_message
+
+
+class TaskUnschedulableError(_Unschedulable):
+    """No node can run the task, and none ever will."""
+
+    def __str__(self):
+        return f"The task is not schedulable: {self.error_message}"
+
+
+class ActorUnschedulableError(_Unschedulable):
+    """No node can run the actor, and none ever will."""
+
+    def __str__(self):
+        return f"The actor is not schedulable: {self.error_message}"
+
+
+class ObjectRefStreamEndOfStreamError(RayError):
+    """A generator has no more items."""
+
+
+class OufOfBandObjectRefSerializationException(RayError):
+    """An ObjectRef was pickled outside of Ray's serializer, and that is not allowed here."""
+
+
+class RpcError(RayError):
+    """A call between parts of the cluster failed.
+
+    Attributes:
+        message: What failed.
+        rpc_code: The status code of the transport, or None.
+    """
+
+    def __init__(self, message, rpc_code=None):
+        self.message = message
+        self.rpc_code = rpc_code
+
+    def __str__(self):
+        return self.message
+
+
+class RayChannelError(RaySystemError):
+    """A channel of a compiled graph failed."""
+
+
+class RayChannelTimeoutError(RayChannelError, TimeoutError):
+    """A channel of a compiled graph did not answer in time."""
+
+
+class RayCgraphCapacityExceeded(RaySystemError):
+    """A compiled graph has as many executions in flight as it may."""
+
+
+class RayDirectTransportError(RaySystemError):
+    """A direct transfer of tensors failed."""
+
+
+class StreamingGeneratorReplayInconsistentError(RaySystemError):
+    """A generator that was run again did not yield what it had yielded before."""
+
+
+class UnserializableException(RayError):
+    """The exception that a task raised can't be rebuilt in this process; its text is kept."""
+
+    def __init__(self, original_stack_trace: str):
+        super().__init__(original_stack_trace)
+        self._original_stack_trace = original_stack_trace
+
+    def __str__(self):
+        return (
+            "Failed to deserialize exception. Refer to https://docs.ray.io/en/latest/ray-core/objects/"
+            "serialization.html#custom-serializers-for-exceptions for more information.\n"
+            f"Original exception:\n{self._original_stack_trace}"
+        )
+
+
+class ActorAlreadyExistsError(ValueError, RayError):
+    """An actor of that name lives already in the namespace."""
+
+    def __init__(self, error_message: str):
+        super().__init__(error_message)
+        self.error_message = error_message
+
+    def __str__(self):
+        return self.error_message
+
+
+class ActorHandleNotFoundError(ValueError, RayError):
+    """The actor handle belongs to another session."""
+
+    def __init__(self, error_message: str):
+        super().__init__(error_message)
+        self.error_message = error_message
+
+    def __str__(self):
+        return self.error_message
+
+
+def from_daemon(fields: Mapping) -> Exception:
+    """Make the error that a daemon describes.
+
+    Args:
+        fields: ``kind`` (docs/protocol.md lists them), ``error`` (a sentence), and where they are known ``task``
+            (24 bytes), ``object`` (28 bytes), ``name`` and ``call_site``.
+
+    Returns:
+        An instance of Ray's class for that kind.
+    """
+    kind, text = fields.get("kind"), str(fields.get("error", ""))
+    object_hex = fields["object"].hex() if isinstance(fields.get("object"), bytes) else str(fields.get("object", ""))
+    if kind in ("OBJECT_LOST", "OWNER_DIED"):
+        lost = ObjectLostError if kind == "OBJECT_LOST" else OwnerDiedError
+        return lost(object_hex, None, str(fields.get("call_site", "")), detail=text)
+    if kind == "CANCELLED":
+        task = fields.get("task")
+        return TaskCancelledError(TaskID(task) if isinstance(task, bytes) else None, text)
+    if kind == "NOT_IMPLEMENTED":
+        return NotImplementedError(text)
+    simple = {
+        "WORKER_CRASHED": WorkerCrashedError,
+        "STORE_FULL": ObjectStoreFullError,
+        "UNSCHEDULABLE": TaskUnschedulableError,
+        "OUT_OF_MEMORY": OutOfMemoryError,
+        "NODE_DIED": NodeDiedError,
+        "RUNTIME_ENV": RuntimeEnvSetupError,
+    }.get(str(kind))
+    if simple is not None:
+        return simple(text)
+    return RaySystemError(text or f"a daemon reported an error of kind {kind}")
+
+
+RAY_EXCEPTION_TYPES = [
+    PlasmaObjectNotAvailable,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+    RayActorError,
+    ObjectStoreFullError,
+    ObjectLostError,
+    ObjectFetchTimedOutError,
+    ReferenceCountingAssertionError,
+    ObjectReconstructionFailedError,
+    OwnerDiedError,
+    GetTimeoutError,
+    AsyncioActorExit,
+    RuntimeEnvSetupError,
+    TaskPlacementGroupRemoved,
+    ActorPlacementGroupRemoved,
+    PendingCallsLimitExceeded,
+    LocalRayletDiedError,
+    TaskUnschedulableError,
+    ActorDiedError,
+    ActorUnschedulableError,
+    ActorUnavailableError,
+    RayChannelError,
+    RayChannelTimeoutError,
+    OufOfBandObjectRefSerializationException,
+    RayCgraphCapacityExceeded,
+    UnserializableException,
+    ActorAlreadyExistsError,
+    ActorHandleNotFoundError,
+    AuthenticationError,
+]
