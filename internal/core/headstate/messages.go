@@ -1,0 +1,460 @@
+package headstate
+
+import "gray/internal/core/ids"
+
+// Kind is the first byte of a message between a daemon and the head. Values go on the wire: append only. All have the
+// top bit set, so that one link may carry other traffic beside them.
+type Kind uint8
+
+// Kinds of messages from a daemon to the head.
+const (
+	KindRegister Kind = 0x80 + iota
+	KindLease
+	KindLeave
+	KindReport
+	KindSubscribe
+	KindViewAck
+	KindKVGet
+	KindKVPut
+	KindKVDel
+	KindKVExists
+	KindKVList
+	KindJobStart
+	KindJobEnd
+	KindLookup
+	KindNodes
+	KindJobs
+	KindTotals
+)
+
+// Kinds of messages from the head to a daemon.
+const (
+	KindRegistered Kind = 0xc0 + iota
+	KindRefused
+	KindRegisterAgain
+	KindLeaseAck
+	KindLeft
+	KindNodeDead
+	KindJobEnded
+	KindSnapshot
+	KindDelta
+	KindKVValue
+	KindKVAdded
+	KindKVDeleted
+	KindKVFound
+	KindKVKeys
+	KindJobStarted
+	KindDone
+	KindOwned
+	KindNodeList
+	KindJobList
+	KindTotal
+	KindFailed
+)
+
+// Message is what a daemon and the head send each other. Messages are pointers to the structs of this file and are not
+// changed once they are sent.
+type Message interface{ Kind() Kind }
+
+// Call is a message that is answered by exactly one Answer with the same number.
+type Call interface {
+	Message
+	Number() uint64
+	// Numbered is a copy of the call with another number.
+	Numbered(req uint64) Call
+}
+
+// Answer is the head's answer to a Call.
+type Answer interface {
+	Message
+	Number() uint64
+}
+
+// Resources are quantities by resource name, in 1/10000 of a unit (bytes for memory and object_store_memory).
+type Resources = map[string]int64
+
+// ClusterID names a cluster for ever: its first head draws it, its store keeps it.
+type ClusterID [28]byte
+
+// NodeInfo is what a daemon says about itself; it stays the same for the daemon's life.
+type NodeInfo struct {
+	_msgpack    struct{} `msgpack:",as_array"`
+	ID          ids.NodeID
+	Epoch       uint64 // the daemon's incarnation
+	IP          string
+	Hostname    string
+	Name        string
+	Port        int // links of other daemons
+	ObjectPort  int
+	MetricsPort int
+	AgentPort   int
+	PID         int
+	Head        bool // the daemon runs in the head's process
+	Socket      string
+	Total       Resources
+	Labels      map[string]string
+}
+
+// Inventory is what a daemon still holds when it registers. The head answers with what of it is gone.
+type Inventory struct {
+	_msgpack struct{}     `msgpack:",as_array"`
+	Cluster  ClusterID    // zero for a daemon that has never been registered
+	Owner    ids.Owner    // its owner number, 0 for none yet
+	Jobs     []ids.Job    // jobs of its drivers, its workers and its tasks
+	Drivers  []ids.Job    // jobs whose driver is connected to it
+	Peers    []ids.NodeID // daemons that it has links, claims or tasks with
+}
+
+// Register asks the head to take the daemon in, or to take it back after a link or the head was lost.
+type Register struct {
+	_msgpack  struct{} `msgpack:",as_array"`
+	Node      NodeInfo
+	Inventory Inventory
+}
+
+// Registered takes a daemon in.
+type Registered struct {
+	_msgpack    struct{} `msgpack:",as_array"`
+	Cluster     ClusterID
+	SessionName string
+	Owner       ids.Owner
+	LeaseMs     int64        // renew this often
+	DeadMs      int64        // after this much silence the head declares the daemon dead
+	EndedJobs   []ids.Job    // of the inventory: end what runs for them
+	DeadPeers   []ids.NodeID // of the inventory: dead, or never known
+}
+
+// Reasons of a Refused.
+const (
+	RefusedFenced  = "fenced"  // declared dead: start afresh with a new node id
+	RefusedCluster = "cluster" // this head leads another cluster: start afresh
+	RefusedInvalid = "invalid" // the registration breaks a rule
+	RefusedLimit   = "limit"
+)
+
+// Refused tells a daemon that the head won't have it, for ever.
+type Refused struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Reason   string
+	Error    string // a sentence: why, and what to do
+}
+
+// RegisterAgain tells a daemon that the head heard from it before it (re-)registered.
+type RegisterAgain struct {
+	_msgpack struct{} `msgpack:",as_array"`
+}
+
+// Lease renews the daemon's lease.
+type Lease struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Seq      uint64
+}
+
+// LeaseAck answers a Lease.
+type LeaseAck struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Seq      uint64
+}
+
+// Leave ends a daemon's membership in an orderly way; Left answers it.
+type Leave struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Message  string
+}
+
+// Left says that the daemon is no longer a member.
+type Left struct {
+	_msgpack struct{} `msgpack:",as_array"`
+}
+
+// DeathReason says why a node is dead. Values are those that Ray's ray.nodes() shows.
+type DeathReason uint8
+
+// Death reasons.
+const (
+	NotDead                 DeathReason = 0
+	ExpectedTermination     DeathReason = 1
+	UnexpectedTermination   DeathReason = 2
+	maxDeathReason                      = UnexpectedTermination
+	defaultUnexpectedAdvice             = "look at the daemon's log on that machine, or whether the machine and its network are up"
+)
+
+// NodeDead tells every daemon that a node is dead, and which owner numbers died with it.
+type NodeDead struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Node     ids.NodeID
+	Owners   []ids.Owner
+	Reason   DeathReason
+	Message  string
+}
+
+// Demand is the number of tasks of one shape that wait at a daemon.
+type Demand struct {
+	_msgpack   struct{} `msgpack:",as_array"`
+	Shape      Resources
+	Count      int64
+	Infeasible bool   // no node that the daemon knows could ever run it
+	Reason     string // why it waits, for people
+}
+
+// Report is a daemon's load. A daemon sends one when something changed, coalesced.
+type Report struct {
+	_msgpack  struct{} `msgpack:",as_array"`
+	Available Resources
+	Queued    int64 // tasks that wait at this daemon
+	Demands   []Demand
+}
+
+// Subscribe starts or ends the flow of the cluster view to the daemon: a Snapshot, then Deltas.
+type Subscribe struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	On       bool
+}
+
+// ViewAck says that the view up to Version is applied; the head sends the next Delta only then.
+type ViewAck struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Version  uint64
+}
+
+// NodeView is what the view says of a live node.
+type NodeView struct {
+	_msgpack  struct{} `msgpack:",as_array"`
+	ID        ids.NodeID
+	Info      *NodeInfo // nil in a Delta if the receiver has it already
+	Owner     ids.Owner
+	Available Resources
+	Queued    int64
+}
+
+// Snapshot is the whole view; it replaces what the receiver had.
+type Snapshot struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Version  uint64
+	Nodes    []NodeView
+}
+
+// Delta is what changed in the view since the version that the receiver acknowledged last.
+type Delta struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	From     uint64
+	Version  uint64
+	Changed  []NodeView
+	Gone     []ids.NodeID
+}
+
+// KVGet asks for a value; answered by KVValue.
+type KVGet struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	NS, Key  string
+}
+
+// KVPut stores a value; answered by KVAdded once it is safe.
+type KVPut struct {
+	_msgpack  struct{} `msgpack:",as_array"`
+	Req       uint64
+	NS, Key   string
+	Value     []byte
+	Overwrite bool
+}
+
+// KVDel removes a key, or all keys with a prefix; answered by KVDeleted once it is safe.
+type KVDel struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	NS, Key  string
+	Prefix   bool
+}
+
+// KVExists asks whether a key is there; answered by KVFound.
+type KVExists struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	NS, Key  string
+}
+
+// KVList asks for the keys with a prefix; answered by KVKeys.
+type KVList struct {
+	_msgpack   struct{} `msgpack:",as_array"`
+	Req        uint64
+	NS, Prefix string
+}
+
+// KVValue answers KVGet.
+type KVValue struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Found    bool
+	Value    []byte
+}
+
+// KVAdded answers KVPut: Added is true if the key was not there before.
+type KVAdded struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Added    bool
+}
+
+// KVDeleted answers KVDel with the number of keys that were removed.
+type KVDeleted struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Deleted  int64
+}
+
+// KVFound answers KVExists.
+type KVFound struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Exists   bool
+}
+
+// KVKeys answers KVList, sorted.
+type KVKeys struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Keys     []string
+}
+
+// Driver is what is kept of a job's driver.
+type Driver struct {
+	_msgpack   struct{} `msgpack:",as_array"`
+	PID        int
+	IP         string
+	Namespace  string
+	Entrypoint string
+	Metadata   map[string]string
+}
+
+// JobStart asks for a job id; answered by JobStarted once the id is safe. The same Key gives the same job again.
+type JobStart struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Key      [16]byte
+	Driver   Driver
+}
+
+// JobStarted answers JobStart.
+type JobStarted struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Job      ids.Job
+}
+
+// JobEnd ends a job; answered by Done. Ending an ended job changes nothing.
+type JobEnd struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Job      ids.Job
+	Failed   bool
+	Message  string
+}
+
+// JobEnded tells every daemon that a job is over.
+type JobEnded struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Job      ids.Job
+	Message  string
+}
+
+// Done answers a call that has nothing to say.
+type Done struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+}
+
+// Lookup asks which node holds an owner number's table; answered by Owned.
+type Lookup struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Owner    ids.Owner
+}
+
+// Owned answers Lookup. Version grows whenever any owner number changes hands or dies.
+type Owned struct {
+	_msgpack   struct{} `msgpack:",as_array"`
+	Req        uint64
+	Owner      ids.Owner
+	Alive      bool // false: the owner is dead, Message says how
+	Node       ids.NodeID
+	IP         string
+	Port       int
+	ObjectPort int
+	Message    string
+	Version    uint64
+}
+
+// Nodes asks for the node table; answered by NodeList.
+type Nodes struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+}
+
+// NodeRow is a node in NodeList: live ones, and the last 1,000 dead.
+type NodeRow struct {
+	_msgpack     struct{} `msgpack:",as_array"`
+	Info         NodeInfo
+	Owner        ids.Owner
+	Alive        bool
+	DeathReason  DeathReason
+	DeathMessage string
+	StartMs      int64 // Unix time
+	EndMs        int64 // Unix time, 0 while alive
+	Available    Resources
+}
+
+// NodeList answers Nodes, in the order in which the nodes joined.
+type NodeList struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Nodes    []NodeRow
+}
+
+// Jobs asks for the job table; answered by JobList.
+type Jobs struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+}
+
+// JobRow is a job in JobList.
+type JobRow struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	ID       ids.Job
+	Key      [16]byte
+	Node     ids.NodeID
+	Driver   Driver
+	State    JobState
+	Message  string
+	StartMs  int64 // Unix time
+	EndMs    int64 // Unix time, 0 while running
+}
+
+// JobList answers Jobs, by job id.
+type JobList struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Jobs     []JobRow
+}
+
+// Totals asks for the sums over all live nodes; answered by Total.
+type Totals struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+}
+
+// Total answers Totals.
+type Total struct {
+	_msgpack  struct{} `msgpack:",as_array"`
+	Req       uint64
+	Total     Resources
+	Available Resources
+}
+
+// Failed answers a call that could not be done.
+type Failed struct {
+	_msgpack struct{} `msgpack:",as_array"`
+	Req      uint64
+	Fault    string // a fault.Kind
+	Error    string
+}
