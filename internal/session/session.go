@@ -80,7 +80,8 @@ func rootError(path, detail string, err error) error {
 
 func checkRoot(path string, given, create bool) (*Root, error) {
 	if create {
-		if err := os.MkdirAll(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		// Something else of that name is told of below.
+		if err := os.MkdirAll(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) && !errors.Is(err, unix.ENOTDIR) {
 			return nil, rootError(path, "choose another with --temp-dir", err)
 		}
 	}
@@ -171,7 +172,7 @@ func (r *Root) OpenOrCreate(name string) (*Dir, error) {
 		if errors.Is(err, os.ErrExist) {
 			d, err = r.open(name, false)
 		}
-		if err == nil || !errors.Is(err, errVanished) && !errors.Is(err, os.ErrNotExist) {
+		if !errors.Is(err, errVanished) {
 			return d, err
 		}
 	}
@@ -193,16 +194,20 @@ func (r *Root) open(name string, create bool) (*Dir, error) {
 	}
 	dir, err := openOwnDir(r.fd(), name)
 	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			err = errVanished
+		}
 		return fail(err)
 	}
 	d := &Dir{Path: path, Name: name, dir: dir}
+	if err := d.hold(r); err != nil {
+		d.Close()
+		return fail(err)
+	}
 	for _, sub := range []string{"logs", "sockets", "nodes"} {
 		if err := unix.Mkdirat(d.fd(), sub, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 			d.Close()
-			if errors.Is(err, unix.ENOENT) {
-				err = errVanished
-			}
-			return fail(err)
+			return fail(fmt.Errorf("%s: %w", sub, err))
 		}
 		f, err := openOwnDir(d.fd(), sub)
 		if err != nil {
@@ -211,21 +216,29 @@ func (r *Root) open(name string, create bool) (*Dir, error) {
 		}
 		f.Close()
 	}
-	if err := unix.Flock(d.fd(), unix.LOCK_SH); err != nil {
-		d.Close()
-		return fail(err)
+	return d, nil
+}
+
+// hold takes the lock that keeps cleaners away. One may have been at work already: then the folder has lost its name.
+func (d *Dir) hold(r *Root) error {
+	for {
+		err := unix.Flock(d.fd(), unix.LOCK_SH)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+	held, err := stat(d.dir)
+	if err != nil {
+		return err
 	}
 	var named unix.Stat_t
-	held, err := stat(dir)
-	if err != nil {
-		d.Close()
-		return fail(err)
+	if unix.Fstatat(r.fd(), d.Name, &named, unix.AT_SYMLINK_NOFOLLOW) != nil || named.Ino != held.Ino {
+		return errVanished
 	}
-	if unix.Fstatat(r.fd(), name, &named, unix.AT_SYMLINK_NOFOLLOW) != nil || named.Ino != held.Ino {
-		d.Close()
-		return fail(errVanished)
-	}
-	return d, nil
+	return nil
 }
 
 // Close ends this process's hold on the session; the folder stays.
