@@ -17,8 +17,8 @@ const (
 	maxDefault = 200_000_000_000
 	// memoryPercent of the memory is the default capacity.
 	memoryPercent = 30
-	// shmPercent of what /dev/shm has free may be planned for.
-	shmPercent = 95
+	// shmSpare: one part in so many of what /dev/shm has free is left alone.
+	shmSpare = 20
 )
 
 // Config says what a caller wants of an arena.
@@ -60,7 +60,7 @@ func MakePlan(c Config) (Plan, error) {
 
 // plan is MakePlan's decision: memory of the container, free bytes of shared memory and of the fallback's disk.
 func plan(c Config, memory, shm, disk int64) (Plan, error) {
-	room := shm / 100 * shmPercent
+	room := shm - shm/shmSpare
 	want := c.Capacity
 	if want <= 0 {
 		usual := min(memory/100*memoryPercent, maxDefault)
