@@ -94,16 +94,16 @@ func finishMap(b []byte, at int, v any) ([]byte, error) {
 	return finish(append(b, m...), at, 0)
 }
 
-// Job is what a driver says of its job. All that is not here is carried in Hello.Job as it came.
+// Job is what a driver says of its job. The fields of type Raw are read with Unmarshal; all that is not here is carried in Hello.Job as it came.
 type Job struct {
 	Namespace  string            `msgpack:"namespace"`
 	SysPath    []string          `msgpack:"sys_path"`
 	Cwd        string            `msgpack:"cwd"`
 	Entrypoint string            `msgpack:"entrypoint"`
 	EnvVars    map[string]string `msgpack:"env_vars"`
-	Logging    any               `msgpack:"logging"`
-	Metadata   map[string]any    `msgpack:"metadata"`
-	RuntimeEnv map[string]any    `msgpack:"runtime_env"`
+	Logging    Raw               `msgpack:"logging"`
+	Metadata   Raw               `msgpack:"metadata"`
+	RuntimeEnv Raw               `msgpack:"runtime_env"`
 }
 
 // DecodeJob reads Hello.Job.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -38,21 +39,110 @@ type decoder struct {
 var decoders = sync.Pool{New: func() any { return &decoder{d: msgpack.NewDecoder(nil)} }}
 
 // Unmarshal checks that b is exactly one msgpack value (see Check) and decodes it into v, which shares no memory with b.
-// Into an interface, integers decode as int64 or uint64, floats as float64, binary as []byte. A type that does not fit is
-// an error of kind fault.Protocol.
+// A *any or *map[string]any gets nil, bool, int64 (uint64 beyond its range), float64, string, []byte, []any and
+// map[string]any; of structs use fields of definite types, or Raw. What does not fit is an error of kind fault.Protocol.
 func Unmarshal(b []byte, v any) error {
 	if err := Check(b); err != nil {
 		return err
 	}
-	d := decoders.Get().(*decoder)
-	defer decoders.Put(d)
-	d.r.Reset(b)
-	d.d.Reset(&d.r)
-	d.d.UseLooseInterfaceDecoding(true)
-	if err := d.d.Decode(v); err != nil {
+	var err error
+	switch v := v.(type) {
+	case *any:
+		*v, _, err = decodeAny(b)
+	case *map[string]any:
+		var a any
+		if a, _, err = decodeAny(b); err == nil {
+			var ok bool
+			if *v, ok = a.(map[string]any); !ok && a != nil {
+				err = fmt.Errorf("want a map, got %T", a)
+			}
+		}
+	default:
+		d := decoders.Get().(*decoder)
+		defer decoders.Put(d)
+		d.r.Reset(b)
+		d.d.Reset(&d.r)
+		err = d.d.Decode(v)
+	}
+	if err != nil {
 		return &fault.Error{Op: "wire.Unmarshal", Kind: fault.Protocol, Detail: "msgpack is not of the shape wanted", Err: err}
 	}
 	return nil
+}
+
+// decodeAny decodes the first value of checked msgpack and gives what follows it.
+func decodeAny(b []byte) (any, []byte, error) {
+	skip, items, _ := head(b)
+	c, p, rest := b[0], b[:skip], b[skip:]
+	switch {
+	case c <= 0x7f:
+		return int64(c), rest, nil
+	case c >= 0xe0:
+		return int64(int8(c)), rest, nil
+	case c <= 0x8f, c == 0xde, c == 0xdf:
+		m := make(map[string]any, items/2)
+		for range items / 2 {
+			var k, v any
+			var err error
+			if k, rest, err = decodeAny(rest); err != nil {
+				return nil, nil, err
+			}
+			if v, rest, err = decodeAny(rest); err != nil {
+				return nil, nil, err
+			}
+			name, ok := k.(string)
+			if !ok {
+				return nil, nil, fmt.Errorf("want text for a map's key, got %T", k)
+			}
+			m[name] = v
+		}
+		return m, rest, nil
+	case c <= 0x9f, c == 0xdc, c == 0xdd:
+		l := make([]any, 0, items)
+		for range items {
+			var v any
+			var err error
+			if v, rest, err = decodeAny(rest); err != nil {
+				return nil, nil, err
+			}
+			l = append(l, v)
+		}
+		return l, rest, nil
+	case c <= 0xbf:
+		return string(p[1:]), rest, nil
+	}
+	switch be := binary.BigEndian; c {
+	case 0xc2, 0xc3:
+		return c == 0xc3, rest, nil
+	case 0xc4, 0xc5, 0xc6:
+		return bytes.Clone(p[1+1<<(c-0xc4):]), rest, nil
+	case 0xd9, 0xda, 0xdb:
+		return string(p[1+1<<(c-0xd9):]), rest, nil
+	case 0xca:
+		return float64(math.Float32frombits(be.Uint32(p[1:]))), rest, nil
+	case 0xcb:
+		return math.Float64frombits(be.Uint64(p[1:])), rest, nil
+	case 0xcc:
+		return int64(p[1]), rest, nil
+	case 0xcd:
+		return int64(be.Uint16(p[1:])), rest, nil
+	case 0xce:
+		return int64(be.Uint32(p[1:])), rest, nil
+	case 0xcf:
+		if n := be.Uint64(p[1:]); n > math.MaxInt64 {
+			return n, rest, nil
+		}
+		return int64(be.Uint64(p[1:])), rest, nil
+	case 0xd0:
+		return int64(int8(p[1])), rest, nil
+	case 0xd1:
+		return int64(int16(be.Uint16(p[1:]))), rest, nil
+	case 0xd2:
+		return int64(int32(be.Uint32(p[1:]))), rest, nil
+	case 0xd3:
+		return int64(be.Uint64(p[1:])), rest, nil
+	}
+	return nil, rest, nil // 0xc0; Check lets nothing else by
 }
 
 // Check tells whether b is exactly one well-formed msgpack value: no count in it exceeds the bytes that follow, it does

@@ -1,0 +1,251 @@
+package wire
+
+import (
+	"fmt"
+
+	"gray/internal/core/ids"
+)
+
+// codec decodes a body of one kind and encodes what came out.
+type codec struct {
+	decode func([]byte) (any, error)
+	encode func([]byte, any) ([]byte, error)
+	exact  bool // encoding what was decoded gives the same bytes
+}
+
+func exact[T any](dec func([]byte) (T, error), enc func([]byte, *T) ([]byte, error)) codec {
+	c := loose(dec, enc)
+	c.exact = true
+	return c
+}
+
+func loose[T any](dec func([]byte) (T, error), enc func([]byte, *T) ([]byte, error)) codec {
+	return codec{
+		decode: func(b []byte) (any, error) { return dec(b) },
+		encode: func(b []byte, v any) ([]byte, error) { t := v.(T); return enc(b, &t) },
+	}
+}
+
+func small[T any](enc func([]byte, T) []byte) func([]byte, *T) ([]byte, error) {
+	return func(b []byte, v *T) ([]byte, error) { return enc(b, *v), nil }
+}
+
+func byValue[T any](enc func([]byte, T) ([]byte, error)) func([]byte, *T) ([]byte, error) {
+	return func(b []byte, v *T) ([]byte, error) { return enc(b, *v) }
+}
+
+var codecs = map[Kind]codec{
+	KindHello:        loose(DecodeHello, AppendHello),
+	KindWelcome:      loose(DecodeWelcome, AppendWelcome),
+	KindRefused:      loose(DecodeRefused, AppendRefused),
+	KindTemplate:     exact(DecodeTemplate, AppendTemplate),
+	KindTemplateDrop: exact(DecodeTemplateDrop, small(AppendTemplateDrop)),
+	KindSubmit:       exact(DecodeSubmit, AppendSubmit),
+	KindPut:          exact(DecodePut, AppendPut),
+	KindCreate:       exact(DecodeCreate, small(AppendCreate)),
+	KindSeal:         exact(DecodeSeal, AppendSeal),
+	KindGet:          exact(DecodeGet, AppendGet),
+	KindWait:         exact(DecodeWait, AppendWait),
+	KindCancelReq:    exact(DecodeCancelReq, small(AppendCancelReq)),
+	KindRelease:      exact(DecodeRelease, byValue(AppendRelease)),
+	KindUnpin:        exact(DecodeUnpin, byValue(AppendUnpin)),
+	KindResult:       exact(DecodeResult, AppendResult),
+	KindCall:         exact(DecodeCall, AppendCall),
+	KindChannelClose: exact(DecodeChannelClose, small(AppendChannelClose)),
+	KindAbort:        exact(DecodeAbort, small(AppendAbort)),
+	KindCredit:       exact(DecodeCredit, small(AppendCredit)),
+	KindValue:        exact(DecodeValue, AppendValue),
+	KindReady:        exact(DecodeReady, AppendReady),
+	KindCreated:      exact(DecodeCreated, small(AppendCreated)),
+	KindDone:         exact(DecodeDone, small(AppendDone)),
+	KindError:        exact(DecodeError, AppendError),
+	KindReply:        exact(DecodeReply, AppendReply),
+	KindExecute:      exact(DecodeExecute, AppendExecute),
+	KindExecTemplate: exact(DecodeExecTemplate, AppendExecTemplate),
+	KindSetup:        loose(DecodeSetup, AppendSetup),
+	KindExit:         exact(DecodeExit, small(AppendExit)),
+	KindExecDrop:     exact(DecodeExecDrop, small(AppendExecDrop)),
+}
+
+func object(owner ids.Owner, counter uint64, index uint32) ids.ObjectID {
+	return ids.MakeUnique(owner, counter).Object(ids.JobFromInt(1), index)
+}
+
+func list(l ...ids.ObjectID) ids.List {
+	var out ids.List
+	for _, o := range l {
+		out = append(out, o[:]...)
+	}
+	return out
+}
+
+func counts(n ...uint32) Counts {
+	var c Counts
+	for i, k := range n {
+		c = c.Append(object(5, uint64(i), 1), k)
+	}
+	return c
+}
+
+func repeat(b byte, n int) []byte {
+	out := make([]byte, n)
+	for i := range out {
+		out[i] = b + byte(i)
+	}
+	return out
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+type frameCase struct {
+	name string
+	kind Kind
+	v    any
+}
+
+// cases has at least one frame of each kind.
+func cases() []frameCase {
+	a, b, c := object(1, 7, 1), object(1, 8, 2), object(0xabcdef, 0x123456789a, 0xffffffff)
+	two := int64(2)
+	yes := true
+	name := "renamed"
+	overrides := must(Marshal(&Overrides{Name: &name, MaxRetries: &two, RetryExceptions: &yes, Strategy: &Strategy{Kind: StrategySpread}}))
+	spec := must((&Spec{
+		Fn: a, FnHash: repeat(9, 20), Name: "f", Qualname: "m.f", Resources: map[string]int64{"CPU": 10000}, MaxRetries: 3,
+		Strategy: Strategy{Kind: StrategyNode, Node: ids.NodeID(repeat(3, 28)), Soft: true},
+	}).Marshal())
+	bare := must((&Spec{MaxRetries: -1, Env: must(Marshal(map[string]any{"env_vars": map[string]string{"A": "1"}}))}).Marshal())
+	job := must(Marshal(map[string]any{
+		"namespace": "n", "sys_path": []string{"/a"}, "cwd": "/a", "entrypoint": "x.py", "env_vars": map[string]string{"A": "1"},
+		"logging": nil, "metadata": map[string]any{}, "runtime_env": map[string]any{},
+	}))
+	welcome := Welcome{
+		Session: [16]byte(repeat(1, 16)), JobID: ids.JobFromInt(1), NodeID: ids.NodeID(repeat(2, 28)), NodeIP: "127.0.0.1",
+		GCSAddress: "127.0.0.1:6379", SessionDir: "/tmp/ray/session_x", SessionName: "session_x", Namespace: "n",
+		DriverTask: ids.MakeUnique(1, 1).Task(ids.JobFromInt(1)), WorkerID: WorkerID(repeat(4, 28)), ArenaSize: 1 << 33,
+		InlineMax: InlineMax, IDs: IDBlock{ids.MakeUnique(1, 1000), 1 << 20}, Credit: 64 << 20, DashboardURL: "127.0.0.1:8265",
+	}
+	var outputs, empty Outputs
+	outputs.Append(&Output{Contained: list(a, b), Value: []byte("\x00abc")})
+	outputs.Append(&Output{Where: Arena, Contained: list(c), Size: 1 << 32})
+	outputs.Append(&Output{Status: StatusError, Value: []byte{}})
+	var deps Deps
+	deps.Append(&Dep{ID: a, Contained: list(b), Value: []byte("dep")})
+	deps.Append(&Dep{ID: c, Status: StatusError, Where: Arena, Size: 12345, Offset: 64})
+	fault := must(MarshalFault(&Fault{Kind: "OBJECT_LOST", Error: "gone", More: map[string]any{"node": "n1"}}))
+
+	return []frameCase{
+		{"hello driver", KindHello, Hello{Version: 1, Role: RoleDriver, Py: "3.11", Ray: "2.60.0", PID: 4242, Nonce: repeat(0, 16), Cred: repeat(0x80, 32), Job: job}},
+		{"hello channel", KindHello, Hello{Version: 1, Role: RoleChannel, Py: "3.9", Ray: "2.60.0", PID: 1, Session: repeat(7, 16), Chan: 3}},
+		{"hello of another version", KindHello, Hello{Version: 2}},
+		{"welcome", KindWelcome, welcome},
+		{"welcome channel", KindWelcome, Welcome{}},
+		{"refused", KindRefused, Refused{"python", "Python 3.9 client, 3.11 cluster: install 3.11"}},
+		{"template", KindTemplate, Template{7, spec}},
+		{"template bare", KindTemplate, Template{0xffffffff, bare}},
+		{"template drop", KindTemplateDrop, uint32(7)},
+		{"submit", KindSubmit, Submit{Template: 7, Unique: ids.MakeUnique(1, 9), NumReturns: 1, Deps: list(a, b), Contained: list(c), Overrides: overrides, Args: []byte("\x00args")}},
+		{"submit nothing", KindSubmit, Submit{Deps: list(), Contained: list(), Overrides: []byte{}, Args: []byte{}}},
+		{"submit args in dep", KindSubmit, Submit{Template: 1, Unique: ids.MakeUnique(ids.MaxOwner, 1<<40-1), NumReturns: 2, Flags: FlagArgsInDep, Deps: list(c)}},
+		{"put", KindPut, Put{ID: a, Contained: list(b, c), Value: []byte("\x02raw")}},
+		{"put error", KindPut, Put{ID: a, Status: StatusError, Value: []byte("\x03")}},
+		{"create", KindCreate, Create{1, 2, a, 1 << 40}},
+		{"seal", KindSeal, Seal{ID: a, Contained: list(b)}},
+		{"get", KindGet, Get{Chan: 3, Req: 4, IDs: list(a, b, c)}},
+		{"wait", KindWait, Wait{Chan: 3, Req: 5, Need: 1, Flags: FlagFetch, IDs: list(a)}},
+		{"wait no new", KindWait, Wait{Chan: 3, Req: 6, Need: 2, IDs: list()}},
+		{"cancel req", KindCancelReq, CancelReq{3, 4}},
+		{"release", KindRelease, counts(1, 2, 0xffffffff)},
+		{"unpin", KindUnpin, counts(1)},
+		{"result", KindResult, Result{Unique: ids.MakeUnique(1, 9), Attempt: 1, Outcome: OutcomeLeaving, Outputs: outputs}},
+		{"result none", KindResult, Result{Unique: ids.MakeUnique(1, 9), Attempt: 2, Outcome: OutcomeRetriable, Outputs: empty}},
+		{"call", KindCall, Call{1, 9, must(Marshal(map[string]any{"m": "kv_get", "ns": "fun", "key": []byte{1, 2}}))}},
+		{"channel close", KindChannelClose, uint32(3)},
+		{"abort", KindAbort, a},
+		{"credit", KindCredit, Credit{1, 10, 1 << 33}},
+		{"value inline", KindValue, Value{Req: 4, ID: a, Contained: list(b), Value: []byte("\x00v"), Size: 2}},
+		{"value arena", KindValue, Value{Req: 4, ID: a, Status: StatusError, Where: Arena, Contained: list(), Offset: 128, Size: 1 << 30}},
+		{"ready", KindReady, Ready{5, list(a, c)}},
+		{"created", KindCreated, Created{2, 4096}},
+		{"done", KindDone, Done{4, DoneCancelled}},
+		{"error", KindError, Answer{2, fault}},
+		{"reply", KindReply, Answer{9, must(Marshal(map[string]any{"value": nil, "x": 1.5, "n": -3}))}},
+		{"execute", KindExecute, Execute{Unique: ids.MakeUnique(1, 9), Attempt: 3, Job: ids.JobFromInt(2), Template: 7, NumReturns: 1, Overrides: overrides, Deps: deps, Contained: list(a), Args: []byte("args")}},
+		{"execute bare", KindExecute, Execute{Unique: ids.MakeUnique(1, 9), NumReturns: 0}},
+		{"exec template", KindExecTemplate, Template{1, spec}},
+		{"setup", KindSetup, Setup{Welcome: welcome, Job: job, Env: map[string]string{"OMP_NUM_THREADS": "1"}, Accelerators: map[string][]int{"GPU": {0, 3}}, Resources: map[string]int64{"CPU": 10000}}},
+		{"exit", KindExit, uint8(2)},
+		{"exec template drop", KindExecDrop, uint32(1)},
+	}
+}
+
+// bad are frames that must be refused.
+func badFrames() []struct {
+	name string
+	raw  []byte
+} {
+	a := object(1, 7, 1)
+	body := func(k Kind, parts ...any) []byte {
+		b := begin(nil, k)
+		for _, p := range parts {
+			switch p := p.(type) {
+			case int:
+				b = le32(b, uint32(p))
+			case byte:
+				b = append(b, p)
+			case uint64:
+				b = le64(b, p)
+			case string:
+				b = append(b, p...)
+			case ids.ObjectID:
+				b = append(b, p[:]...)
+			default:
+				panic(fmt.Sprintf("%T", p))
+			}
+		}
+		return fixed(b, 0)
+	}
+	return []struct {
+		name string
+		raw  []byte
+	}{
+		{"length 0", []byte{0, 0, 0, 0, 0x10}},
+		{"length over the limit", []byte{1, 0, 0x10, 0, 0x12}},
+		{"length 4 GiB", []byte{0xff, 0xff, 0xff, 0xff, 0x12}},
+		{"unknown kind", []byte{1, 0, 0, 0, 0x7f}},
+		{"kind 0", []byte{1, 0, 0, 0, 0}},
+		{"hello other magic", body(KindHello, "RAYG\x01\x00\x80")},
+		{"hello no map", body(KindHello, "GRAY\x01\x00")},
+		{"hello unknown role", body(KindHello, "GRAY\x01\x00\x81\xa4role\xa1x")},
+		{"hello short nonce", body(KindHello, "GRAY\x01\x00\x82\xa4role\xa6driver\xa5nonce\xc4\x01\x00")},
+		{"submit truncated", body(KindSubmit, 1, 2)},
+		{"submit more deps than bytes", body(KindSubmit, 1, uint64(0), 1, byte(0), byte(0), -1, 0, 0)},
+		{"submit overrides too long", body(KindSubmit, 1, uint64(0), 1, byte(0), byte(0), 0, 0, 5, "abcd")},
+		{"get more ids than bytes", body(KindGet, 1, 1, byte(0), 1000000)},
+		{"get trailing byte", body(KindGet, 1, 1, byte(0), 0, byte(9))},
+		{"wait truncated id", body(KindWait, 1, 1, 1, byte(0), 1, "short")},
+		{"release count wraps", body(KindRelease, 0x08000001, a, 1)},
+		{"result bad outcome", body(KindResult, uint64(0), 1, byte(4), 0)},
+		{"result more outputs than bytes", body(KindResult, uint64(0), 1, byte(0), -1)},
+		{"result huge inline size", body(KindResult, uint64(0), 1, byte(0), 1, byte(0), byte(0), 0, ^uint64(0))},
+		{"result bad where", body(KindResult, uint64(0), 1, byte(0), 1, byte(0), byte(2), 0, uint64(0))},
+		{"put bad status", body(KindPut, a, byte(2), 0)},
+		{"seal trailing", body(KindSeal, a, byte(0), 0, "x")},
+		{"value bad where", body(KindValue, 1, a, byte(0), byte(2), 0)},
+		{"execute more deps than bytes", body(KindExecute, uint64(0), 1, "job1", 1, 1, byte(0), byte(0), -1, 0)},
+		{"call no map", body(KindCall, 1, 1, "\x01")},
+		{"call empty", body(KindCall, 1, 1)},
+		{"call map too short", body(KindCall, 1, 1, "\x82\xa1m\xa1x")},
+		{"call two values", body(KindCall, 1, 1, "\x80\x80")},
+		{"reply array of 4 billion", body(KindReply, 1, "\x81\xa1x\xdd\xff\xff\xff\xff")},
+		{"template no map", body(KindTemplate, 1, "\xc0")},
+		{"done truncated", body(KindDone, 1)},
+		{"exit empty", body(KindExit)},
+		{"abort short", body(KindAbort, "abc")},
+	}
+}
