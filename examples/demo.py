@@ -26,7 +26,12 @@ def ray(env, *args):
     line = "ray " + " ".join(args)
     print("$ " + line, flush=True)
     done = subprocess.run(
-        [command, *args], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
+        [command, *args],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
     )
     if done.returncode:
         raise Failed("%s\n`%s` ended with status %d" % (done.stdout.decode(errors="replace"), line, done.returncode))
@@ -48,7 +53,11 @@ def hop(env):
     print("$ python examples/hop.py", flush=True)
     pairs, last = set(), ""
     with subprocess.Popen(
-        [sys.executable, os.path.join(HERE, "hop.py")], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        [sys.executable, os.path.join(HERE, "hop.py")],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as program:
         for line in program.stdout:
             print(line, end="", flush=True)

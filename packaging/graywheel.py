@@ -26,7 +26,9 @@ LAUNCHER = os.path.join(ROOT, "packaging", "launcher.py")
 NAME = "ray"
 REQUIRES = ["cloudpickle>=3.0", "msgpack>=1.0.3"]
 REQUIRES_PYTHON = ">=3.9"
-SUMMARY = "Gray: Ray's Python API and command on an engine of its own, written in Go. This is not the Ray project's wheel."
+SUMMARY = (
+    "Gray: Ray's Python API and command on an engine of its own, written in Go. This is not the Ray project's wheel."
+)
 
 # A static binary needs no C library: the tag only says "glibc Linux", the oldest that today's pips all know.
 PLATFORMS = {
@@ -75,7 +77,9 @@ def build_binary(arch, out):
     except FileNotFoundError:
         raise SystemExit("building the daemon needs Go 1.26 or later on PATH: there is no `go`") from None
     except subprocess.CalledProcessError as e:
-        raise SystemExit("building the daemon failed: `%s` ended with status %d" % (" ".join(cmd), e.returncode)) from None
+        raise SystemExit(
+            "building the daemon failed: `%s` ended with status %d" % (" ".join(cmd), e.returncode)
+        ) from None
     finally:
         if os.path.exists(fresh):
             os.unlink(fresh)

@@ -1,0 +1,390 @@
+"""The cases of the benchmark, run against whatever `ray` the interpreter has.
+
+A case is written on Ray's public API only, so that Gray and Ray run the very same lines. The names are those of
+`ray microbenchmark` where it has the case; the others are ours.
+
+run.py starts this file, once a round and an engine:
+    python bench/cases.py --out FILE --seconds S CASE ...
+Each case leaves one line of JSON in FILE as soon as it is measured: {"case", "values"} or {"case", "error"}.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+
+START = time.perf_counter()  # before ray is imported: part of what "start" measures
+
+CASES = []  # in the order they run: what leaves a lot behind comes last
+RATE, TIME, SIZE = "rate", "time", "size"  # more is better; less is better; less is better, and it is no time
+
+
+class Case:
+    """One case.
+
+    Attributes:
+        name: As printed.
+        kind: RATE, TIME or SIZE.
+        unit: Of the figure: ``tasks/s``, ``s``, ``MB``.
+        must: The ratio to Ray that must be reached, or None.
+        limit: The absolute figure that must not be passed, or None; for what is not a ratio.
+        times: What one timed call counts for, in units.
+        where: ``session``: in a driver with a cluster of its own; ``cluster``: needs ``ray start``; ``bare``: no cluster.
+        run: The function. A rate's is called again and again; the others return their figure.
+    """
+
+    def __init__(self, run, name, kind, unit, must, limit, times, where):
+        self.run, self.name, self.kind, self.unit = run, name, kind, unit
+        self.must, self.limit, self.times, self.where = must, limit, times, where
+
+
+def case(name, unit, kind=RATE, must=None, limit=None, times=1, where="session"):
+    def add(run):
+        CASES.append(Case(run, name, kind, unit, must, limit, times, where))
+        return run
+
+    return add
+
+
+def small(ray):
+    """Returns the task that most cases run: one CPU, two bytes back."""
+
+    @ray.remote
+    def small_value():
+        return b"ok"
+
+    return small_value
+
+
+# --- start and end; the session measures these around the others ---
+
+
+@case("start: import, init, first result", "s", TIME, must=12)
+def start(session):
+    return session.started
+
+
+@case("idle cluster, two warm workers: PSS", "MB", SIZE, limit=90)
+def idle(session):
+    return session.idle_pss() / 1e6
+
+
+@case("import ray, over a bare interpreter", "ms", TIME, limit=60, where="bare")
+def import_ray(python):
+    import subprocess
+
+    def run(code):
+        t = time.perf_counter()
+        subprocess.run([python, "-c", code], check=True)
+        return time.perf_counter() - t
+
+    run("import ray")  # once unmeasured: writes the byte code
+    bare, full = [], []
+    for _ in range(7):
+        bare.append(run("pass"))
+        full.append(run("import ray"))
+    return (sorted(full)[3] - sorted(bare)[3]) * 1e3
+
+
+# --- tasks ---
+
+
+@case("single client tasks sync", "tasks/s", must=8)
+def tasks_sync(session):
+    ray, f = session.ray, small(session.ray)
+    return lambda: ray.get(f.remote())
+
+
+@case("single client tasks async", "tasks/s", must=12, times=1000)
+def tasks_async(session):
+    ray, f = session.ray, small(session.ray)
+    return lambda: ray.get([f.remote() for _ in range(1000)])
+
+
+@case("single client tasks and get batch", "batches of 1,000/s", must=12)
+def tasks_batch(session):
+    ray, f = session.ray, small(session.ray)
+
+    def batch():
+        refs = []
+        for _ in range(1000):
+            refs.append(f.remote())
+        ray.get(refs)
+
+    return batch
+
+
+# --- objects ---
+
+
+@case("single client get calls (Plasma Store)", "gets/s", must=3)
+def get_small(session):
+    ray = session.ray
+    ref = ray.put(0)
+    return lambda: ray.get(ref)
+
+
+@case("single client put calls (Plasma Store)", "puts/s", must=10)
+def put_small(session):
+    ray = session.ray
+    return lambda: ray.put(0)
+
+
+@case("multi client put calls (Plasma Store)", "puts/s", must=10, times=1000)
+def put_small_multi(session):
+    ray = session.ray
+
+    @ray.remote
+    def puts():
+        for _ in range(100):
+            ray.put(0)
+
+    return lambda: ray.get([puts.remote() for _ in range(10)])
+
+
+@case("single client put gigabytes", "GB/s", must=1.5, times=0.8)
+def put_large(session):
+    import numpy as np
+
+    ray, array = session.ray, np.zeros(100 * 1024 * 1024, dtype=np.int64)
+    return lambda: ray.put(array)
+
+
+@case("multi client put gigabytes", "GB/s", must=1, times=8)
+def put_large_multi(session):
+    ray = session.ray
+
+    @ray.remote
+    def puts():
+        import numpy as np
+
+        for _ in range(10):
+            ray.put(np.zeros(10 * 1024 * 1024, dtype=np.int64))
+
+    return lambda: ray.get([puts.remote() for _ in range(10)])
+
+
+@case("floor: memcpy of 800 MiB between touched pages", "GB/s", times=0.8)
+def memcpy(session):
+    import numpy as np
+
+    a, b = np.ones(100 * 1024 * 1024, dtype=np.int64), np.ones(100 * 1024 * 1024, dtype=np.int64)
+    return lambda: np.copyto(b, a)
+
+
+@case("single client wait 1k refs", "rounds/s", must=20)
+def wait_many(session):
+    ray, f = session.ray, small(session.ray)
+
+    def rounds():
+        left, fetch = [f.remote() for _ in range(1000)], True
+        while left:
+            _, left = ray.wait(left, num_returns=1, fetch_local=fetch)
+            fetch = False
+
+    return rounds
+
+
+@case("single client get object containing 10k refs", "gets/s", must=3)
+def get_of_refs(session):
+    ray = session.ray
+
+    @ray.remote
+    def make():
+        return [ray.put(1) for _ in range(10_000)]
+
+    holder = make.remote()
+    ray.wait([holder])
+    return lambda: ray.get(holder)
+
+
+@case("10,000 arguments to one task", "s", TIME, must=10)
+def many_args(session):
+    ray = session.ray
+
+    @ray.remote
+    def total(*args):
+        return sum(len(a) for a in args)
+
+    value = list(range(10_000))
+    t = time.perf_counter()
+    refs = [ray.put(value) for _ in range(10_000)]
+    assert ray.get(total.remote(*refs)) == 10_000 * 10_000
+    return time.perf_counter() - t
+
+
+@case("10,000 puts and their get", "s", TIME, must=10)
+def many_gets(session):
+    ray = session.ray
+    value = list(range(10_000))
+    t = time.perf_counter()
+    refs = [ray.put(value) for _ in range(10_000)]
+    got = ray.get(refs)
+    seconds = time.perf_counter() - t
+    assert all(len(v) == 10_000 for v in got)
+    return seconds
+
+
+@case("100,000 tasks", "s", TIME, must=12)
+def many_tasks(session):
+    ray, f = session.ray, small(session.ray)
+    t = time.perf_counter()
+    got = ray.get([f.remote() for _ in range(100_000)])
+    seconds = time.perf_counter() - t
+    assert len(got) == 100_000
+    return seconds
+
+
+@case("shutdown", "s", TIME, must=10)
+def shutdown(session):
+    return session.stop()
+
+
+# --- several drivers of one cluster ---
+
+
+@case("four driver processes, tasks async", "tasks/s", must=10, times=4 * 5000, where="cluster")
+def four_drivers(cluster):
+    """Four processes, each five times 1,000 tasks and their get; the slowest counts."""
+    return cluster.drivers(4)
+
+
+def driver_main():
+    """One of the four: says when it is warm, starts when told, says when it is done."""
+    import ray
+
+    ray.init(address="auto", log_to_driver=False)  # RAY_TMPDIR says which
+    f = small(ray)
+    ray.get([f.remote() for _ in range(1000)])
+    print("warm", flush=True)
+    sys.stdin.readline()
+    for _ in range(5):
+        ray.get([f.remote() for _ in range(1000)])
+    print("done", flush=True)
+    sys.stdin.readline()
+    ray.shutdown()
+
+
+# --- measuring ---
+
+
+def rates(call, times, seconds):
+    """Calls ``call`` until warm, then two rounds of at least ``seconds``; returns two figures in units a second."""
+    calls, t = 0, time.perf_counter()
+    while calls == 0 or time.perf_counter() - t < seconds / 2:
+        call()
+        calls += 1
+    step = calls // 10 + 1
+    values = []
+    for _ in range(2):
+        calls, t = 0, time.perf_counter()
+        while time.perf_counter() - t < seconds:
+            for _ in range(step):
+                call()
+            calls += step
+        values.append(times * calls / (time.perf_counter() - t))
+    return values
+
+
+class Session:
+    """A driver with a cluster of its own, started here."""
+
+    def __init__(self):
+        os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+        import ray
+
+        self.ray = ray
+        ray.init(log_to_driver=False)
+        assert ray.get(small(ray).remote()) == b"ok"
+        self.started = time.perf_counter() - START
+
+    def idle_pss(self):
+        """Returns the PSS, in bytes, of all processes below this one, once two workers have worked and all is quiet."""
+        ray = self.ray
+
+        @ray.remote
+        def nap():
+            time.sleep(0.2)
+
+        ray.get([nap.remote() for _ in range(2)])
+        last, same = 0, 0
+        deadline = time.perf_counter() + 30
+        while same < 3:  # processes still starting make it grow; three equal looks a second apart end that
+            time.sleep(1)
+            now = pss_below(os.getpid())
+            same = same + 1 if abs(now - last) < 0.01 * now else 0
+            last = now
+            if time.perf_counter() > deadline:
+                break
+        return last
+
+    def stop(self):
+        t = time.perf_counter()
+        self.ray.shutdown()
+        return time.perf_counter() - t
+
+
+def pss_below(root):
+    """Returns the sum, in bytes, of the PSS of all descendants of a process."""
+    children = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/stat" % pid) as f:
+                parent = int(f.read().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it ended meanwhile
+        children.setdefault(parent, []).append(int(pid))
+    total, todo = 0, [root]
+    while todo:
+        for pid in children.get(todo.pop(), ()):
+            todo.append(pid)
+            try:
+                with open("/proc/%d/smaps_rollup" % pid) as f:
+                    total += sum(int(line.split()[1]) * 1024 for line in f if line.startswith("Pss:"))
+            except OSError:
+                continue
+    return total
+
+
+def be_subreaper():
+    """Orphans of our children become our children: a daemon cannot leave the tree that is measured and cleared up."""
+    import ctypes
+
+    PR_SET_CHILD_SUBREAPER = 36
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", required=True, help="file for the figures")
+    parser.add_argument("--seconds", type=float, default=1.5, help="the least time of a timed round")
+    parser.add_argument("cases", nargs="+")
+    args = parser.parse_args()
+    be_subreaper()
+    session = Session()
+    failed = False
+    with open(args.out, "a") as out:
+        for c in CASES:
+            if c.name not in args.cases:
+                continue
+            try:
+                got = c.run(session)
+                values = rates(got, c.times, args.seconds) if c.kind == RATE else [got]
+                line = {"case": c.name, "values": values}
+                del got
+            except Exception as e:
+                traceback.print_exc()
+                line, failed = {"case": c.name, "error": "%s: %s" % (type(e).__name__, e)}, True
+            out.write(json.dumps(line) + "\n")
+            out.flush()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["driver"]:
+        sys.exit(driver_main())
+    sys.exit(main())
