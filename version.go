@@ -1,29 +1,10 @@
-// Package gray holds what the whole project shares: its version.
-//
-// The version is stated once, in python/ray/_version.py, so that the command, the daemon, the wheel and ray.__version__
-// cannot disagree. It is Ray's version whose API this is, plus a local part of our own: 2.60.0+gray0.1.0.
+// Package gray is the root of the module. It only hands the file that states the version to internal/version: a Go
+// program can embed nothing above its own folder.
 package gray
 
-import (
-	_ "embed"
-	"strings"
-)
+import _ "embed"
 
+// VersionFile is the text of python/ray/_version.py.
+//
 //go:embed python/ray/_version.py
-var versionFile string
-
-// Version is what `ray --version` and ray.__version__ say.
-var Version = parseVersion(versionFile)
-
-// parseVersion returns the quoted text of the line `version = "…"`. The file is part of the binary, so a file without
-// that line is a broken build and panics.
-func parseVersion(file string) string {
-	for line := range strings.Lines(file) {
-		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), `version = "`); ok {
-			if v, ok := strings.CutSuffix(rest, `"`); ok && v != "" {
-				return v
-			}
-		}
-	}
-	panic("gray: python/ray/_version.py has no line: version = \"…\"")
-}
+var VersionFile string

@@ -1,4 +1,4 @@
-package gray
+package version
 
 import (
 	"regexp"
@@ -11,11 +11,11 @@ func TestVersionIsRaysPlusOurs(t *testing.T) {
 	}
 }
 
-func TestParseVersionRefusesAFileWithoutOne(t *testing.T) {
+func TestParseRefusesAFileWithoutOne(t *testing.T) {
 	defer func() {
 		if recover() == nil {
-			t.Error("parseVersion accepted a file without a version")
+			t.Error("parse accepted a file without a version")
 		}
 	}()
-	parseVersion("commit = \"abc\"\n")
+	parse("commit = \"abc\"\n")
 }
