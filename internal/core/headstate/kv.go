@@ -11,6 +11,9 @@ type namespace struct {
 	changed uint64 // last batch that changed it: answers about it wait for that one
 }
 
+// MaxKey bounds the bytes of a namespace and a key together; stores have limits of their own above it.
+const MaxKey = 16 << 10
+
 type entry struct{ rec *KVRecord }
 
 func (e *entry) size() int64 { return int64(len(e.rec.Key) + len(e.rec.Value)) }
@@ -74,6 +77,9 @@ func (s *State) kvPut(n *node, m *KVPut) {
 		grow -= old.size()
 	}
 	switch {
+	case len(m.NS)+len(m.Key) > MaxKey:
+		s.fail(n, m, faultLimit, "head.KVPut: namespace and key have %d bytes, the limit is %d; use a shorter key", len(m.NS)+len(m.Key), MaxKey)
+		return
 	case e.size() > int64(s.cfg.MaxValue):
 		s.fail(n, m, faultLimit, "head.KVPut %.100q in %q: key and value have %d bytes, the limit is %d; put large values into the object store (ray.put)", m.Key, m.NS, e.size(), s.cfg.MaxValue)
 		return

@@ -1,0 +1,52 @@
+package head
+
+import (
+	"fmt"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"gray/internal/core/fault"
+	"gray/internal/core/headstate"
+)
+
+// Encode is a message as it travels: its kind in one byte, then msgpack. The result may be sent on several links and
+// must not be changed.
+func Encode(m headstate.Message) []byte {
+	b, err := msgpack.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("head: %T can't be encoded: %v", m, err)) // the structs hold nothing that can't be
+	}
+	out := make([]byte, 1+len(b))
+	out[0] = byte(m.Kind())
+	copy(out[1:], b)
+	return out
+}
+
+// IsMessage tells whether a message that came in on a link shared with other traffic is one between a daemon and a
+// head, and which of them it is for.
+func IsMessage(b []byte) (toHead, toNode bool) {
+	if len(b) == 0 {
+		return false, false
+	}
+	return b[0]&0xc0 == 0x80, b[0]&0xc0 == 0xc0
+}
+
+// DecodeToHead reads a message that a daemon sent.
+func DecodeToHead(b []byte) (headstate.Message, error) { return decode(b, headstate.ToHead) }
+
+// DecodeToNode reads a message that a head sent.
+func DecodeToNode(b []byte) (headstate.Message, error) { return decode(b, headstate.ToNode) }
+
+func decode(b []byte, empty func(headstate.Kind) headstate.Message) (headstate.Message, error) {
+	if len(b) == 0 {
+		return nil, &fault.Error{Op: "head.Decode", Kind: fault.Protocol, Detail: "an empty message"}
+	}
+	m := empty(headstate.Kind(b[0]))
+	if m == nil {
+		return nil, &fault.Error{Op: "head.Decode", Kind: fault.Protocol, Detail: fmt.Sprintf("kind 0x%02x is unknown", b[0])}
+	}
+	if err := msgpack.Unmarshal(b[1:], m); err != nil {
+		return nil, &fault.Error{Op: "head.Decode", Kind: fault.Protocol, Detail: fmt.Sprintf("a broken %T", m), Err: err}
+	}
+	return m, nil
+}
