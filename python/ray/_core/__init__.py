@@ -26,7 +26,6 @@ Objects::
     put(value) -> ObjectRef
     wait(refs, num_returns, timeout, fetch_local) -> (ready, not_ready)   # validates its arguments as Ray does
     ObjectRef                # one object an id a process: identity is equality; .future(), await
-    current_ref(id) -> ObjectRef
 
 Tasks::
 
@@ -49,3 +48,20 @@ Rest::
 ``ray.exceptions`` is imported on use: RayTaskError(function_name, traceback_str, cause, proctitle, pid, ip) with
 .as_instanceof_cause(); daemon errors are made by ``ray._core.errors``.
 """
+
+from ray._core.client import call as call
+from ray._core.client import connect as connect
+from ray._core.client import disconnect as disconnect
+from ray._core.client import get as get
+from ray._core.client import put as put
+from ray._core.client import wait as wait
+from ray._core.refs import ObjectRef as ObjectRef
+from ray._core.serialization import deregister_serializer as deregister_serializer
+from ray._core.serialization import deserialize as deserialize
+from ray._core.serialization import register_serializer as register_serializer
+from ray._core.serialization import serialize as serialize
+from ray._core.state import current_task as current_task
+from ray._core.state import state as state
+from ray._core.tasks import Function as Function
+from ray._core.tasks import Template as Template
+from ray._core.tasks import submit as submit

@@ -1,0 +1,227 @@
+"""The one ordered stream of frames from this process to its daemon.
+
+Frames are built whole, appended to a deque, and sent by whoever flushes. An exception may leave ``flush`` at any byte (a
+signal handler that raises, Ctrl-C); every step that must not be lost or done twice is one call into C that also records
+that it was done, and the next flush goes on from there.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from _queue import Empty, SimpleQueue
+from _thread import allocate_lock, start_new_thread
+from collections import deque
+from itertools import repeat, starmap
+
+from ray._core import refs, wire
+
+FLUSH_AT = 32  # frames
+_LINGER = 0.001  # seconds that the flusher lets a batch grow
+_LAST_FLUSH = 1.0  # seconds that close gives a daemon that does not read
+_STOP = object()
+
+
+class _Round:
+    """What one flush has taken, and how much of it is sent."""
+
+    __slots__ = ("claims", "data", "frames", "last", "sent")
+
+    def __init__(self):
+        self.claims = []
+        self.frames = []
+        self.last = None  # bytes of the frames made from claims
+        self.data = None
+        self.sent = []
+
+
+class Outbox:
+    """Frames on their way to the daemon, and the thread that sends what nobody else does."""
+
+    def __init__(self, sock: socket.socket):
+        """Own a connected stream socket."""
+        sock.setblocking(False)
+        self.sock = sock
+        self._send = sock.send
+        self.frames = deque()
+        self.dead = SimpleQueue()  # dead claims, and None to wake the flusher
+        self.table = refs.Table(self.dead.put)
+        self.armed = False
+        self.congested = False  # the socket is full and someone waits for it
+        self.broken = None  # why nothing can be sent any more
+        self._late = deque()  # claims that the flusher took
+        self._round = _Round()
+        self._lock = allocate_lock()
+        self._stopped = allocate_lock()
+        self._stopped.acquire()
+        self._flushing = False
+
+    def start(self):
+        """Start the flusher thread."""
+        self._flushing = True
+        start_new_thread(self._run, ())
+
+    def add(self, frame: bytes):
+        """Buffer whole frames; they leave within about a millisecond."""
+        frames = self.frames
+        frames.append(frame)
+        if len(frames) >= FLUSH_AT and not self.congested:
+            self.flush(block=False)
+        elif not self.armed:
+            self.armed = True
+            self.dead.put(None)
+
+    def flush(self, block: bool = True):
+        """Send what is buffered.
+
+        Args:
+            block: Whether to wait while the socket is full; else the flusher goes on.
+
+        Raises:
+            ConnectionError: The daemon is gone.
+        """
+        with self._lock:
+            try:
+                while self._step(block):
+                    pass
+            except ConnectionError:
+                raise
+            except BaseException:
+                self.dead.put(None)  # what the exception left behind must not wait for the next call
+                raise
+
+    def _step(self, block) -> bool:
+        rnd = self._round
+        if rnd.data is None:
+            if rnd.last is None:
+                self.armed = False  # pokes are taken with the claims
+                self._take_claims(rnd.claims)
+                rnd.last = self._last_words(rnd.claims) if rnd.claims else b""
+            # Claims first, frames second: so a claim's frames follow all that was buffered while its object lived.
+            frames = self.frames
+            rnd.frames.extend(starmap(frames.popleft, repeat((), len(frames))))
+            data = b"".join(rnd.frames) + rnd.last
+            if not data:
+                rnd.last = None
+                return False
+            rnd.data = data
+        data = rnd.data
+        sent = rnd.sent
+        size = len(data)
+        while True:
+            at = sum(sent)
+            if at == size:
+                break
+            try:
+                sent.extend(map(self._send, (memoryview(data)[at:] if at else data,)))
+            except BlockingIOError:
+                if not block:
+                    self.congested = True
+                    self.dead.put(None)
+                    return False
+                self._wait_writable()
+            except OSError as e:
+                self.broken = self.broken or f"the connection to the node daemon broke: {e}"
+                raise ConnectionError(self.broken) from e
+        self.congested = False
+        self._round = _Round()
+        return bool(self.frames)
+
+    def _wait_writable(self):
+        self.congested = True
+        poll = select.poll()
+        poll.register(self.sock.fileno(), select.POLLOUT)
+        poll.poll(1000)
+
+    def _take_claims(self, into):
+        late = self._late
+        if late:
+            into.extend(starmap(late.popleft, repeat((), len(late))))
+        if not self.dead.empty():
+            try:
+                into.extend(iter(self.dead.get_nowait, _STOP))
+            except Empty:
+                pass
+
+    def _last_words(self, claims) -> bytes:
+        """The frames that tell of dead claims. Doing it twice changes nothing more."""
+        table = self.table
+        held = table.held
+        release = {}
+        unpin = {}
+        rest = []
+        gone = []
+        for c in claims:
+            if c is None:
+                continue
+            kind = type(c)
+            if kind is refs.Claim:
+                release[c.key] = release.get(c.key, 0) + 1
+                gone.append(c.key)
+            elif kind is refs.LeaseClaim:
+                for oid in c.ids:
+                    release[oid] = release.get(oid, 0) + 1
+                gone.extend(c.ids)
+                held.pop(c.key, None)
+            elif kind is refs.PinClaim:
+                unpin[c.oid] = unpin.get(c.oid, 0) + 1
+                held.pop(c.key, None)
+            elif kind is refs.UncountedClaim:
+                gone.append(c.key)
+            elif kind is refs.CreateClaim:
+                rest.append(wire.abort(c.key))
+                held.pop(c.key, None)
+            elif kind is refs.TemplateClaim:
+                rest.append(wire.template_drop(c.key))
+                held.pop(("template", c.key), None)
+            elif kind is refs.ChannelClaim:
+                rest.append(wire.channel_close(c.key))
+                c.sock.close()
+                held.pop(("channel", c.key), None)
+        if gone:
+            table.forget(gone)
+        if release:
+            rest.append(wire.counts(wire.RELEASE, release.items()))
+        if unpin:
+            rest.append(wire.counts(wire.UNPIN, unpin.items()))
+        return b"".join(rest)
+
+    def _run(self):
+        dead = self.dead
+        while True:
+            item = dead.get()
+            if item is _STOP:
+                break
+            if item is not None:
+                self._late.append(item)
+            time.sleep(_LINGER)
+            self.armed = False
+            try:
+                self.flush()
+            except ConnectionError:
+                break  # whoever calls next is told; .broken says why
+        self._stopped.release()
+
+    def close(self):
+        """Send what is buffered, end the flusher and close the socket."""
+        if self._flushing:
+            self._flushing = False
+            deadline = time.monotonic() + _LAST_FLUSH
+            try:
+                while not self.broken and time.monotonic() < deadline:
+                    self.flush(block=False)
+                    if not self.congested:
+                        break
+                    self._wait_writable()
+            except ConnectionError:
+                pass  # the daemon went first: nobody is left to tell
+            self.dead.put(_STOP)
+            self._stopped.acquire(True, 1.0)
+        self.sock.close()
+
+    def abandon(self):
+        """In a forked child: drop the socket without a byte."""
+        self._flushing = False
+        self.broken = "this process was forked from the one that is connected"
+        self.sock.close()
