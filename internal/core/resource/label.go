@@ -1,0 +1,88 @@
+package resource
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"gray/internal/core/fault"
+)
+
+// Term is one condition on a node's label.
+type Term struct {
+	Key    string
+	Not    bool     // the label must have none of Values, or be absent
+	Values []string // sorted; one of them must be the label's value
+}
+
+// Selector is conditions that must all hold, sorted by key.
+type Selector []Term
+
+// ParseSelector reads a label_selector: label → "v", "!v", "in(a,b)" or "!in(a,b)".
+func ParseSelector(m map[string]string) (Selector, error) {
+	var s Selector
+	for key, expr := range m {
+		bad := func(why string) error {
+			return &fault.Error{Op: "resource.ParseSelector", Kind: fault.Protocol, Ref: key, Detail: fmt.Sprintf("label selector %q %s; want v, !v, in(a,b) or !in(a,b)", expr, why)}
+		}
+		t := Term{Key: key}
+		rest := strings.TrimSpace(expr)
+		if r, ok := strings.CutPrefix(rest, "!"); ok {
+			t.Not, rest = true, strings.TrimSpace(r)
+		}
+		if inner, ok := strings.CutPrefix(rest, "in("); ok {
+			inner, ok = strings.CutSuffix(inner, ")")
+			if !ok {
+				return nil, bad("lacks its closing parenthesis")
+			}
+			for v := range strings.SplitSeq(inner, ",") {
+				if v = strings.TrimSpace(v); v == "" {
+					return nil, bad("has an empty value")
+				}
+				t.Values = append(t.Values, v)
+			}
+		} else {
+			t.Values = []string{rest}
+		}
+		if key == "" {
+			return nil, bad("has no label")
+		}
+		if strings.ContainsAny(strings.Join(t.Values, ""), "!() ,") {
+			return nil, bad("has a value with a character that labels can't have")
+		}
+		slices.Sort(t.Values)
+		t.Values = slices.Compact(t.Values)
+		s = append(s, t)
+	}
+	slices.SortFunc(s, func(a, b Term) int { return strings.Compare(a.Key, b.Key) })
+	return s, nil
+}
+
+// Match tells whether labels meet every term.
+func (s Selector) Match(labels map[string]string) bool {
+	_, ok := s.Mismatch(labels)
+	return !ok
+}
+
+// Mismatch is the first term that labels do not meet.
+func (s Selector) Mismatch(labels map[string]string) (Term, bool) {
+	for _, t := range s {
+		v, ok := labels[t.Key]
+		if (ok && slices.Contains(t.Values, v)) == t.Not {
+			return t, true
+		}
+	}
+	return Term{}, false
+}
+
+// String is the term as in a label_selector: "region: !in(a,b)".
+func (t Term) String() string {
+	v := strings.Join(t.Values, ",")
+	if len(t.Values) > 1 {
+		v = "in(" + v + ")"
+	}
+	if t.Not {
+		v = "!" + v
+	}
+	return t.Key + ": " + v
+}
