@@ -1,0 +1,205 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"gray/internal/core/fault"
+	"gray/internal/core/ids"
+)
+
+// slotGrant uses slots that another node granted, or returns them.
+func (e *Engine) slotGrant(p *peer, m *SlotGrant) {
+	if int(m.Shape) >= len(e.shapes) {
+		return
+	}
+	sh := e.shapes[m.Shape]
+	a := e.awayAt(sh, p.no)
+	for k := range m.N {
+		a.asked = max(a.asked-1, 0)
+		a.slots++
+		if !e.sendNext(sh, p) {
+			a.slots--
+			e.sink.Peer(p.no, &SlotReturn{Shape: sh.no, N: m.N - k})
+			e.dropAway(sh, p.no, a)
+			return
+		}
+	}
+	e.sendMore(sh, p)
+}
+
+func (e *Engine) awayAt(sh *shape, no NodeNo) *awaySlots {
+	a := sh.away[no]
+	if a == nil {
+		a = &awaySlots{}
+		sh.away[no] = a
+	}
+	return a
+}
+
+func (e *Engine) dropAway(sh *shape, no NodeNo, a *awaySlots) {
+	if a.busy == 0 && a.asked == 0 {
+		delete(sh.away, no)
+	}
+}
+
+// sendNext sends the shape's next task to a node that has a slot for it; false when none waits.
+func (e *Engine) sendNext(sh *shape, p *peer) bool {
+	if sh.backlog == 0 {
+		return false
+	}
+	i, t := e.pop(sh)
+	e.sendAway(p, sh, i, t)
+	return true
+}
+
+// sendMore sends short tasks ahead, to hide the way there and back.
+func (e *Engine) sendMore(sh *shape, p *peer) {
+	a := e.awayAt(sh, p.no)
+	for sh.backlog > 1 && a.busy > 0 {
+		q := sh.queues[sh.turn%len(sh.queues)]
+		tm := e.templates[e.tasks.at(q.head).tmpl]
+		slots := max(a.slots, 1)
+		if a.busy >= slots*e.depth(tm) || sh.backlog < slots {
+			return
+		}
+		i, t := e.pop(sh)
+		e.sendAway(p, sh, i, t)
+	}
+}
+
+func (e *Engine) sendAway(p *peer, sh *shape, i uint32, t *task) {
+	tm := e.templates[t.tmpl]
+	if _, ok := tm.known[p.no]; !ok {
+		if tm.known == nil {
+			tm.known = map[NodeNo]uint32{}
+		}
+		tm.known[p.no] = t.tmpl
+		e.sink.Peer(p.no, &TemplateMsg{No: t.tmpl, Job: tm.spec.Job, Raw: tm.spec.Raw})
+	}
+	m := &TaskRun{Unique: t.unique, Job: t.job, Attempt: t.attempt, Shape: sh.no, Template: t.tmpl, Returns: t.returns, Flags: t.flags,
+		Over: slices.Clone(e.blobs.get(t.over)), Args: slices.Clone(e.blobs.get(t.args))}
+	for _, d := range t.refs[:t.nDeps] {
+		m.Deps = append(m.Deps, e.info(d))
+	}
+	for _, c := range t.refs[t.nDeps:] {
+		m.Contained = append(m.Contained, e.objs.at(c).id)
+	}
+	e.toTask(t, taskAway)
+	t.at = p.no
+	e.remoteRun[runKey{t.unique}] = i
+	e.awayAt(sh, p.no).busy++
+	e.Counts.SentAway++
+	e.Counts.Placed++
+	sh.since, sh.stuck = e.now, ""
+	e.sink.Peer(p.no, m)
+}
+
+// taskDone takes the end of a task of ours that ran elsewhere.
+func (e *Engine) taskDone(p *peer, m *TaskDone) {
+	i := e.remoteRun[runKey{m.Unique}]
+	var t *task
+	if i != 0 {
+		t = e.tasks.at(i)
+	}
+	if t == nil || t.owner != 0 || t.at != p.no || t.attempt != m.Attempt || t.state != taskAway {
+		return
+	}
+	sh := e.shapes[t.shape]
+	a := e.awayAt(sh, p.no)
+	a.busy = max(a.busy-1, 0)
+	delete(e.remoteRun, runKey{m.Unique})
+	t.at = 0
+	tm := e.templates[t.tmpl]
+	if d := time.Duration(m.Micros) * time.Microsecond; m.Lost == "" {
+		if tm.mean == 0 {
+			tm.mean = max(d, time.Microsecond)
+		} else {
+			tm.mean = max(tm.mean+(d-tm.mean)/8, time.Microsecond)
+		}
+	}
+	e.settleResult(p, m)
+	switch {
+	case m.Lost != "":
+		e.crashed(i, t, fault.Kind(m.Lost), m.Why+" (on node "+p.id.String()+")")
+	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
+		e.retry(i, t)
+	case uint32(len(m.Outputs)) != t.returns:
+		e.failTask(i, t, fault.System, fmt.Sprintf("node %s returned %d outputs for a task with %d", p.id, len(m.Outputs), t.returns))
+	default:
+		e.takeOutputs(p, t, m)
+		if len(m.Kept) > 0 { // its refs stay until the executor's claims on them are registered
+			e.keeps[t.unique] = &keep{node: p.no, refs: t.refs}
+			t.refs, t.nDeps = nil, 0
+		}
+		e.endTask(i, t)
+	}
+	e.nextAway(sh, p, a, m.Keep)
+}
+
+// settleResult claims what the outputs contain and tells the executor when that is done.
+func (e *Engine) settleResult(p *peer, m *TaskDone) {
+	var list []ids.ObjectID
+	any := false
+	for k := range m.Outputs {
+		for _, id := range m.Outputs[k].Contained {
+			any = true
+			if e.foreign[e.know(id)] != nil {
+				list = append(list, id)
+			}
+		}
+	}
+	if !any {
+		return
+	}
+	if st := e.claimAll(list, p.no); st != nil {
+		st.node, st.msg = p.no, &ResultSettled{Unique: m.Unique}
+		return
+	}
+	e.sink.Peer(p.no, &ResultSettled{Unique: m.Unique})
+}
+
+func (e *Engine) takeOutputs(p *peer, t *task, m *TaskDone) {
+	if m.Outcome == OutcomeValues || m.Outcome == OutcomeLeaving {
+		e.Counts.Finished++
+	} else {
+		e.Counts.Failed++
+	}
+	for k := range m.Outputs {
+		d := &m.Outputs[k]
+		oi := e.output(t, uint32(k+1))
+		o := e.objs.at(oi)
+		o.task = 0
+		inner := e.holdAll(d.Contained)
+		if d.Arena {
+			o.status, o.size = d.Status, d.Size
+			s := e.spreadOf(oi)
+			s.sources = append(s.sources, source{node: p.no, complete: true})
+			e.setContained(oi, inner)
+			e.to(oi, o, objElsewhere)
+			e.wake(oi)
+		} else {
+			e.setInline(oi, d.Status, d.Value, inner)
+		}
+		if o.holds == 0 {
+			e.freeList = append(e.freeList, oi)
+		}
+	}
+}
+
+// nextAway uses a slot at another node again, or lets it go.
+func (e *Engine) nextAway(sh *shape, p *peer, a *awaySlots, keep bool) {
+	if keep && !e.sendNext(sh, p) {
+		e.sink.Peer(p.no, &SlotReturn{Shape: sh.no, N: 1})
+		keep = false
+	}
+	if !keep {
+		a.slots = max(a.slots-1, 0)
+	}
+	e.sendMore(sh, p)
+	e.dropAway(sh, p.no, a)
+	if sh.backlog > 0 {
+		e.dirtyQ = true
+	}
+}

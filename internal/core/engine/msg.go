@@ -1,0 +1,189 @@
+package engine
+
+import "gray/internal/core/ids"
+
+// Msg is a message between two daemons. The link delivers each once and in order while both live; docs/protocol.md
+// lists them. Fields are what is sent, so they are exported; a slice received belongs to the receiver.
+type Msg interface{ Kind() MsgKind }
+
+// MsgKind numbers a message on the wire: append only.
+type MsgKind uint8
+
+// Kinds of messages.
+const (
+	KindSlotAsk MsgKind = iota + 1
+	KindSlotGrant
+	KindSlotReturn
+	KindTemplate
+	KindTaskRun
+	KindTaskDone
+	KindTaskCancel
+	KindSettled
+	KindResultSettled
+	KindClaim
+	KindClaimAck
+	KindUnclaim
+	KindObjAsk
+	KindObjReady
+	KindObjCopy
+	KindObjFree
+	KindFetchAsk
+	KindFetchFrom
+)
+
+type (
+	// SlotAsk: the sender, an owner, wants Want slots of its shape (absolute; 0 = none any more).
+	SlotAsk struct {
+		Shape uint32
+		Res   map[string]int64
+		Want  int
+	}
+	// SlotGrant: n slots of the receiver's shape are its own until it returns them, or a TaskDone without Keep ends them.
+	SlotGrant struct {
+		Shape uint32
+		N     int
+	}
+	// SlotReturn gives n granted slots back unused.
+	SlotReturn struct {
+		Shape uint32
+		N     int
+	}
+	// TemplateMsg tells a template's content, before the first TaskRun that names it. Job is what workers need to know of the job.
+	TemplateMsg struct {
+		No  uint32
+		Job ids.Job
+		Raw []byte
+	}
+	// TaskRun runs a task on a granted slot, or, sent ahead, on the next one that comes free.
+	TaskRun struct {
+		Unique    ids.Unique
+		Job       ids.Job
+		Attempt   uint32
+		Shape     uint32
+		Template  uint32
+		Returns   uint32
+		Flags     uint16
+		Over      []byte
+		Deps      []ObjInfo
+		Contained []ids.ObjectID
+		Args      []byte
+	}
+	// ObjInfo is what the sender knows of a ready object: its small value, or its size.
+	ObjInfo struct {
+		ID        ids.ObjectID
+		Status    uint8
+		Arena     bool
+		Size      uint64
+		Contained []ids.ObjectID
+		Value     []byte
+	}
+	// TaskDone answers TaskRun. Lost names the error kind when the attempt ended without a result.
+	TaskDone struct {
+		Unique  ids.Unique
+		Attempt uint32
+		Outcome uint8
+		Keep    bool // the slot stays the owner's
+		Micros  uint32
+		Outputs []ObjInfo
+		Kept    []ids.ObjectID // refs that stay in use here and are being claimed from third nodes
+		Lost    string
+		Why     string
+	}
+	// TaskCancel: the result is not wanted any more; a running attempt is stopped.
+	TaskCancel struct{ Unique ids.Unique }
+	// Settled: the claims on TaskDone.Kept are registered; the owner may let the task's arguments go.
+	Settled struct{ Unique ids.Unique }
+	// ResultSettled: the owner has registered claims on what the outputs contain; the executor may let go.
+	ResultSettled struct{ Unique ids.Unique }
+	// Claim registers the sender as a holder of the receiver's objects; Seq ≠ 0 asks for an acknowledgement.
+	Claim struct {
+		Seq uint64
+		IDs []ids.ObjectID
+	}
+	// ClaimAck: the Claim with this Seq is registered.
+	ClaimAck struct{ Seq uint64 }
+	// Unclaim ends the sender's claims.
+	Unclaim struct{ IDs []ids.ObjectID }
+	// ObjAsk asks the owner to tell when the object is ready.
+	ObjAsk struct{ ID ids.ObjectID }
+	// ObjReady answers ObjAsk.
+	ObjReady struct{ Obj ObjInfo }
+	// ObjCopy tells the owner that the sender has, or no longer has, the bytes.
+	ObjCopy struct {
+		ID   ids.ObjectID
+		Have bool
+	}
+	// ObjFree: the owner has dropped the object.
+	ObjFree struct{ ID ids.ObjectID }
+	// FetchAsk asks the owner from whom to copy.
+	FetchAsk struct{ ID ids.ObjectID }
+	// FetchFrom answers FetchAsk with a node; Lost when there is none.
+	FetchFrom struct {
+		ID   ids.ObjectID
+		Node ids.NodeID
+		Lost bool
+	}
+)
+
+// Kind is the message's number.
+func (*SlotAsk) Kind() MsgKind       { return KindSlotAsk }
+func (*SlotGrant) Kind() MsgKind     { return KindSlotGrant }
+func (*SlotReturn) Kind() MsgKind    { return KindSlotReturn }
+func (*TemplateMsg) Kind() MsgKind   { return KindTemplate }
+func (*TaskRun) Kind() MsgKind       { return KindTaskRun }
+func (*TaskDone) Kind() MsgKind      { return KindTaskDone }
+func (*TaskCancel) Kind() MsgKind    { return KindTaskCancel }
+func (*Settled) Kind() MsgKind       { return KindSettled }
+func (*ResultSettled) Kind() MsgKind { return KindResultSettled }
+func (*Claim) Kind() MsgKind         { return KindClaim }
+func (*ClaimAck) Kind() MsgKind      { return KindClaimAck }
+func (*Unclaim) Kind() MsgKind       { return KindUnclaim }
+func (*ObjAsk) Kind() MsgKind        { return KindObjAsk }
+func (*ObjReady) Kind() MsgKind      { return KindObjReady }
+func (*ObjCopy) Kind() MsgKind       { return KindObjCopy }
+func (*ObjFree) Kind() MsgKind       { return KindObjFree }
+func (*FetchAsk) Kind() MsgKind      { return KindFetchAsk }
+func (*FetchFrom) Kind() MsgKind     { return KindFetchFrom }
+
+// NewMsg is an empty message of a kind, to decode into; nil for an unknown kind.
+func NewMsg(k MsgKind) Msg {
+	switch k {
+	case KindSlotAsk:
+		return &SlotAsk{}
+	case KindSlotGrant:
+		return &SlotGrant{}
+	case KindSlotReturn:
+		return &SlotReturn{}
+	case KindTemplate:
+		return &TemplateMsg{}
+	case KindTaskRun:
+		return &TaskRun{}
+	case KindTaskDone:
+		return &TaskDone{}
+	case KindTaskCancel:
+		return &TaskCancel{}
+	case KindSettled:
+		return &Settled{}
+	case KindResultSettled:
+		return &ResultSettled{}
+	case KindClaim:
+		return &Claim{}
+	case KindClaimAck:
+		return &ClaimAck{}
+	case KindUnclaim:
+		return &Unclaim{}
+	case KindObjAsk:
+		return &ObjAsk{}
+	case KindObjReady:
+		return &ObjReady{}
+	case KindObjCopy:
+		return &ObjCopy{}
+	case KindObjFree:
+		return &ObjFree{}
+	case KindFetchAsk:
+		return &FetchAsk{}
+	case KindFetchFrom:
+		return &FetchFrom{}
+	}
+	return nil
+}

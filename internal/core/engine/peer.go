@@ -1,0 +1,446 @@
+package engine
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"gray/internal/core/fault"
+	"gray/internal/core/ids"
+	"gray/internal/core/resource"
+)
+
+// peer is another daemon.
+type peer struct {
+	no        NodeNo
+	id        ids.NodeID
+	owner     ids.Owner
+	templates map[uint32]uint32   // its numbers → ours
+	held      map[uint32]*queue   // its tasks here without a slot, by its shape number
+	idle      map[uint32][]uint32 // slots granted to it that run nothing
+	shapeRes  map[uint32]resource.Set
+}
+
+// ask is an owner's standing wish for slots here.
+type ask struct {
+	node   NodeNo
+	theirs uint32
+	res    resource.Set
+	want   int
+}
+
+// PeerUp tells of another daemon of the cluster.
+func (e *Engine) PeerUp(no NodeNo, id ids.NodeID, owner ids.Owner) {
+	if e.peers[no] != nil {
+		return
+	}
+	e.peers[no] = &peer{no: no, id: id, owner: owner, templates: map[uint32]uint32{}, held: map[uint32]*queue{},
+		idle: map[uint32][]uint32{}, shapeRes: map[uint32]resource.Set{}}
+	e.peerIDs[id] = no
+	e.OwnerAt(owner, no)
+}
+
+// OwnerAt tells which node has an owner number.
+func (e *Engine) OwnerAt(owner ids.Owner, no NodeNo) {
+	e.owners[owner] = no
+	waiting := e.lookups[owner]
+	delete(e.lookups, owner)
+	for _, i := range waiting {
+		if f := e.foreign[i]; f != nil && e.objs.at(i).id.Owner() == owner {
+			f.subscribed = false
+			e.subscribe(i)
+		}
+	}
+	e.dirtyQ = true
+}
+
+// OwnerDead says that no node will ever answer for an owner number again.
+func (e *Engine) OwnerDead(owner ids.Owner, why string) {
+	delete(e.owners, owner)
+	delete(e.lookups, owner)
+	e.deadOwners[owner] = why
+	for _, i := range sortedKeys(e.foreign) {
+		o := e.objs.at(i)
+		if o.id.Owner() != owner {
+			continue
+		}
+		f := e.foreign[i]
+		f.claimed, f.cover, f.unsettled = false, 0, 0
+		e.ownerLost(i, o, why)
+		if o.holds == 0 {
+			e.freeList = append(e.freeList, i)
+		}
+	}
+}
+
+// ownerLost makes an object whose owner died an error. A primary copy that we kept for the owner goes too.
+func (e *Engine) ownerLost(i uint32, o *object, why string) {
+	if o.flags&flagPrimary != 0 {
+		o.flags &^= flagPrimary
+		e.unhold(i)
+	}
+	switch o.state {
+	case objFetching:
+		e.cancelFetch(i, o)
+	case objCreating, objPending, objInline:
+		return // its writer is being stopped; or the value is here whole
+	case objArena:
+		return // readers may go on; it is freed with the last of them
+	}
+	e.setError(i, fault.OwnerDied, "object "+o.id.String()+": its owner died: "+why)
+}
+
+// PeerGone says that a node was declared dead: everything that hung on it ends.
+func (e *Engine) PeerGone(no NodeNo, why string) {
+	p := e.peers[no]
+	if p == nil {
+		return
+	}
+	delete(e.peers, no)
+	delete(e.peerIDs, p.id)
+	e.asks = slices.DeleteFunc(e.asks, func(a *ask) bool { return a.node == no })
+	for _, sh := range e.shapes[1:] {
+		delete(sh.away, no)
+	}
+	for _, q := range sortedKeys(p.idle) {
+		for _, n := range p.idle[q] {
+			e.freeSlot(n)
+		}
+	}
+	e.OwnerDead(p.owner, why)
+	for i := uint32(1); i < e.tasks.limit(); i++ {
+		t := e.tasks.at(i)
+		switch {
+		case t.state == taskNone:
+		case t.owner == no:
+			e.dropForeignTask(i, t, "the node that owned it died: "+why)
+		case t.state == taskAway && t.at == no:
+			delete(e.remoteRun, runKey{t.unique})
+			e.toTaskBack(t)
+			e.crashed(i, t, fault.WorkerCrashed, "the node that ran it, "+p.id.String()+", died: "+why)
+		}
+	}
+	for _, i := range sortedKeys(e.spread) {
+		s := e.spread[i]
+		if s == nil {
+			continue
+		}
+		e.dropCopy(i, s, no, why)
+		if s.borrowers[no] {
+			delete(s.borrowers, no)
+			e.unhold(i)
+		}
+	}
+	for _, i := range sortedKeys(e.foreign) { // copies that came from there are asked for elsewhere by the fetch's failure
+		if o := e.objs.at(i); o.state == objPending {
+			_ = o
+		}
+	}
+	for _, u := range sortedKeys(e.keeps) {
+		if k := e.keeps[u]; k.node == no {
+			e.endKeep(u)
+		}
+	}
+	for _, u := range sortedKeys(e.results) {
+		if k := e.results[u]; k.node == no {
+			e.endResult(u)
+		}
+	}
+	for _, s := range sortedKeys(e.settles) {
+		if st := e.settles[s]; st.with[s] == no {
+			e.claimAck(s)
+		}
+	}
+	e.dirtyQ = true
+}
+
+// toTaskBack readies the record of a task that was away for another attempt or its failure.
+func (e *Engine) toTaskBack(t *task) { t.at = 0 }
+
+// dropForeignTask ends a task here whose owner is gone.
+func (e *Engine) dropForeignTask(i uint32, t *task, why string) {
+	switch t.state {
+	case taskHeld:
+		if p := e.peers[t.owner]; p != nil {
+			if q := p.held[t.shape]; q != nil {
+				e.unlink(q, t)
+			}
+		}
+		e.endForeign(i, t)
+	case taskFetching, taskAssigned:
+		e.stopFetching(i, t)
+		e.pool.pending = slices.DeleteFunc(e.pool.pending, func(k uint32) bool { return k == i })
+		slot := t.slot
+		t.slot = 0
+		e.endForeign(i, t)
+		e.slotDone(slot, nil, nil)
+	case taskSent:
+		t.gone = true
+		e.killFor(t, why)
+	}
+}
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// Receive takes a message from another daemon.
+func (e *Engine) Receive(from NodeNo, m Msg) {
+	p := e.peers[from]
+	if p == nil {
+		return // declared dead: whatever it still says is void
+	}
+	switch m := m.(type) {
+	case *SlotAsk:
+		e.slotAsk(p, m)
+	case *SlotGrant:
+		e.slotGrant(p, m)
+	case *SlotReturn:
+		for range m.N {
+			if l := p.idle[m.Shape]; len(l) > 0 {
+				p.idle[m.Shape] = l[:len(l)-1]
+				e.freeSlot(l[len(l)-1])
+			}
+		}
+	case *TaskRun:
+		e.taskRun(p, m)
+	case *TaskDone:
+		e.taskDone(p, m)
+	case *TaskCancel:
+		if i := e.remoteRun[runKey{m.Unique}]; i != 0 {
+			if t := e.tasks.at(i); t.owner == from {
+				e.cancelForeign(p, i, t)
+			}
+		}
+	case *Settled:
+		if k := e.keeps[m.Unique]; k != nil && k.node == from {
+			e.endKeep(m.Unique)
+		}
+	case *ResultSettled:
+		if k := e.results[m.Unique]; k != nil && k.node == from {
+			e.endResult(m.Unique)
+		}
+	default:
+		e.receiveRef(p, m)
+	}
+}
+
+// PeerTemplate takes a decoded TemplateMsg.
+func (e *Engine) PeerTemplate(from NodeNo, no uint32, spec TemplateSpec) {
+	if p := e.peers[from]; p != nil {
+		t := e.addTemplate(spec)
+		e.templates[t].uses++
+		p.templates[no] = t
+	}
+}
+
+// slotAsk notes how many slots an owner wants here.
+func (e *Engine) slotAsk(p *peer, m *SlotAsk) {
+	k := slices.IndexFunc(e.asks, func(a *ask) bool { return a.node == p.no && a.theirs == m.Shape })
+	if m.Want <= 0 {
+		if k >= 0 {
+			e.asks = slices.Delete(e.asks, k, k+1)
+		}
+		return
+	}
+	res, err := e.cfg.Names.Set(m.Res)
+	if err != nil {
+		e.sink.Warn("node " + p.id.String() + " asks for slots: " + err.Error())
+		return
+	}
+	p.shapeRes[m.Shape] = res
+	if k >= 0 {
+		e.asks[k].want = m.Want
+	} else {
+		e.asks = append(e.asks, &ask{node: p.no, theirs: m.Shape, res: res, want: m.Want})
+	}
+	e.dirtyQ = true
+}
+
+// grantAsks gives one slot to each owner that asks, and tells whether any got one.
+func (e *Engine) grantAsks() bool {
+	any := false
+	for _, a := range slices.Clone(e.asks) {
+		n, s := e.newSlot(a.res)
+		if s == nil {
+			continue
+		}
+		any = true
+		s.owner, s.theirs = a.node, a.theirs
+		p := e.peers[a.node]
+		if q := p.held[a.theirs]; q != nil && q.n > 0 { // a task sent ahead needs it first
+			i := q.head
+			t := e.tasks.at(i)
+			e.unlink(q, t)
+			e.lowerAsk(a)
+			e.runHere(i, t, n)
+			continue
+		}
+		p.idle[a.theirs] = append(p.idle[a.theirs], n)
+		e.lowerAsk(a)
+		e.sink.Peer(a.node, &SlotGrant{Shape: a.theirs, N: 1})
+	}
+	return any
+}
+
+func (e *Engine) lowerAsk(a *ask) {
+	if a.want--; a.want <= 0 {
+		e.asks = slices.DeleteFunc(e.asks, func(b *ask) bool { return b == a })
+	}
+}
+
+// taskRun takes a task of another owner.
+func (e *Engine) taskRun(p *peer, m *TaskRun) {
+	i, t := e.tasks.alloc()
+	t.unique, t.job, t.attempt, t.returns, t.flags = m.Unique, m.Job, m.Attempt, m.Returns, m.Flags
+	t.owner, t.shape, t.tmpl = p.no, m.Shape, p.templates[m.Template]
+	if t.tmpl == 0 || e.remoteRun[runKey{m.Unique}] != 0 {
+		e.sink.Peer(p.no, &TaskDone{Unique: m.Unique, Attempt: m.Attempt, Lost: string(fault.System), Why: "the task names a template that was not sent, or runs here already"})
+		e.tasks.release(i)
+		return
+	}
+	e.templates[t.tmpl].uses++
+	e.remoteRun[runKey{m.Unique}] = i
+	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over)
+	t.nDeps = uint32(len(m.Deps))
+	for k := range m.Deps {
+		d := e.learn(p, &m.Deps[k], t)
+		t.refs = append(t.refs, d)
+	}
+	for _, id := range m.Contained {
+		t.refs = append(t.refs, e.cover(id, t))
+	}
+	for _, r := range t.refs {
+		e.hold(r)
+	}
+	e.toTask(t, taskHeld)
+	if l := p.idle[m.Shape]; len(l) > 0 {
+		p.idle[m.Shape] = l[:len(l)-1]
+		e.runHere(i, t, l[len(l)-1])
+		return
+	}
+	e.holdQueue(i, t, false)
+}
+
+// holdTask puts a foreign task back among those that wait here for a slot.
+func (e *Engine) holdTask(i uint32, t *task, front bool) {
+	e.toTask(t, taskHeld)
+	e.holdQueue(i, t, front)
+}
+
+// holdQueue lines a foreign task up; it counts as its owner's wish for a slot.
+func (e *Engine) holdQueue(i uint32, t *task, front bool) {
+	p := e.peers[t.owner]
+	q := p.held[t.shape]
+	if q == nil {
+		q = &queue{}
+		p.held[t.shape] = q
+	}
+	e.push(q, i, t, front)
+	for _, a := range e.asks {
+		if a.node == t.owner && a.theirs == t.shape {
+			a.want = max(a.want, q.n)
+			e.dirtyQ = true
+			return
+		}
+	}
+	e.asks = append(e.asks, &ask{node: t.owner, theirs: t.shape, res: e.templates[t.tmpl].spec.Resources, want: q.n})
+	e.dirtyQ = true
+}
+
+// cancelForeign stops a task whose owner does not want it any more.
+func (e *Engine) cancelForeign(p *peer, i uint32, t *task) {
+	done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.Cancelled), Why: "its job has ended"}
+	if t.state != taskSent {
+		e.sink.Peer(p.no, done)
+	}
+	e.dropForeignTask(i, t, "its job has ended")
+}
+
+// collectOutputs readies a foreign task's outputs for its owner. Refs inside them are held here until it has claimed them.
+func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDone) {
+	done.Micros = uint32(max(e.now.Sub(t.started), 0) / time.Microsecond)
+	for k := range outs {
+		out := &outs[k]
+		id := t.unique.Object(t.job, uint32(k+1))
+		info := ObjInfo{ID: id, Status: out.Status, Arena: out.Arena, Size: out.Size, Contained: slices.Clone(out.Contained)}
+		i := e.find(id)
+		switch {
+		case out.Arena && i != 0 && e.objs.at(i).state == objCreating:
+			o := e.objs.at(i)
+			o.size, o.status = out.Size, out.Status
+			e.sealed(s, i, o, true)
+			e.hold(i) // for the owner, until ObjFree
+			e.setContained(i, e.holdAll(out.Contained))
+			e.wake(i)
+		case out.Arena:
+			info.Arena, info.Status = false, statusError
+			info.Value = e.sink.ErrorValue(fault.System, "output "+id.String()+" was said to lie in the arena, but was not created there")
+		default:
+			info.Value = slices.Clone(out.Value)
+			if i != 0 && e.objs.at(i).state == objCreating {
+				e.abortCreate(s, i)
+			}
+		}
+		if len(out.Contained) > 0 {
+			r := e.results[t.unique]
+			if r == nil {
+				r = &keep{node: t.owner}
+				e.results[t.unique] = r
+			}
+			r.refs = append(r.refs, e.holdAll(out.Contained)...)
+		}
+		done.Outputs = append(done.Outputs, info)
+	}
+}
+
+// sendDone answers a foreign task's owner and drops the task. Refs that stay in use here are claimed first.
+func (e *Engine) sendDone(i uint32, t *task, done *TaskDone) {
+	owner := t.owner
+	gone := t.gone && done.Lost == ""
+	unique := t.unique
+	kept := e.endForeign(i, t)
+	if e.peers[owner] == nil {
+		e.endResult(unique)
+		return
+	}
+	_ = gone
+	done.Kept = e.claimKept(unique, owner, kept)
+	e.sink.Peer(owner, done)
+}
+
+// endForeign drops the record of a foreign task and tells which of the refs it brought live on.
+func (e *Engine) endForeign(i uint32, t *task) []ids.ObjectID {
+	cov := e.covered[i]
+	delete(e.covered, i)
+	var list []ids.ObjectID
+	for _, c := range cov {
+		list = append(list, e.objs.at(c).id)
+		if f := e.foreign[c]; f != nil && f.cover > 0 {
+			f.cover--
+		}
+		e.freeList = append(e.freeList, c)
+	}
+	delete(e.remoteRun, runKey{t.unique})
+	for _, r := range t.refs {
+		e.unhold(r)
+	}
+	e.blobs.drop(t.args)
+	e.blobs.drop(t.over)
+	e.toTask(t, taskNone)
+	e.unuseTemplate(t.tmpl)
+	e.tasks.release(i)
+	if len(list) == 0 {
+		return nil
+	}
+	e.sweep()
+	return slices.DeleteFunc(list, func(id ids.ObjectID) bool {
+		f := e.foreign[e.find(id)]
+		return f == nil || f.claimed || f.cover > 0
+	})
+}

@@ -1,0 +1,88 @@
+package engine
+
+import (
+	"gray/internal/core/extent"
+	"gray/internal/core/fault"
+	"gray/internal/core/ids"
+)
+
+// NodeNo numbers the nodes that this daemon has heard of; 0 is itself.
+type NodeNo uint32
+
+// Value is an object's value on its way to a client. Slices are valid during the call only.
+type Value struct {
+	ID        ids.ObjectID
+	Status    uint8
+	Arena     bool
+	Off, Size uint64
+	Contained []ids.ObjectID
+	Inline    []byte
+}
+
+// Execute is a task on its way to a worker. Slices are valid during the call only.
+type Execute struct {
+	Unique    ids.Unique
+	Attempt   uint32
+	Job       ids.Job
+	Template  uint32
+	Returns   uint32
+	Flags     uint16
+	Overrides []byte
+	Deps      []Value
+	Contained []ids.ObjectID
+	Args      []byte
+}
+
+// Setup specialises a blank worker.
+type Setup struct {
+	Job          ids.Job
+	Env          string              // environment key, "" = the job's own
+	Accelerators map[string][]string // instance numbers by resource
+	Resources    map[string]float64
+	IDs          ids.Unique
+	IDCount      uint64
+}
+
+// Sink takes an Engine's effects, in order. Its methods must not call the Engine. They never fail: a client or a peer
+// that is gone is reported to the Engine as an event of its own.
+type Sink interface {
+	// Value, Ready, Created, Done, Fail and Reply answer a request; Value returns the bytes that the channel has not taken yet.
+	Value(ch Chan, req uint32, v Value) (unread int)
+	Ready(ch Chan, req uint32, ready []ids.ObjectID)
+	Created(ch Chan, req uint32, off uint64)
+	Done(ch Chan, req uint32, cancelled bool)
+	Fail(ch Chan, req uint32, kind fault.Kind, text string)
+	Credit(ch Chan, req uint32, limit uint64)
+	// Refuse ends a session that broke the protocol.
+	Refuse(s SessionID, kind fault.Kind, text string)
+
+	// StartWorker asks for a blank worker with a session number; WorkerStarted or WorkerGone answers.
+	StartWorker(s SessionID)
+	Setup(w SessionID, setup Setup)
+	Template(w SessionID, no uint32)
+	Execute(w SessionID, x *Execute)
+	// ExecuteAt writes the body of x at an arena offset and sends a note of it.
+	ExecuteAt(w SessionID, x *Execute, off, size uint64)
+	// TakeBack asks for the tasks that the worker has not received; the answer comes at once, in order.
+	TakeBack(w SessionID) []ids.Unique
+	ExitWorker(w SessionID)
+	KillWorker(w SessionID, why string)
+
+	// Peer sends a message to another daemon.
+	Peer(n NodeNo, m Msg)
+	// FindOwner asks the head which node has an owner number; OwnerAt answers.
+	FindOwner(o ids.Owner)
+	// Fetch copies an object's bytes from another node to an arena offset; Fetched answers, also after CancelFetch.
+	Fetch(key uint64, id ids.ObjectID, from NodeNo, off, size uint64)
+	CancelFetch(key uint64)
+	// Commit makes pages exist; false: it takes a while, Committed answers. Punch gives pages back.
+	Commit(key uint64, at extent.Extent) bool
+	Punch(at extent.Extent)
+	// Load tells that what this node has free, or wants, has changed.
+	Load()
+
+	// ErrorValue is the value (docs/protocol.md, format 4) of an error that the daemon made.
+	ErrorValue(kind fault.Kind, text string) []byte
+	// Warn is for the daemon's log.
+	Warn(text string)
+}

@@ -1,0 +1,397 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+
+	"gray/internal/core/fault"
+	"gray/internal/core/ids"
+)
+
+// taskState is where a task is. Names and transitions: docs/states.md.
+type taskState uint8
+
+const (
+	taskNone     taskState = iota
+	taskWaiting            // some argument is not ready; waits at its owner
+	taskQueued             // waits at its owner for a slot on some node
+	taskAway               // sent to another node
+	taskHeld               // came from another owner, has no slot here yet
+	taskFetching           // has a slot here; an argument is being fetched
+	taskAssigned           // has a slot and its arguments; waits for a worker
+	taskSent               // sent to a worker
+)
+
+var taskStateNames = [...]string{"NIL", "PENDING_ARGS_AVAIL", "PENDING_NODE_ASSIGNMENT", "AWAY", "HELD", "PENDING_ARGS_FETCH", "PENDING_WORKER", "SUBMITTED_TO_WORKER"}
+
+func (s taskState) String() string { return taskStateNames[s] }
+
+var taskNext = [...][]taskState{
+	taskNone:     {taskWaiting, taskQueued, taskHeld},
+	taskWaiting:  {taskQueued, taskNone},
+	taskQueued:   {taskAway, taskFetching, taskAssigned, taskSent, taskWaiting, taskNone},
+	taskAway:     {taskWaiting, taskQueued, taskNone},
+	taskHeld:     {taskFetching, taskAssigned, taskSent, taskNone},
+	taskFetching: {taskAssigned, taskQueued, taskWaiting, taskHeld, taskNone},
+	taskAssigned: {taskSent, taskQueued, taskWaiting, taskHeld, taskNone},
+	taskSent:     {taskQueued, taskWaiting, taskHeld, taskNone},
+}
+
+// task is one remote function call: at its owner, at the node that runs it, or both in one.
+type task struct {
+	unique  ids.Unique
+	parent  ids.Unique // the task that submitted it; 0 = the driver
+	job     ids.Job
+	state   taskState
+	flags   uint16
+	tmpl    uint32
+	shape   uint32
+	attempt uint32
+	retries int32 // left; negative = without end
+	returns uint32
+	out     uint32 // index of output 1
+	args    blob
+	over    blob
+	refs    []uint32 // arguments first, then ids that travel inside
+	nDeps   uint32
+	missing uint32 // arguments that are not ready, or not here
+	owner   NodeNo // who owns it; 0 = we
+	at      NodeNo // where it runs, when away
+	slot    uint32
+	worker  SessionID
+	next    uint32 // in its queue
+	prev    uint32
+	started time.Time // when it got its slot here
+	bytes   uint32    // of its frame, for the job's credit
+	claims  bool      // deps and contained of a foreign task were counted as covered
+	gone    bool      // cancelled while it runs: its outputs are not wanted
+}
+
+// Overrides are what a SUBMIT changes of its template. Raw is handed to the worker.
+type Overrides struct {
+	Raw        []byte
+	MaxRetries *int32
+	Strategy   *Strategy
+}
+
+// Submission is a decoded SUBMIT. Slices are valid during the call only.
+type Submission struct {
+	Template  uint32 // the session's number
+	Unique    ids.Unique
+	Returns   uint32
+	Flags     uint16
+	Deps      []ids.ObjectID
+	Contained []ids.ObjectID
+	Over      Overrides
+	Args      []byte
+	Bytes     uint32
+}
+
+const maxReturns = 1 << 24
+
+func (e *Engine) toTask(t *task, st taskState) {
+	for _, ok := range taskNext[t.state] {
+		if ok == st {
+			t.state = st
+			return
+		}
+	}
+	panic("engine: task " + t.unique.Task(t.job).String() + " cannot go from " + t.state.String() + " to " + st.String())
+}
+
+// Submit takes a task that a client of this node calls; this daemon owns it.
+func (e *Engine) Submit(sid SessionID, m *Submission) {
+	s := e.sessions[sid]
+	if s == nil {
+		return
+	}
+	tn, ok := s.templates[m.Template]
+	switch {
+	case !ok:
+		e.refuse(s, fmt.Sprintf("submit: template %d was not registered on this stream", m.Template))
+		return
+	case !s.ownsID(m.Unique) || m.Returns > maxReturns:
+		e.refuse(s, fmt.Sprintf("submit: task %x with %d returns: not an id of this session's blocks, or over %d returns", uint64(m.Unique), m.Returns, maxReturns))
+		return
+	case m.Returns > 0 && e.objIndex[objKey{m.Unique, 1}] != 0:
+		e.refuse(s, fmt.Sprintf("submit: task id %x was used before", uint64(m.Unique)))
+		return
+	}
+	tm := e.templates[tn]
+	i, t := e.tasks.alloc()
+	e.Counts.Submitted++
+	t.unique, t.job, t.tmpl, t.shape, t.flags = m.Unique, s.job, tn, tm.shape, m.Flags
+	t.retries, t.returns, t.bytes = tm.spec.MaxRetries, m.Returns, m.Bytes
+	if m.Over.MaxRetries != nil {
+		t.retries = *m.Over.MaxRetries
+	}
+	if m.Over.Strategy != nil {
+		sp := tm.spec
+		sp.Strategy = *m.Over.Strategy
+		t.shape = e.shapeOf(&sp)
+	}
+	if s.worker != nil && len(s.worker.fifo) > 0 {
+		t.parent = e.tasks.at(s.worker.fifo[0]).unique
+	}
+	tm.uses++
+	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over.Raw)
+	e.credit(t.job, int64(m.Bytes))
+	e.jobOf(t.job).tasks++
+	for k := uint32(1); k <= m.Returns; k++ {
+		oi, o := e.create(m.Unique.Object(s.job, k), objPending)
+		o.task = i
+		e.claim(s, oi, 1)
+		if k == 1 {
+			t.out = oi
+		}
+	}
+	e.takeRefs(t, m.Deps, m.Contained)
+	e.awaitDeps(i, t)
+}
+
+func (e *Engine) takeRefs(t *task, deps, contained []ids.ObjectID) {
+	t.nDeps = uint32(len(deps))
+	if n := len(deps) + len(contained); n > 0 {
+		t.refs = make([]uint32, 0, n)
+		for _, id := range deps {
+			t.refs = append(t.refs, e.know(id))
+		}
+		for _, id := range contained {
+			t.refs = append(t.refs, e.know(id))
+		}
+		for _, r := range t.refs {
+			e.hold(r)
+		}
+	}
+}
+
+// awaitDeps queues a task of ours once its arguments are ready.
+func (e *Engine) awaitDeps(i uint32, t *task) {
+	t.missing = 0
+	for _, d := range t.refs[:t.nDeps] {
+		o := e.objs.at(d)
+		if o.ready() {
+			continue
+		}
+		t.missing++
+		e.await(d, waiter{kind: waitDep, a: i})
+		if o.state == objUnknown {
+			e.subscribe(d)
+		}
+	}
+	if t.missing == 0 {
+		e.enqueue(i, t)
+	} else {
+		e.toTask(t, taskWaiting)
+	}
+}
+
+func (e *Engine) depReady(i uint32) {
+	t := e.tasks.at(i)
+	if t.missing--; t.missing == 0 {
+		e.enqueue(i, t)
+	}
+}
+
+// Output is one value that a task returned.
+type Output struct {
+	Status    uint8
+	Arena     bool
+	Size      uint64
+	Contained []ids.ObjectID
+	Value     []byte
+}
+
+// Outcomes of a RESULT (docs/protocol.md).
+const (
+	OutcomeValues  = 0
+	OutcomeRaised  = 1
+	OutcomeRetry   = 2
+	OutcomeLeaving = 3
+)
+
+// Result is what a worker says of a task that it has run. Stale ones are dropped; what they carried was claimed by the
+// worker's session and goes with its releases.
+func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uint8, outs []Output) {
+	s := e.sessions[sid]
+	if s == nil || s.worker == nil {
+		return
+	}
+	w := s.worker
+	k := w.position(e, u)
+	if k < 0 {
+		return
+	}
+	i := w.fifo[k]
+	t := e.tasks.at(i)
+	if t.attempt != attempt {
+		return
+	}
+	if outcome != OutcomeRetry && uint32(len(outs)) != t.returns {
+		e.refuse(s, fmt.Sprintf("result: task %x has %d returns, %d were sent", uint64(u), t.returns, len(outs)))
+		return
+	}
+	w.drop(k)
+	e.measure(w, t)
+	if outcome == OutcomeLeaving {
+		w.leaving = true
+	}
+	slot := t.slot
+	t.slot, t.worker = 0, 0
+	if outcome == OutcomeRetry && t.retries != 0 && t.owner == 0 && !t.gone {
+		e.abortOutputs(s, t)
+		e.retry(i, t)
+		e.slotDone(slot, w, nil)
+		return
+	}
+	e.finish(i, t, s, outcome, outs, slot, w)
+}
+
+// finish hands a task's outputs to their owner and its slot to the next task.
+func (e *Engine) finish(i uint32, t *task, s *session, outcome uint8, outs []Output, slot uint32, w *worker) {
+	if t.owner != 0 {
+		done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Outcome: outcome}
+		e.collectOutputs(t, s, outs, done)
+		e.slotDone(slot, w, done)
+		e.sendDone(i, t, done)
+		return
+	}
+	if outcome == OutcomeValues || outcome == OutcomeLeaving {
+		e.Counts.Finished++
+	} else {
+		e.Counts.Failed++
+	}
+	for k := range outs {
+		e.store(t, s, uint32(k+1), &outs[k])
+	}
+	e.endTask(i, t)
+	e.slotDone(slot, w, nil)
+}
+
+func (e *Engine) output(t *task, k uint32) uint32 {
+	if k == 1 {
+		return t.out
+	}
+	return e.objIndex[objKey{t.unique, k}]
+}
+
+// store gives output k of an own task its value.
+func (e *Engine) store(t *task, s *session, k uint32, out *Output) {
+	i := e.output(t, k)
+	o := e.objs.at(i)
+	o.task = 0
+	inner := e.holdAll(out.Contained)
+	if o.state == objCreating && out.Arena && s != nil {
+		o.size, o.status = out.Size, out.Status
+		e.sealed(s, i, o, true)
+		e.setContained(i, inner)
+		e.wake(i)
+	} else {
+		if o.state == objCreating {
+			e.abortCreate(s, i)
+		}
+		if out.Arena {
+			e.setInline(i, statusError, e.sink.ErrorValue(fault.System, "output "+o.id.String()+" was said to lie in the arena, but was not created there"), inner)
+		} else {
+			e.setInline(i, out.Status, out.Value, inner)
+		}
+	}
+	if o.holds == 0 {
+		e.freeList = append(e.freeList, i)
+	}
+}
+
+// endTask drops the record of a task of ours that has ended.
+func (e *Engine) endTask(i uint32, t *task) {
+	e.toTask(t, taskNone)
+	for _, r := range t.refs {
+		e.unhold(r)
+	}
+	e.blobs.drop(t.args)
+	e.blobs.drop(t.over)
+	e.credit(t.job, -int64(t.bytes))
+	if t.owner == 0 {
+		j := e.jobOf(t.job)
+		j.tasks--
+		if j.ended && j.tasks == 0 {
+			delete(e.jobs, t.job)
+		}
+	}
+	e.unuseTemplate(t.tmpl)
+	e.tasks.release(i)
+}
+
+// failTask ends a task of ours with an error made by the daemon, on all its outputs.
+func (e *Engine) failTask(i uint32, t *task, kind fault.Kind, text string) {
+	e.Counts.Failed++
+	v := e.sink.ErrorValue(kind, text)
+	for k := uint32(1); k <= t.returns; k++ {
+		oi := e.output(t, k)
+		o := e.objs.at(oi)
+		o.task = 0
+		if o.state == objCreating {
+			e.forgetCreate(oi, o)
+		}
+		e.setInline(oi, statusError, v, nil)
+		if o.holds == 0 {
+			e.freeList = append(e.freeList, oi)
+		}
+	}
+	e.endTask(i, t)
+}
+
+// retry runs a task of ours again.
+func (e *Engine) retry(i uint32, t *task) {
+	if t.retries > 0 {
+		t.retries--
+	}
+	t.attempt++
+	e.Counts.Retried++
+	e.awaitDeps(i, t)
+}
+
+// crashed decides what becomes of a task whose attempt was lost with its worker or its node.
+func (e *Engine) crashed(i uint32, t *task, kind fault.Kind, why string) {
+	if t.gone || (e.jobs[t.job] != nil && e.jobs[t.job].ended) {
+		e.failTask(i, t, fault.Cancelled, "the task's job has ended")
+		return
+	}
+	if t.retries == 0 {
+		e.orphans(t.unique)
+		e.failTask(i, t, kind, fmt.Sprintf("Task %s (%s), attempt %d: %s", t.unique.Task(t.job), e.templates[t.tmpl].spec.Name, t.attempt, why))
+		return
+	}
+	e.orphans(t.unique)
+	e.retry(i, t)
+}
+
+// orphans cancels the children of a dead attempt that wait at this owner and that nobody else holds.
+func (e *Engine) orphans(parent ids.Unique) {
+	for i := uint32(1); i < e.tasks.limit(); i++ {
+		t := e.tasks.at(i)
+		if t.parent != parent || t.owner != 0 || (t.state != taskQueued && t.state != taskWaiting) {
+			continue
+		}
+		wanted := false
+		for k := uint32(1); k <= t.returns; k++ {
+			wanted = wanted || e.objs.at(e.output(t, k)).holds > 0
+		}
+		if !wanted {
+			e.cancel(i, t, "the task that had called it died, and nobody else holds its result")
+		}
+	}
+}
+
+// cancel ends a task of ours that has not started.
+func (e *Engine) cancel(i uint32, t *task, why string) {
+	switch t.state {
+	case taskQueued:
+		e.unqueue(i, t)
+	case taskWaiting:
+		for _, d := range t.refs[:t.nDeps] {
+			for e.unwait(d, waiter{kind: waitDep, a: i}) {
+			}
+		}
+	}
+	e.failTask(i, t, fault.Cancelled, why)
+}

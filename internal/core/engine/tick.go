@@ -1,0 +1,46 @@
+package engine
+
+import "time"
+
+// TickEvery is how often Tick wants to be called while there is work.
+const TickEvery = 10 * time.Millisecond
+
+// Tick does what time alone makes due: surplus workers leave, tasks that were sent ahead to a worker that takes long are
+// taken back, a store that is stuck says so.
+func (e *Engine) Tick() {
+	e.reap()
+	idle := len(e.pool.blank) > 0 || len(e.pool.idle) > 0 || len(e.asks) > 0
+	for _, sid := range e.pool.sorted() {
+		w := e.pool.all[sid]
+		if w.state != workBusy || len(w.fifo) < 2 {
+			continue
+		}
+		mean := e.templates[e.tasks.at(w.fifo[0]).tmpl].mean
+		if late := e.now.Sub(w.headSince); late > 2*time.Millisecond && late > 8*mean && (idle || late > 5*TickEvery) {
+			e.takeBack(w)
+		}
+	}
+	e.memRun(e.mem.Tick(e.now, e.couldRelease(), nil))
+	for _, sh := range e.active {
+		if len(e.peers) > 0 {
+			e.dirtyQ = true
+			_ = sh
+			break
+		}
+	}
+}
+
+// Busy tells whether Tick has anything to watch.
+func (e *Engine) Busy() bool {
+	return len(e.active) > 0 || len(e.pool.all) > e.cfg.CPUs || e.tasks.live > 0 || len(e.memWants) > 0
+}
+
+// couldRelease tells whether a running task may still give store bytes back.
+func (e *Engine) couldRelease() bool {
+	for _, w := range e.pool.all {
+		if w.state == workBusy && !w.blocked {
+			return true
+		}
+	}
+	return false
+}

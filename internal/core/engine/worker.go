@@ -1,0 +1,474 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"gray/internal/core/fault"
+	"gray/internal/core/ids"
+)
+
+// workState is what a worker is doing. Names and transitions: docs/states.md.
+type workState uint8
+
+const (
+	workStarting workState = iota // asked for
+	workBlank                     // forked, for no job yet
+	workIdle                      // of a job, without a task
+	workBusy                      // of a job, with tasks
+	workLeaving                   // told to leave
+)
+
+// worker is one worker process. It belongs to one job, environment and set of accelerators for life.
+type worker struct {
+	s         *session
+	state     workState
+	key       string // of its pool; "" while blank
+	job       ids.Job
+	fifo      []uint32 // tasks sent to it without a result, oldest first
+	known     map[uint32]bool
+	headSince time.Time
+	idleSince time.Time
+	blocked   bool
+	leaving   bool // goes after what it has
+	killed    string
+}
+
+// workers is the pool: who is idle, who is starting, which tasks wait for one.
+type workers struct {
+	all      map[SessionID]*worker
+	blank    []*worker
+	idle     map[string][]*worker // by key
+	starting int
+	pending  []uint32 // tasks with a slot and their arguments, oldest first
+	blocked  int
+	prewarm  int
+}
+
+func (p *workers) init() {
+	p.all, p.idle = map[SessionID]*worker{}, map[string][]*worker{}
+}
+
+// workerKey tells which workers may run a task: same job, environment and accelerators.
+func (e *Engine) workerKey(t *task, sl *slot) string {
+	env := e.templates[t.tmpl].spec.Env
+	if env == "" && len(sl.alloc.Instances) == 0 {
+		return string(t.job[:])
+	}
+	return string(t.job[:]) + env + "\x00" + fmt.Sprint(sl.alloc.Instances)
+}
+
+// accelerators lists the numbered instances that a slot holds, by resource name.
+func (e *Engine) accelerators(sl *slot) map[string][]string {
+	if len(sl.alloc.Instances) == 0 {
+		return nil
+	}
+	m := map[string][]string{}
+	for _, in := range sl.alloc.Instances {
+		name := e.cfg.Names.Text(in.Name)
+		m[name] = append(m[name], strconv.Itoa(in.Index))
+	}
+	return m
+}
+
+// Prestart asks for blank workers up to n, so that the first tasks find them warm.
+func (e *Engine) Prestart(n int) {
+	for len(e.pool.blank)+e.pool.starting < n {
+		e.startWorker()
+	}
+}
+
+func (e *Engine) prestart() { e.Prestart(e.cfg.CPUs) }
+
+func (e *Engine) startWorker() {
+	s := e.newSession(ids.Job{})
+	w := &worker{s: s, known: map[uint32]bool{}}
+	s.worker = w
+	e.pool.all[s.id] = w
+	e.pool.starting++
+	e.sink.StartWorker(s.id)
+}
+
+// WorkerStarted says that a worker asked for is there; its channel 0 is open.
+func (e *Engine) WorkerStarted(sid SessionID) {
+	w := e.pool.all[sid]
+	if w == nil || w.state != workStarting {
+		return
+	}
+	e.pool.starting--
+	w.s.chans[0] = &channel{id: Chan{sid, 0}}
+	w.state, w.idleSince = workBlank, e.now
+	e.pool.blank = append(e.pool.blank, w)
+	e.serve()
+}
+
+// WorkerFailed says that a worker asked for could not be started.
+func (e *Engine) WorkerFailed(sid SessionID, why string) {
+	w := e.pool.all[sid]
+	if w == nil || w.state != workStarting {
+		return
+	}
+	e.pool.starting--
+	delete(e.pool.all, sid)
+	delete(e.sessions, sid)
+	e.sink.Warn("a worker could not be started: " + why)
+	if e.pool.starting > 0 || len(e.pool.pending) == 0 || len(e.pool.all) > 0 {
+		return // others will serve
+	}
+	pending := e.pool.pending
+	e.pool.pending = nil
+	for _, i := range pending {
+		e.lostHere(i, fault.System, "no worker process could be started on its node: "+why)
+	}
+}
+
+// runHere starts a task that has a slot on this node: arguments first, then a worker.
+func (e *Engine) runHere(i uint32, t *task, slot uint32) {
+	t.slot = slot
+	e.slots.at(slot).task = i
+	if e.fetchArgs(i, t) {
+		e.toTask(t, taskAssigned)
+		e.assign(i, t)
+	}
+}
+
+// assign gives a task to an idle worker, or lines it up for one.
+func (e *Engine) assign(i uint32, t *task) {
+	sl := e.slots.at(t.slot)
+	key := e.workerKey(t, sl)
+	if ws := e.pool.idle[key]; len(ws) > 0 {
+		w := ws[len(ws)-1]
+		e.pool.idle[key] = ws[:len(ws)-1]
+		e.send(w, i, t)
+		return
+	}
+	if n := len(e.pool.blank); n > 0 {
+		w := e.pool.blank[n-1]
+		e.pool.blank = e.pool.blank[:n-1]
+		e.specialise(w, t, key)
+		e.send(w, i, t)
+		return
+	}
+	e.pool.pending = append(e.pool.pending, i)
+	e.startWanted()
+}
+
+// startWanted starts workers for the tasks that wait for one, a few at a time.
+func (e *Engine) startWanted() {
+	for e.pool.starting < len(e.pool.pending) && e.pool.starting < max(2, e.cfg.CPUs) {
+		e.startWorker()
+	}
+}
+
+// serve gives waiting tasks to the workers that have become free.
+func (e *Engine) serve() {
+	pending := e.pool.pending
+	e.pool.pending = nil
+	for k, i := range pending {
+		if len(e.pool.blank) == 0 && len(e.pool.idle) == 0 {
+			e.pool.pending = append(e.pool.pending, pending[k:]...)
+			break
+		}
+		e.assign(i, e.tasks.at(i))
+	}
+	e.startWanted()
+}
+
+const workerIDs = 1 << 16
+
+func (e *Engine) specialise(w *worker, t *task, key string) {
+	tm := e.templates[t.tmpl]
+	sl := e.slots.at(t.slot)
+	w.key, w.job, w.s.job, w.state = key, t.job, t.job, workIdle
+	first := e.GiveIDs(w.s.id, workerIDs)
+	e.sink.Setup(w.s.id, Setup{Job: t.job, Env: tm.spec.Env, Accelerators: e.accelerators(sl), Resources: e.cfg.Names.Floats(tm.spec.Resources), IDs: first, IDCount: workerIDs})
+}
+
+// send puts a task on a worker's exec channel.
+func (e *Engine) send(w *worker, i uint32, t *task) {
+	tm := e.templates[t.tmpl]
+	if !w.known[t.tmpl] {
+		w.known[t.tmpl] = true
+		e.sink.Template(w.s.id, t.tmpl)
+	}
+	x := e.packExecute(w.s, t)
+	if len(w.fifo) == 0 {
+		w.headSince = e.now
+	}
+	w.fifo = append(w.fifo, i)
+	w.state = workBusy
+	e.toTask(t, taskSent)
+	t.worker = w.s.id
+	e.Counts.Dispatched++
+	if b := e.bundles[i]; b != nil {
+		e.mem.Running(b.req)
+		if b.body != 0 {
+			e.sink.ExecuteAt(w.s.id, x, b.bodyOff, b.bodySize)
+			_, out := e.mem.Seal(e.now, b.body, true, nil)
+			e.memRun(out)
+			return
+		}
+	}
+	e.sink.Execute(w.s.id, x)
+	if tm.spec.MaxCalls > 0 && len(w.fifo) > 1 {
+		panic("engine: a task was sent behind one of a worker that leaves")
+	}
+}
+
+// maxPacket is the largest EXECUTE that goes by packet.
+const maxPacket = 96 << 10
+
+// packExecute builds a task's EXECUTE for a session, and counts its deliveries and pins.
+func (e *Engine) packExecute(s *session, t *task) *Execute {
+	x := &e.scratchX
+	*x = Execute{Unique: t.unique, Attempt: t.attempt, Job: t.job, Template: t.tmpl, Returns: t.returns, Flags: t.flags,
+		Overrides: e.blobs.get(t.over), Args: e.blobs.get(t.args), Deps: x.Deps[:0], Contained: x.Contained[:0]}
+	for _, d := range t.refs[:t.nDeps] {
+		x.Deps = append(x.Deps, e.valueFor(s, d))
+	}
+	for _, c := range t.refs[t.nDeps:] {
+		e.claim(s, c, 1)
+		x.Contained = append(x.Contained, e.objs.at(c).id)
+	}
+	return x
+}
+
+func (w *worker) position(e *Engine, u ids.Unique) int {
+	for k, i := range w.fifo {
+		if e.tasks.at(i).unique == u {
+			return k
+		}
+	}
+	return -1
+}
+
+func (w *worker) drop(k int) { w.fifo = slices.Delete(w.fifo, k, k+1) }
+
+// setBlocked notes that a worker's main thread waits for an answer, or goes on. A blocked worker lends its CPU, and
+// what was sent ahead to it goes to others.
+func (e *Engine) setBlocked(w *worker, blocked bool) {
+	if w.blocked == blocked || w.state != workBusy && blocked {
+		return
+	}
+	w.blocked = blocked
+	if len(w.fifo) == 0 {
+		return
+	}
+	slot := e.tasks.at(w.fifo[0]).slot
+	if blocked {
+		e.pool.blocked++
+		if slot != 0 {
+			e.lend(slot)
+		}
+		e.takeBack(w)
+		e.dirtyQ = true
+	} else {
+		e.pool.blocked--
+		if slot != 0 {
+			e.reclaim(slot)
+		}
+	}
+}
+
+// takeBack withdraws the tasks that the worker has not received.
+func (e *Engine) takeBack(w *worker) {
+	if len(w.fifo) == 0 {
+		return
+	}
+	back := e.sink.TakeBack(w.s.id)
+	for k := len(back) - 1; k >= 0; k-- { // the last one first, so that each goes before those taken back already
+		p := w.position(e, back[k])
+		if p < 0 {
+			continue
+		}
+		i := w.fifo[p]
+		w.drop(p)
+		e.unsend(w.s, i, e.tasks.at(i))
+	}
+}
+
+// unsend undoes send for a task that the worker never saw: its deliveries and pins come back, and it queues again.
+func (e *Engine) unsend(s *session, i uint32, t *task) {
+	e.undeliver(s, t)
+	e.endBundle(i)
+	slot := t.slot
+	t.slot, t.worker = 0, 0
+	e.requeue(i, t)
+	if slot != 0 {
+		e.slotDone(slot, nil, nil)
+	}
+}
+
+// undeliver takes back what packExecute counted.
+func (e *Engine) undeliver(s *session, t *task) {
+	for _, d := range t.refs[:t.nDeps] {
+		for _, c := range e.contained[d] {
+			e.unclaim(s, c, 1)
+		}
+		if e.objs.at(d).state == objArena {
+			e.unpin(s, d, 1)
+		}
+	}
+	for _, c := range t.refs[t.nDeps:] {
+		e.unclaim(s, c, 1)
+	}
+}
+
+// goIdle gives a worker without tasks to whoever waits for one like it, or keeps it warm.
+func (e *Engine) goIdle(w *worker) {
+	if w.blocked { // its main thread asked something and went on to end its task: nothing is lent any more
+		w.blocked = false
+		e.pool.blocked--
+	}
+	if w.state == workLeaving {
+		return
+	}
+	j := e.jobs[w.job]
+	if w.leaving || j == nil || j.ended {
+		w.state = workLeaving
+		e.sink.ExitWorker(w.s.id)
+		return
+	}
+	w.state, w.idleSince = workIdle, e.now
+	for k, i := range e.pool.pending {
+		t := e.tasks.at(i)
+		if e.workerKey(t, e.slots.at(t.slot)) == w.key {
+			e.pool.pending = slices.Delete(e.pool.pending, k, k+1)
+			e.send(w, i, t)
+			return
+		}
+	}
+	e.pool.idle[w.key] = append(e.pool.idle[w.key], w)
+}
+
+// WorkerGone says that a worker's process is dead, and why as far as is known.
+func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
+	w := e.pool.all[sid]
+	if w == nil {
+		return
+	}
+	if w.state == workStarting {
+		e.WorkerFailed(sid, why)
+		return
+	}
+	if w.killed != "" {
+		why = w.killed
+	}
+	e.takeBack(w)
+	delete(e.pool.all, sid)
+	e.pool.remove(w)
+	if w.blocked {
+		w.blocked = false
+		e.pool.blocked--
+	}
+	w.state = workLeaving
+	fifo := w.fifo
+	w.fifo = nil
+	s := w.s
+	for i := range s.creates {
+		e.abortCreate(s, i)
+	}
+	for _, i := range fifo {
+		t := e.tasks.at(i)
+		slot := t.slot
+		e.endBundle(i)
+		t.slot, t.worker = 0, 0
+		e.lostHere(i, kind, why)
+		if slot != 0 {
+			e.slotDone(slot, nil, nil)
+		}
+	}
+	e.SessionGone(sid)
+	e.startWanted()
+}
+
+// lostHere ends an attempt that ran, or was to run, here.
+func (e *Engine) lostHere(i uint32, kind fault.Kind, why string) {
+	t := e.tasks.at(i)
+	if t.owner == 0 {
+		e.crashed(i, t, kind, why)
+		return
+	}
+	done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(kind), Why: why}
+	e.sendDone(i, t, done)
+}
+
+func (p *workers) remove(w *worker) {
+	p.blank = without(p.blank, w)
+	if ws, ok := p.idle[w.key]; ok {
+		if ws = without(ws, w); len(ws) == 0 {
+			delete(p.idle, w.key)
+		} else {
+			p.idle[w.key] = ws
+		}
+	}
+}
+
+func without(ws []*worker, w *worker) []*worker {
+	if k := slices.Index(ws, w); k >= 0 {
+		return slices.Delete(ws, k, k+1)
+	}
+	return ws
+}
+
+// endJob ends the workers of a job, whatever they do.
+func (p *workers) endJob(e *Engine, id ids.Job) {
+	for _, sid := range p.sorted() {
+		w := p.all[sid]
+		if w.job != id || w.state == workStarting || w.state == workBlank || w.key == "" {
+			continue
+		}
+		p.remove(w)
+		w.state = workLeaving
+		w.killed = "its job has ended"
+		e.sink.KillWorker(w.s.id, w.killed)
+	}
+}
+
+func (p *workers) sorted() []SessionID {
+	list := make([]SessionID, 0, len(p.all))
+	for s := range p.all {
+		list = append(list, s)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// reap lets surplus workers go that were idle for long.
+func (e *Engine) reap() {
+	warm := len(e.pool.blank)
+	keys := make([]string, 0, len(e.pool.idle))
+	for k, ws := range e.pool.idle {
+		warm += len(ws)
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		ws := e.pool.idle[k]
+		for len(ws) > 0 && warm > e.cfg.CPUs && e.now.Sub(ws[0].idleSince) > e.cfg.IdleTime {
+			w := ws[0]
+			ws = ws[1:]
+			warm--
+			w.state = workLeaving
+			w.killed = "it was idle"
+			e.sink.ExitWorker(w.s.id)
+		}
+		if len(ws) == 0 {
+			delete(e.pool.idle, k)
+		} else {
+			e.pool.idle[k] = slices.Clone(ws)
+		}
+	}
+}
+
+// KillTask ends the worker that runs a task, for a caller that must have the task stopped.
+func (e *Engine) killFor(t *task, why string) {
+	if w := e.pool.all[t.worker]; w != nil && w.state != workLeaving {
+		w.killed = why
+		e.sink.KillWorker(w.s.id, why)
+	}
+}
+
+func (w *worker) String() string { return fmt.Sprintf("worker %d of job %s", w.s.id, w.job) }
