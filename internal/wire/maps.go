@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -73,15 +74,11 @@ func DecodeHello(body []byte) (Hello, error) {
 	return h, nil
 }
 
-// AppendHello appends the frame; h.Version 0 means Version.
+// AppendHello appends the frame.
 func AppendHello(b []byte, h *Hello) ([]byte, error) {
-	v := h.Version
-	if v == 0 {
-		v = Version
-	}
 	at := len(b)
 	b = append(begin(b, KindHello), magic...)
-	b = append(b, byte(v), byte(v>>8))
+	b = binary.LittleEndian.AppendUint16(b, h.Version)
 	return finishMap(b, at, h)
 }
 
