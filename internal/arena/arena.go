@@ -70,7 +70,7 @@ func Open(p Plan) (*Arena, error) {
 		f.Close()
 		return nil, &fault.Error{
 			Op: "arena.Open", Kind: fault.System, Ref: p.Dir, Err: err,
-			Detail: fmt.Sprintf("can't make a sparse file of %s; check ulimit -f and the file system", Size(space)),
+			Detail: fmt.Sprintf("can't make a sparse file of %s; check ulimit -f and the file system", extent.Human(space)),
 		}
 	}
 	a.mem, err = unix.Mmap(int(f.Fd()), 0, int(space), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
@@ -78,7 +78,7 @@ func Open(p Plan) (*Arena, error) {
 		f.Close()
 		return nil, &fault.Error{
 			Op: "arena.Open", Kind: fault.System, Ref: p.Dir, Err: err,
-			Detail: fmt.Sprintf("can't map %s of address range; check ulimit -v", Size(space)),
+			Detail: fmt.Sprintf("can't map %s of address range; check ulimit -v", extent.Human(space)),
 		}
 	}
 	// A core dump of the daemon is about the daemon, not about gigabytes of objects. Old kernels may refuse; nothing depends on it.
@@ -175,11 +175,11 @@ func (a *Arena) fill(off, n int64) error {
 }
 
 func (a *Arena) full(e extent.Extent, cause error) error {
-	detail := fmt.Sprintf("the object store can't get %s of memory", Size(e.Size))
+	detail := fmt.Sprintf("the object store can't get %s of memory", extent.Human(e.Size))
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(a.file.Fd()), &fs); err == nil {
 		detail += fmt.Sprintf(": %s has %s free of %s, and the store's capacity is %s; make room there, or start with a smaller --object-store-memory",
-			a.dir, Size(int64(fs.Bavail)*fs.Bsize), Size(int64(fs.Blocks)*fs.Bsize), Size(a.capacity))
+			a.dir, extent.Human(int64(fs.Bavail)*fs.Bsize), extent.Human(int64(fs.Blocks)*fs.Bsize), extent.Human(a.capacity))
 	}
 	return &fault.Error{Op: "arena.Ensure", Kind: fault.StoreFull, Detail: detail, Err: cause}
 }

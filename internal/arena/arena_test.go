@@ -218,7 +218,7 @@ func fullTmpfs(t *testing.T, dir string) {
 func BenchmarkEnsurePunch(b *testing.B) {
 	a := open(b, Plan{Capacity: 256 * mib, Dir: shared(b)})
 	for _, size := range []int64{64 << 10, mib, 64 * mib} {
-		b.Run(Size(size), func(b *testing.B) {
+		b.Run(extent.Human(size), func(b *testing.B) {
 			b.SetBytes(size)
 			for b.Loop() {
 				e := extent.Extent{Size: size}

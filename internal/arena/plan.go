@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gray/internal/core/extent"
 	"gray/internal/core/fault"
 	"gray/internal/machine"
 )
@@ -75,12 +76,12 @@ func plan(c Config, memory, shm, disk int64) (Plan, error) {
 	if want <= room {
 		return Plan{Capacity: want, Dir: c.ShmDir}, nil
 	}
-	small := fmt.Sprintf("%s has %s free, too little for an object store of %s", c.ShmDir, Size(shm), Size(want))
+	small := fmt.Sprintf("%s has %s free, too little for an object store of %s", c.ShmDir, extent.Human(shm), extent.Human(want))
 	more := "give the container more shared memory (docker run --shm-size=…, on Kubernetes an emptyDir of medium Memory at /dev/shm)"
 	if c.Fallback == "" || want > disk {
 		return Plan{}, &fault.Error{
 			Op: "arena.MakePlan", Kind: fault.StoreFull, Ref: c.Fallback,
-			Detail: fmt.Sprintf("%s, and so has the session's folder with %s; %s, or ask for a smaller --object-store-memory", small, Size(disk), more),
+			Detail: fmt.Sprintf("%s, and so has the session's folder with %s; %s, or ask for a smaller --object-store-memory", small, extent.Human(disk), more),
 		}
 	}
 	return Plan{
@@ -98,17 +99,4 @@ func freeIn(dir string) (int64, error) {
 		return math.MaxInt64 / 2, nil // a tmpfs without a limit
 	}
 	return int64(fs.Bavail) * fs.Bsize, nil
-}
-
-// Size renders bytes for people.
-func Size(n int64) string {
-	switch {
-	case n >= 1<<30:
-		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-	case n >= 1<<10:
-		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
-	}
-	return fmt.Sprintf("%d bytes", n)
 }
