@@ -34,6 +34,10 @@ class Arena:
             kind = self._types[span] = ctypes.c_char * span  # few types: one a power of two
         return kind.from_buffer(self._map, offset)
 
+    def read(self, offset: int, size: int) -> bytes:
+        """A copy of bytes that nobody keeps in place for us."""
+        return self._map[offset : offset + size]
+
     def write(self, offset: int, payload):
         """Copy a Payload into the extent at ``offset``."""
         if payload.size >= _COPY_FREE:

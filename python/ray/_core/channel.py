@@ -21,6 +21,7 @@ _parse_head = wire.head_u32.unpack_from
 _VALUE = wire.VALUE
 _HEAD = wire.value.size  # 46
 _lease_keys = count()
+lease_key = _lease_keys.__next__  # numbers the claims of leases; those of pins are the complements
 
 
 class _Received:
@@ -206,7 +207,7 @@ class Channel:
         item.kind = _VALUE
         item.end = end
         item.oid = oid
-        item.key = next(_lease_keys)
+        item.key = lease_key()
         at = pos + _HEAD
         item.ids = wire.split_ids(buf[at : at + n * wire.ID])
         at += n * wire.ID

@@ -1,0 +1,469 @@
+"""The loop of a worker process: take tasks from the daemon, run them, send back what they return.
+
+Packets arrive on a socket of their own, results leave through the process's outbox. A result waits in the outbox while more
+short tasks are at hand, so that many of them share a write; it never waits for a task that takes long or is not known yet.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+
+from ray._core import refs, serialization, wire
+from ray._core.arena import Arena
+from ray._core.client import Client, as_exception
+from ray._core.outbox import Outbox
+from ray._core.refs import Lease, LeaseClaim, PinClaim, Value
+from ray._core.state import WORKER_MODE, state
+
+_SHORT = 0.0002  # seconds: tasks of a shorter mean may run before the results of others are sent
+_RESULT_ROOM = wire.MAX_FRAME - 65536  # bytes of inline outputs in one RESULT
+
+# Variables by which the runtimes of accelerators are told which devices to use.
+_VISIBLE = {
+    "GPU": ("CUDA_VISIBLE_DEVICES",),
+    "TPU": ("TPU_VISIBLE_CHIPS",),
+    "neuron_cores": ("NEURON_RT_VISIBLE_CORES",),
+    "HPU": ("HABANA_VISIBLE_MODULES",),
+    "NPU": ("ASCEND_RT_VISIBLE_DEVICES",),
+    "RBLN": ("RBLN_DEVICES",),
+}
+
+class Task:
+    """A running task.
+
+    Attributes:
+        task_id: 24 bytes.
+        name: What the task is called in lists and titles.
+        qualname: ``module.qualname`` of the function.
+        attempt: 0 for the first.
+        resources: Amounts it holds.
+    """
+
+    __slots__ = ("attempt", "name", "qualname", "resources", "task_id")
+
+    def __init__(self, task_id, name, qualname, attempt, resources):
+        self.task_id = task_id
+        self.name = name
+        self.qualname = qualname
+        self.attempt = attempt
+        self.resources = resources
+
+
+class _Template:
+    __slots__ = ("calls", "fn", "function", "max_calls", "mean", "name", "qualname", "resources", "retry")
+
+    def __init__(self, fields: dict):
+        self.fn = fields["fn"]
+        self.name = fields.get("name") or ""
+        self.qualname = fields.get("qualname") or self.name
+        self.resources = {k: v / 10000 for k, v in (fields.get("resources") or {}).items()}
+        self.retry = bool(fields.get("retry_exceptions"))
+        self.max_calls = fields.get("max_calls") or 0
+        self.function = None
+        self.calls = 0
+        self.mean = None  # seconds a call
+
+
+class _DependencyFailed(Exception):
+    def __init__(self, cause):
+        self.cause = cause
+
+
+class _FunctionMissing(Exception):
+    pass
+
+
+class Worker:
+    """One worker process, from SETUP to its end."""
+
+    def __init__(self, exec_sock, stream, channel, arena_fd: int, info: dict):
+        """Take over the sockets that the process was started with."""
+        self.exec = exec_sock
+        self.stream = stream
+        self.channel_sock = channel
+        self.arena_fd = arena_fd
+        self.info = info
+        self.templates = {}
+        self.client = None
+        self.box = None
+        self.leaving = False
+        self._packets = []
+        self._title = None
+        try:
+            from ray._core.title import set_title
+        except ImportError:
+            set_title = None
+        self._set_title = set_title
+
+    def run(self) -> int:
+        """Serve until the daemon says to leave or is gone.
+
+        Returns:
+            The exit status.
+        """
+        packets = self._packets
+        recv = self.exec.recv
+        while not self.leaving:
+            try:
+                packets.extend(map(recv, (wire.MAX_PACKET,), (socket.MSG_DONTWAIT,)))
+            except BlockingIOError:
+                self._idle()
+                packets.extend(map(recv, (wire.MAX_PACKET,)))
+            except ConnectionError:
+                return 1
+            while packets:
+                packet = packets.pop()
+                if not packet:
+                    return 1  # the daemon is gone
+                self._handle(packet)
+        if self.box is not None:
+            self.box.flush()
+        return 0
+
+    def _idle(self):
+        if self.box is not None:
+            self.box.flush()
+            if self._title is not None:
+                self._title = None
+                self._set_title("ray::IDLE")
+
+    def _handle(self, packet):
+        at = 0
+        size = len(packet)
+        while at < size:
+            length, kind = wire.head.unpack_from(packet, at)
+            start = at + 5
+            at += 4 + length
+            if kind == wire.EXECUTE:
+                self.execute(packet, start, at)
+            elif kind == wire.X_TEMPLATE:
+                import msgpack
+
+                no = wire.u32(packet, start)[0]
+                self.templates[no] = _Template(msgpack.unpackb(packet[start + 4 : at], strict_map_key=False))
+            elif kind == wire.EXECUTE_AT:
+                offset, n = wire.u64(packet, start)[0], wire.u64(packet, start + 8)[0]
+                body = self.client.arena.read(offset, n)
+                self.execute(body, 0, n)
+            elif kind == wire.SETUP:
+                import msgpack
+
+                self.setup(msgpack.unpackb(packet[start:at], strict_map_key=False))
+            elif kind == wire.X_TEMPLATE_DROP:
+                self.templates.pop(wire.u32(packet, start)[0], None)
+            elif kind == wire.EXIT:
+                self.leaving = True
+                return
+            else:
+                raise wire.ProtocolError(f"the daemon sent a worker a frame of kind 0x{kind:02x}")
+
+    # becoming a worker of a job
+
+    def setup(self, fields: dict):
+        """Take on a job: its connection, paths, environment and devices."""
+        job = fields.get("job") or {}
+        arena = None
+        if self.arena_fd >= 0 and fields.get("arena_size"):
+            arena = Arena(self.arena_fd, fields["arena_size"])
+        self.box = Outbox(self.stream)
+        path = fields.get("socket") or self.info.get("socket") or os.path.join(fields["session_dir"], "sockets", "raylet")
+        key = fields.get("token") or self.info.get("token") or fields["session"]
+        if isinstance(key, str):
+            key = key.encode()
+        from ray._version import version
+
+        self.client = Client(self.box, arena, fields, path, key, version, "worker-channel")
+        self.client.adopt_channel(self.channel_sock)
+        self.box.start()
+        fields["accelerators"] = _show_devices(fields.get("accelerators") or {})
+        fields["resources"] = {k: v / 10000 for k, v in (fields.get("resources") or {}).items()}
+        state.fill(WORKER_MODE, self.client, fields, job)
+        os.environ.update({**(job.get("env_vars") or {}), **(fields.get("env") or {})})
+        if "TZ" in os.environ:
+            time.tzset()
+        try:
+            if job.get("cwd"):
+                os.chdir(job["cwd"])
+        except OSError:
+            pass  # the driver's folder need not exist on this machine
+        for entry in reversed(job.get("sys_path") or ()):
+            if entry not in sys.path:
+                sys.path.insert(0, entry)
+        if job.get("logging"):
+            from ray._logging import configure_worker
+
+            configure_worker(job["logging"])
+
+    # running a task
+
+    def execute(self, buf, at, end):
+        """Run one EXECUTE and buffer its RESULT."""
+        unique8, attempt, _, no, num_returns, flags, n_deps, len_overrides = wire.execute.unpack_from(buf, at)
+        at += 34
+        template = self.templates[no]
+        client = self.client
+        box = self.box
+        name = template.name
+        retry = template.retry
+        if len_overrides:
+            import msgpack
+
+            overrides = msgpack.unpackb(buf[at : at + len_overrides], strict_map_key=False)
+            at += len_overrides
+            name = overrides.get("name") or name
+            if overrides.get("retry_exceptions") is not None:
+                retry = bool(overrides["retry_exceptions"])
+        if box.frames and (template.mean is None or template.mean > _SHORT):
+            box.flush()
+        elif box.frames and not box.armed:
+            box.armed = True
+            box.dead.put(None)
+        state.task = Task(unique8 + client.suffix, name, template.qualname, attempt, template.resources)
+        if self._set_title is not None and name != self._title:
+            self._title = name
+            self._set_title("ray::" + name)
+        retry_types = None
+        outcome = 0
+        started = time.perf_counter()
+        try:
+            function = template.function or self._load(template)
+            args, kwargs, retry_types = self._arguments(buf, at, end, flags, n_deps)
+            if kwargs:
+                result = function(*args, **kwargs)
+            else:
+                result = function(*args)
+            outputs, guards, keep = self._outputs(unique8, result, num_returns)
+        except SystemExit:
+            box.flush()
+            raise
+        except BaseException as e:
+            outcome = 2 if retry and isinstance(e, Exception) and (not retry_types or isinstance(e, retry_types)) else 1
+            if isinstance(e, (_DependencyFailed, _FunctionMissing)):
+                outcome = 1
+            outputs, guards, keep = self._error_outputs(unique8, e, name, num_returns)
+        took = time.perf_counter() - started
+        template.mean = took if template.mean is None else 0.8 * template.mean + 0.2 * took
+        if template.max_calls:
+            template.calls += 1
+            if template.calls >= template.max_calls:
+                self.leaving = True
+                if outcome == 0:
+                    outcome = 3
+        ahead, parts = outputs
+        box.frames.append(ahead + wire.result(unique8, attempt, outcome, parts))
+        for oid, guard in guards:
+            client.sealed(oid, guard)
+        state.task = None
+        if len(box.frames) >= 32:
+            box.flush()
+
+    def _load(self, template):
+        import traceback
+
+        try:
+            function = self.client.load_function(template.fn)
+        except Exception as e:
+            raise _FunctionMissing(
+                f"The remote function {template.qualname} failed to import on the worker. This may be because needed library "
+                f"dependencies are not installed in the worker environment or cannot be found on sys.path {sys.path}:\n\n"
+                f"{traceback.format_exc()}"
+            ) from e
+        template.function = function
+        return function
+
+    def _arguments(self, buf, at, end, flags, n_deps):
+        """Read what follows the overrides: (args, kwargs, retry types)."""
+        deps = []
+        for _ in range(n_deps):
+            value, at = self._dep(buf, at)
+            deps.append(value)
+        n = wire.u32(buf, at)[0]
+        at += 4
+        ids = wire.split_ids(bytes(buf[at : at + n * wire.ID])) if n else ()
+        at += n * wire.ID
+        if flags & wire.ARGS_IN_DEP0:
+            holder = deps.pop(0)
+            if holder.status:
+                raise _DependencyFailed(as_exception(holder))
+            call = serialization.load(holder)
+        elif at == end:
+            return (), None, None
+        else:
+            lease = self._lease(ids) if ids else None
+            call = serialization.deserialize(buf[at:end], ids, lease)
+        if len(call) == 2:
+            return call[0], call[1], None
+        args, kwargs, positions, keywords, retry_types = call
+        values = []
+        for dep in deps:
+            if dep.status:
+                raise _DependencyFailed(as_exception(dep))
+            values.append(serialization.load(dep))
+        args = list(args)
+        kwargs = dict(kwargs) if kwargs else {}
+        for i, position in enumerate(positions):
+            args[position] = values[i]
+        for i, keyword in enumerate(keywords, len(positions)):
+            kwargs[keyword] = values[i]
+        return args, kwargs, retry_types
+
+    def _dep(self, buf, at):
+        oid, status, where, n = wire.dep.unpack_from(buf, at)
+        at += 34
+        ids = wire.split_ids(bytes(buf[at : at + n * wire.ID])) if n else ()
+        at += n * wire.ID
+        size = wire.u64(buf, at)[0]
+        at += 8
+        lease = self._lease(ids) if ids else None
+        if where == wire.INLINE:
+            return Value(bytes(buf[at : at + size]), status, ids, lease), at + size
+        from ray._core.channel import lease_key, readable
+
+        table = self.client.table
+        pin = self.client.arena.exporter(wire.u64(buf, at)[0], size)
+        claim = PinClaim(pin, table.put)
+        claim.oid = oid
+        claim.key = key = ~lease_key()
+        table.held[key] = claim
+        return Value(readable(pin, size), status, ids, lease), at + 8
+
+    def _lease(self, ids):
+        from ray._core.channel import lease_key
+
+        table = self.client.table
+        lease = Lease()
+        claim = LeaseClaim(lease, table.put)
+        claim.ids = ids
+        claim.key = key = lease_key()
+        table.held[key] = claim
+        return lease
+
+    # what comes of it
+
+    def _outputs(self, unique8, result, num_returns):
+        if num_returns == 1:
+            if result is None:
+                return (b"", (_NONE,)), (), None
+            return self._encode(unique8, (serialization.serialize(result),))
+        if num_returns == 0:
+            if result is not None:
+                import logging
+
+                logging.getLogger("ray").warning(
+                    "Task with num_returns=0 returned a value other than None; it is dropped."
+                )
+            return (b"", ()), (), None
+        n = len(result)
+        if n != num_returns:
+            raise ValueError(f"Task returned {n} objects, but num_returns={num_returns}.")
+        return self._encode(unique8, [serialization.serialize(r) for r in result])
+
+    def _encode(self, unique8, payloads):
+        client = self.client
+        stem = unique8 + client.suffix
+        inline_max = client.inline_max
+        guards = []
+        parts = []
+        ahead = b""
+        room = _RESULT_ROOM
+        for i, payload in enumerate(payloads, 1):
+            ids = payload.ids if payload.refs else ()
+            oid = stem + i.to_bytes(4, "little")
+            if len(ids) * wire.ID > 4096:
+                more, ids = wire.split_contained(oid, ids, max(room - payload.size, 0))
+                ahead += more
+            if payload.size <= inline_max and payload.size + len(ids) * wire.ID <= room:
+                room -= payload.size + len(ids) * wire.ID
+                parts.append(wire.output(payload.status, wire.INLINE, ids, payload.size, payload.tobytes()))
+            else:
+                guards.append((oid, client.create(oid, payload)))
+                parts.append(wire.output(payload.status, wire.ARENA, ids, payload.size))
+        return (ahead, parts), guards, payloads
+
+    def _error_outputs(self, unique8, error, name, num_returns):
+        data = self._error_value(error, name, unique8)
+        payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
+        try:
+            return self._encode(unique8, [payload] * num_returns)
+        except Exception as e:  # the store is full, say: the error must still arrive
+            data = self._error_value(e, name, unique8)[: self.client.inline_max]
+            payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
+            return self._encode(unique8, [payload] * num_returns)
+
+    def _error_value(self, error, name, unique8) -> bytes:
+        import traceback
+
+        from ray import exceptions
+
+        if isinstance(error, _DependencyFailed):
+            cause = error.cause
+            shown = "ray.exceptions.RayTaskError" if isinstance(cause, exceptions.RayTaskError) else _full_name(type(cause))
+            text = (
+                "Traceback (most recent call last):\n  At least one of the input arguments for this task could not be "
+                f"computed:\n{shown}: {cause}"
+            )
+        elif isinstance(error, _FunctionMissing):
+            cause = RuntimeError(str(error))
+            text = f"Traceback (most recent call last):\nRuntimeError: {error}"
+        else:
+            cause = error
+            if isinstance(error, KeyboardInterrupt):
+                from ray._ids import TaskID
+
+                cause = exceptions.TaskCancelledError(TaskID(unique8 + self.client.suffix))
+            tb = error.__traceback__
+            while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+                tb = tb.tb_next
+            if tb is None:
+                text = "Traceback (most recent call last):\n" + "".join(
+                    traceback.format_exception_only(type(cause), cause)
+                )
+            else:
+                text = "".join(traceback.format_exception(type(cause), cause, tb))
+        wrapped = exceptions.RayTaskError(
+            name, text, cause, proctitle="ray::" + name, pid=os.getpid(), ip=state.node_ip
+        )
+        return b"\x03" + wrapped.to_bytes()
+
+
+_NONE = wire.output(wire.OK, wire.INLINE, (), 3, b"\x00N.")
+
+
+def _full_name(cls):
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _show_devices(assigned: dict) -> dict:
+    """Set the variables that restrict this process to its devices; the ids as the node's own variables number them."""
+    shown = {}
+    for resource, ids in assigned.items():
+        ids = [str(i) for i in ids]
+        for variable in _VISIBLE.get(resource, ()):
+            preset = [v.strip() for v in os.environ.get(variable, "").split(",") if v.strip()]
+            if preset:
+                ids = [preset[int(i)] if i.isdigit() and int(i) < len(preset) else i for i in ids]
+            os.environ[variable] = ",".join(ids)
+        shown[resource] = [int(i) if i.isdigit() else i for i in ids]
+    return shown
+
+
+def main(exec_fd: int, stream_fd: int, channel_fd: int, arena_fd: int, info: dict) -> int:
+    """Run a worker on inherited descriptors until its daemon tells it to leave or is gone.
+
+    Args:
+        exec_fd: Receiving end of the SOCK_SEQPACKET pair.
+        stream_fd: The worker's stream to the daemon.
+        channel_fd: Channel 0.
+        arena_fd: The arena, or -1.
+        info: What the pool says: ``socket``, ``token`` if it has them.
+
+    Returns:
+        The exit status.
+    """
+    refs._pinned.clear()
+    return Worker(
+        socket.socket(fileno=exec_fd), socket.socket(fileno=stream_fd), socket.socket(fileno=channel_fd), arena_fd, info
+    ).run()
