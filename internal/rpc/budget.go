@@ -72,7 +72,7 @@ func (b *Budget) refuse(server, why string) {
 	if now.Sub(b.lastLine) < quiet {
 		return
 	}
-	b.log.Warn("refusing new connections; raise the open-files limit (ulimit -n) if they are wanted",
+	b.log.Warn("at the connection limit: those that show no credential give way, then new ones are refused; if they are wanted, raise ulimit -n",
 		"server", server, "why", why, "open", b.used, "limit", b.max, "refused", b.refused)
 	b.lastLine, b.refused = now, 0
 }

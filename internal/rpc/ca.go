@@ -162,14 +162,17 @@ func newIdentity(hello Hello, sessionName string, token session.Token, mode TLSM
 	}
 }
 
+// errForeign: a certificate of another CA, or none.
+var errForeign = errors.New("the peer is of another cluster")
+
 // verify checks that the peer's certificate is of this cluster and gives its node id.
 func (id *Identity) verify(cs tls.ConnectionState, usage x509.ExtKeyUsage) (string, error) {
 	if len(cs.PeerCertificates) == 0 {
-		return "", errors.New("the peer shows no certificate")
+		return "", fmt.Errorf("%w: it shows no certificate", errForeign)
 	}
 	leaf := cs.PeerCertificates[0]
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: id.ca, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
-		return "", fmt.Errorf("the peer is of another cluster: %w", err)
+		return "", fmt.Errorf("%w: %w", errForeign, err)
 	}
 	return leaf.Subject.CommonName, nil
 }

@@ -26,6 +26,8 @@ type Dialer struct {
 	Identity *Identity
 	Token    session.Token // where Identity is nil
 	TLS      TLSMode       // where Identity is nil
+
+	always bool // TLS on loopback, too: for tests
 }
 
 // Conn is a connection whose other end has shown that it belongs to the cluster, unless the dialer had no token.
@@ -54,12 +56,18 @@ func dialError(addr, detail string, kind fault.Kind, err error) error {
 // ErrUnreachable is in the chain of errors after which a later try may succeed.
 var ErrUnreachable = errors.New("unreachable")
 
+// later marks err with ErrUnreachable and leaves its text alone.
+type later struct{ error }
+
+func (l later) Is(target error) bool { return target == ErrUnreachable }
+func (l later) Unwrap() error        { return l.error }
+
 // Dial connects to host:port and authenticates both sides.
 func (d *Dialer) Dial(ctx context.Context, addr string) (*Conn, error) {
 	var nd net.Dialer
 	raw, err := nd.DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return nil, dialError(addr, "", fault.System, errors.Join(ErrUnreachable, err))
+		return nil, dialError(addr, "", fault.System, later{err})
 	}
 	// A dialer's context ends what it does; the connection outlives it.
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
@@ -70,7 +78,7 @@ func (d *Dialer) Dial(ctx context.Context, addr string) (*Conn, error) {
 	if err != nil {
 		raw.Close()
 		if ctx.Err() != nil {
-			err = dialError(addr, "no answer in time", fault.System, errors.Join(ErrUnreachable, context.Cause(ctx)))
+			err = dialError(addr, "no answer in time", fault.System, later{context.Cause(ctx)})
 		}
 		return nil, err
 	}
@@ -83,7 +91,7 @@ func (d *Dialer) authenticate(ctx context.Context, raw net.Conn, addr string) (*
 	if d.Identity != nil {
 		mode, token = d.Identity.TLS, d.Identity.Token
 	}
-	if mode == TLSOff || server.Addr().IsLoopback() {
+	if mode == TLSOff || server.Addr().IsLoopback() && !d.always {
 		c := &Conn{Conn: raw, r: bufio.NewReaderSize(raw, 64<<10)}
 		return c, c.prove(token, addr, addrBinding(server))
 	}
@@ -93,13 +101,11 @@ func (d *Dialer) authenticate(ctx context.Context, raw net.Conn, addr string) (*
 	}
 	t := tls.Client(raw, conf)
 	if err := t.HandshakeContext(ctx); err != nil {
-		var alert tls.AlertError
-		var hostile *tls.CertificateVerificationError
-		if errors.As(err, &alert) || errors.As(err, &hostile) {
+		if errors.Is(err, errForeign) {
 			return nil, dialError(addr, "it is not of this cluster", fault.Auth, err)
 		}
 		return nil, dialError(addr, "it does not answer as a Gray daemon with TLS; check the address, and that --tls is the same on all nodes",
-			fault.Protocol, errors.Join(ErrUnreachable, err))
+			fault.Protocol, later{err})
 	}
 	c := &Conn{Conn: t, r: bufio.NewReaderSize(t, 64<<10), TLS: true}
 	if d.Identity != nil {
@@ -150,12 +156,12 @@ func (c *Conn) call(addr, source string, in proofRequest, out *proofReply) error
 	resp, err := c.roundTrip(req)
 	if err != nil {
 		return dialError(addr, "it closed the connection; check that this is the port of a Gray daemon, and that --tls is the same on all nodes",
-			fault.Protocol, errors.Join(ErrUnreachable, err))
+			fault.Protocol, later{err})
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	if err != nil {
-		return dialError(addr, "", fault.System, errors.Join(ErrUnreachable, err))
+		return dialError(addr, "", fault.System, later{err})
 	}
 	switch resp.StatusCode {
 	case http.StatusOK:

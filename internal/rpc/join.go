@@ -22,6 +22,9 @@ import (
 
 const joinPath = "/gray/join"
 
+// JoinRoute is where JoinHandler belongs, with role Token.
+const JoinRoute = "POST " + joinPath
+
 type joinRequest struct {
 	Hello Hello  `json:"hello"`
 	Key   []byte `json:"key"` // PKIX, P-256
@@ -81,7 +84,7 @@ func refuse(w http.ResponseWriter, status int, err error) {
 func refusal(op, addr string, status int, body io.Reader) error {
 	text, err := io.ReadAll(io.LimitReader(body, 16<<10))
 	if err != nil {
-		return &fault.Error{Op: op, Ref: addr, Kind: fault.System, Err: errors.Join(ErrUnreachable, err)}
+		return &fault.Error{Op: op, Ref: addr, Kind: fault.System, Err: later{err}}
 	}
 	var we wireError
 	if json.Unmarshal(text, &we) == nil && we.Error != "" {
@@ -131,7 +134,7 @@ func Join(ctx context.Context, addr string, token session.Token, mode TLSMode, h
 		if errors.As(err, &fe) {
 			return nil, fe // without the URL that net/http puts in front
 		}
-		return fail(fault.System, errors.Join(ErrUnreachable, err))
+		return fail(fault.System, later{err})
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -139,7 +142,7 @@ func Join(ctx context.Context, addr string, token session.Token, mode TLSMode, h
 	}
 	var reply joinReply
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&reply); err != nil {
-		return fail(fault.System, errors.Join(ErrUnreachable, err))
+		return fail(fault.System, later{err})
 	}
 	cert, err := x509.ParseCertificate(reply.Cert)
 	if err != nil {

@@ -39,6 +39,9 @@ func decodeHello(text string) (h Hello, err error) {
 	return h, nil
 }
 
+// LinkRoute is where LinkHandler belongs, with role Node.
+const LinkRoute = "POST " + linkPath
+
 // LinkHandler takes a daemon's request for a link and gives the raw connection to take, which owns it from then on and
 // must not block. ours is asked for each time, for an incarnation may change.
 func LinkHandler(ours func() Hello, take func(net.Conn, PeerInfo)) http.Handler {
@@ -86,6 +89,10 @@ func LinkHandler(ours func() Hello, take func(net.Conn, PeerInfo)) http.Handler 
 
 // DialLink opens a link to the daemon at addr. wantNode, if not "", is the node that must answer.
 func DialLink(ctx context.Context, addr string, id *Identity, hello Hello, wantNode string) (net.Conn, PeerInfo, error) {
+	return dialLink(ctx, &Dialer{Identity: id}, addr, hello, wantNode)
+}
+
+func dialLink(ctx context.Context, d *Dialer, addr string, hello Hello, wantNode string) (net.Conn, PeerInfo, error) {
 	fail := func(kind fault.Kind, detail string, err error) (net.Conn, PeerInfo, error) {
 		return nil, PeerInfo{}, &fault.Error{Op: "link", Ref: addr, Kind: kind, Detail: detail, Err: err}
 	}
@@ -93,7 +100,7 @@ func DialLink(ctx context.Context, addr string, id *Identity, hello Hello, wantN
 	if err != nil {
 		return fail(fault.System, "", err)
 	}
-	c, err := (&Dialer{Identity: id}).Dial(ctx, addr)
+	c, err := d.Dial(ctx, addr)
 	if err != nil {
 		return nil, PeerInfo{}, err
 	}
@@ -110,7 +117,14 @@ func DialLink(ctx context.Context, addr string, id *Identity, hello Hello, wantN
 	if err != nil {
 		stop()
 		c.Close()
-		return fail(fault.System, "", errors.Join(ErrUnreachable, err, context.Cause(ctx)))
+		var alert tls.AlertError
+		if errors.As(err, &alert) { // after a handshake in TLS 1.3 the server's refusal of our certificate comes as this
+			return fail(fault.Auth, "it takes this node for one of another cluster", err)
+		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return fail(fault.System, "", later{err})
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		err := refusal("link", addr, resp.StatusCode, resp.Body)

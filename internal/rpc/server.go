@@ -170,6 +170,9 @@ func (s *Server) accept(ctx context.Context) {
 			return
 		case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE):
 			s.cfg.Budget.refuse(s.cfg.Name, "no file descriptors left")
+			if s.dropOldest() {
+				continue
+			}
 			if spare != nil {
 				spare.Close()
 				if tcp, err := s.ln.AcceptTCP(); err == nil {
@@ -197,29 +200,22 @@ func pause(ctx context.Context, d time.Duration) {
 
 func (s *Server) admit(ctx context.Context, tcp *net.TCPConn) {
 	s.mu.Lock()
-	var oldest *conn
-	if s.strangers.Len() >= s.cfg.MaxStrangers {
-		oldest = s.strangers.Front().Value.(*conn)
-	}
+	full := s.strangers.Len() >= s.cfg.MaxStrangers
 	s.mu.Unlock()
-	if oldest != nil {
-		oldest.drop()
+	if full {
+		s.dropOldest()
 	}
 	for !s.cfg.Budget.Acquire() {
-		s.mu.Lock()
-		e := s.strangers.Front()
-		s.mu.Unlock()
-		if e == nil {
-			s.cfg.Budget.refuse(s.cfg.Name, "too many connections")
+		s.cfg.Budget.refuse(s.cfg.Name, "too many connections")
+		if !s.dropOldest() {
 			_ = tcp.SetLinger(0) // best effort: no TIME_WAIT for who is refused
 			tcp.Close()
 			return
 		}
-		s.cfg.Budget.refuse(s.cfg.Name, "too many connections; those without a credential give way")
-		e.Value.(*conn).drop()
 	}
 	c := &conn{Conn: tcp, tcp: tcp, srv: s, remote: addrPort(tcp.RemoteAddr()), local: addrPort(tcp.LocalAddr())}
-	c.timer = time.AfterFunc(s.cfg.Timeout, c.drop)
+	c.timer = time.AfterFunc(time.Hour, c.drop)
+	c.timer.Reset(s.cfg.Timeout) // not before c.timer is set, which drop reads
 	s.mu.Lock()
 	c.stranger = s.strangers.PushBack(c)
 	s.mu.Unlock()
@@ -238,6 +234,18 @@ func (s *Server) admit(ctx context.Context, tcp *net.TCPConn) {
 			c.drop()
 		}
 	})
+}
+
+// dropOldest makes room by ending the stranger that has been silent for longest; false if there is none.
+func (s *Server) dropOldest() bool {
+	s.mu.Lock()
+	e := s.strangers.Front()
+	s.mu.Unlock()
+	if e == nil {
+		return false
+	}
+	e.Value.(*conn).drop()
+	return true
 }
 
 func (s *Server) forget(c *conn) {
