@@ -64,7 +64,8 @@ func (c *Conn) Send(packet []byte) error {
 }
 
 // TakeBack takes the packets that the worker has not received out of its queue, in the order they were sent. A packet
-// that is missing has been received: each packet goes to exactly one of both.
+// that is missing has been received: each packet goes to exactly one of both. What comes back is the end of what was sent
+// without a gap if the worker is blocked or dead; one that is receiving at this moment may take packets in between.
 func (c *Conn) TakeBack() ([][]byte, error) {
 	buf := packets.Get().(*[]byte)
 	defer packets.Put(buf)

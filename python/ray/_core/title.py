@@ -46,4 +46,7 @@ def set_title(title: str) -> None:
         title: New title, such as ``"ray::f"``.
     """
     if _area is not None:
-        _area.value = title.encode("utf-8", "replace")[:_room]
+        text = title.encode("utf-8", "replace")
+        if len(text) > _room:
+            text = text[:_room].decode("utf-8", "ignore").encode()  # cut between characters
+        _area.value = text
