@@ -508,7 +508,7 @@ class ObjectLostError(RayError):
         super().__init__(object_ref_hex, owner_address, call_site)
         self.object_ref_hex = object_ref_hex
         self.owner_address = owner_address
-        self.call_site = call_site.replace("/", "\n  ") if "\n" in call_site else call_site
+        self.call_site = call_site
         if detail:
             self._detail = detail
 

@@ -1,0 +1,276 @@
+"""The functions of ``ray`` that work on objects and on the cluster as a whole."""
+
+import os
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+
+from ray import _core
+from ray._missing import missing
+
+if TYPE_CHECKING:
+    from ray._core import ObjectRef
+
+SCRIPT_MODE = 0
+WORKER_MODE = 1
+
+_state = _core.state
+
+
+def ensure_initialized() -> None:
+    """Connect this process if it is not connected yet, as every call that needs a cluster does."""
+    if _state.client is not None:
+        return
+    if _state.forked or os.environ.get("RAY_ENABLE_AUTO_CONNECT", "1") == "0":
+        from ray._core.state import connected
+
+        connected()  # raises, and knows why
+    from ray._init import auto_init
+
+    auto_init()
+
+
+def is_initialized() -> bool:
+    """Whether this process is connected to a cluster."""
+    return _state.client is not None
+
+
+def get(object_refs, *, timeout: Optional[float] = None, _use_object_store: bool = False) -> Any:
+    """Wait for objects and return their values.
+
+    Args:
+        object_refs: One ``ObjectRef``, or a list of n of them.
+        timeout: Seconds to wait for all of them together; ``None`` or -1 waits for ever, 0 only looks.
+
+    Returns:
+        The value, or a list of n values in the order of ``object_refs``. Large arrays are read-only views of shared memory,
+        without a copy; they stay valid for as long as they are held.
+
+    Raises:
+        GetTimeoutError: Not all were ready in time.
+        RayTaskError: The task raised; also an instance of the original class, with the remote traceback.
+        ObjectLostError: Every copy is gone.
+        ValueError: ``object_refs`` is neither an ``ObjectRef`` nor a list.
+        TypeError: The list holds something else than ``ObjectRef``.
+    """
+    if _state.client is None:
+        ensure_initialized()
+    if timeout is not None and timeout < 0:
+        timeout = None
+    if _use_object_store:
+        raise missing("ray.get(_use_object_store=True)")
+    return _core.get(object_refs, timeout)
+
+
+def put(value: Any, *, _owner=None, _tensor_transport: Optional[str] = None) -> "ObjectRef":
+    """Store a value and return a reference to it.
+
+    Raises:
+        TypeError: ``value`` is an ``ObjectRef``, or can't be serialised.
+        ObjectStoreFullError: The store has no room, and nothing in it can go.
+    """
+    if _state.client is None:
+        ensure_initialized()
+    if _owner is not None:
+        raise ValueError("The experimental `_owner` argument to `ray.put` has been removed in Ray 2.56.")
+    if _tensor_transport is not None:
+        raise missing("ray.put(_tensor_transport=...)")
+    return _core.put(value)
+
+
+def wait(
+    ray_waitables: List["ObjectRef"],
+    *,
+    num_returns: int = 1,
+    timeout: Optional[float] = None,
+    fetch_local: bool = True,
+) -> Tuple[List["ObjectRef"], List["ObjectRef"]]:
+    """Wait until some of a list of objects are ready.
+
+    Args:
+        ray_waitables: A list of different ``ObjectRef``.
+        num_returns: How many to wait for.
+        timeout: Seconds to wait at most; ``None`` waits for ever, 0 only looks.
+        fetch_local: Whether ready means that the value is on this node; False: that it exists anywhere.
+
+    Returns:
+        The ready ones, at most ``num_returns``, and all others, both in the order of ``ray_waitables``. Failed objects
+        are ready.
+
+    Raises:
+        TypeError: ``ray_waitables`` is not a list of ``ObjectRef``.
+        ValueError: It holds a ref twice, ``num_returns`` is not between 1 and its length, or ``timeout`` is negative.
+    """
+    if _state.client is None:
+        ensure_initialized()
+    return _core.wait(ray_waitables, num_returns, timeout, fetch_local)
+
+
+def _call_state(method: str) -> Dict:
+    if _state.client is None:
+        from ray.exceptions import RaySystemError
+
+        raise RaySystemError(
+            "Ray has not been started yet. Trying to use state API before ray.init() has been called."
+        )
+    return _core.call(method)
+
+
+def nodes() -> List[Dict]:
+    """The nodes of the cluster, dead ones included, as dicts with Ray's keys (``NodeID``, ``Alive``, ``Resources``, …).
+
+    Raises:
+        RaySystemError: This process is not connected.
+    """
+    return [_node(n) for n in _call_state("nodes")["nodes"]]
+
+
+def _node(n: Dict) -> Dict:
+    alive = bool(n["alive"])
+    socket = n.get("socket", "")
+    return {
+        "NodeID": _hex(n["node_id"]),
+        "Alive": alive,
+        "NodeManagerAddress": n.get("ip", ""),
+        "NodeManagerHostname": n.get("hostname", ""),
+        "NodeManagerPort": n.get("port", 0),
+        "ObjectManagerPort": n.get("object_port", 0),
+        "ObjectStoreSocketName": socket,
+        "RayletSocketName": socket,
+        "MetricsExportPort": n.get("metrics_port", 0),
+        "MetricsAgentPort": n.get("agent_port", 0),
+        "DashboardAgentListenPort": n.get("agent_port", 0),
+        "NodeName": n.get("name", "") or n.get("ip", ""),
+        "RuntimeEnvAgentPort": n.get("agent_port", 0),
+        "DeathReason": n.get("death_reason", 0) or 0,
+        "DeathReasonMessage": n.get("death_message", "") or "",
+        "alive": alive,
+        "Resources": dict(n.get("resources") or {}) if alive else {},
+        "Labels": dict(n.get("labels") or {}),
+    }
+
+
+def _hex(value) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def cluster_resources() -> Dict[str, float]:
+    """The resources of all living nodes together, name to quantity.
+
+    Raises:
+        RaySystemError: This process is not connected.
+    """
+    return {k: float(v) for k, v in _call_state("resources")["total"].items()}
+
+
+def available_resources() -> Dict[str, float]:
+    """The resources that nothing uses now; what is used up is absent.
+
+    Raises:
+        RaySystemError: This process is not connected.
+    """
+    return {k: float(v) for k, v in _call_state("resources")["available"].items() if v}
+
+
+def timeline(filename: Optional[str] = None):
+    """Not there yet: the profile of tasks as Chrome trace events.
+
+    Raises:
+        RuntimeError: This process is not connected.
+        NotImplementedError: It is.
+    """
+    if _state.client is None:
+        raise RuntimeError("Ray has not been started yet. Timeline requires Ray to be initialized first.")
+    raise missing("ray.timeline()")
+
+
+def get_gpu_ids() -> List:
+    """The ids of the GPUs that the running task may use; on a driver an empty list.
+
+    Returns:
+        Ints, or the strings of CUDA_VISIBLE_DEVICES where the node names its GPUs otherwise.
+    """
+    ensure_initialized()
+    ids = (getattr(_state, "accelerators", None) or {}).get("GPU", [])
+    return [int(i) if isinstance(i, int) or str(i).isdigit() else i for i in ids]
+
+
+def cancel(ray_waitable, *, force: bool = False, recursive: bool = True) -> None:
+    """Not there yet: cancel a task.
+
+    Raises:
+        TypeError: ``ray_waitable`` is not an ``ObjectRef``.
+        NotImplementedError: It is.
+    """
+    ensure_initialized()
+    if not isinstance(ray_waitable, _core.ObjectRef):
+        raise TypeError(
+            f"ray.cancel() only supported for object refs. For actors, try ray.kill(). Got: {type(ray_waitable)}."
+        )
+    raise missing("ray.cancel()")
+
+
+def kill(actor, *, no_restart: bool = True) -> None:
+    """Not there yet: kill an actor.
+
+    Raises:
+        ValueError: ``actor`` is not an actor handle; until there are actors, nothing is.
+    """
+    ensure_initialized()
+    raise ValueError(f"ray.kill() only supported for actors. For tasks, try ray.cancel(). Got: {type(actor)}.")
+
+
+def get_actor(name: str, namespace: Optional[str] = None):
+    """Not there yet: look up a named actor.
+
+    Raises:
+        ValueError: ``name`` is empty.
+        NotImplementedError: It is not.
+    """
+    if not name:
+        raise ValueError("Please supply a non-empty value to get_actor")
+    ensure_initialized()
+    raise missing("actors (ray.get_actor)")
+
+
+class Language:
+    """A language that remote functions can be written in."""
+
+    def __init__(self, number: int):
+        self._number = number
+
+    def value(self) -> int:
+        """The language's number."""
+        return self._number
+
+    def __eq__(self, other):
+        return isinstance(other, Language) and self._number == other._number
+
+    def __hash__(self):
+        return hash(self._number)
+
+    def __repr__(self):
+        return ("PYTHON", "JAVA", "CPP")[self._number]
+
+
+Language.PYTHON, Language.JAVA, Language.CPP = Language(0), Language(1), Language(2)  # type: ignore[attr-defined]
+
+
+def client(address: Optional[str] = None, _deprecation_warn_enabled: bool = True):
+    """A builder of a connection to a cluster at ``address``, such as ``ray://host:10001``."""
+    from ray.client_builder import ClientBuilder
+
+    return ClientBuilder(address)
+
+
+def java_function(class_name: str, function_name: str):
+    """Not there: Java is not supported."""
+    raise missing("Java functions (ray.java_function)")
+
+
+def java_actor_class(class_name: str):
+    """Not there: Java is not supported."""
+    raise missing("Java actors (ray.java_actor_class)")
+
+
+def cpp_function(function_name: str):
+    """Not there: C++ is not supported."""
+    raise missing("C++ functions (ray.cpp_function)")

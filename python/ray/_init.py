@@ -1,0 +1,508 @@
+"""``ray.init`` and ``ray.shutdown``: this process's way into a cluster, and out of it."""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, Dict, Iterator, Optional
+
+from ray import _address, _core, _daemon
+from ray._missing import missing
+from ray._version import version
+
+logger = logging.getLogger("ray")
+
+_lock = threading.RLock()
+_private: Optional[_daemon.Daemon] = None  # the cluster that this process started; guarded by _lock
+_context: Optional["RayContext"] = None  # guarded by _lock
+_registered = False  # the atexit hook; guarded by _lock
+
+_MIN_STORE = 75 * 1024 * 1024
+_MAX_FILES = 65536
+
+_HIDDEN = frozenset(
+    "_system_config _temp_dir _node_name _node_ip_address _metrics_export_port _memory _redis_username _redis_password "
+    "_plasma_directory object_spilling_directory _enable_object_reconstruction _tracing_startup_hook _skip_env_hook "
+    "_driver_object_store_memory".split()
+)
+_CLIENT_ONLY = frozenset("allow_multiple _credentials _metadata".split())
+
+
+class RayContext(Mapping):
+    """What ``ray.init`` returns: facts on the connection, and a context manager that ends it.
+
+    Attributes:
+        dashboard_url: ``host:port`` of the dashboard; empty without one.
+        python_version: Version of this interpreter.
+        ray_version: Version of this package.
+        ray_commit: Commit that it was built from.
+        address_info: Addresses and paths of the cluster and of this process's node.
+    """
+
+    def __init__(self, address_info: Dict[str, Any]):
+        from ray._commit import commit
+
+        self.dashboard_url = address_info.get("webui_url") or ""
+        self.python_version = ".".join(map(str, sys.version_info[:3]))
+        self.ray_version = version
+        self.ray_commit = commit
+        self.address_info = address_info
+
+    def __getitem__(self, key: str) -> Any:
+        return self.address_info[key]
+
+    def __len__(self) -> int:
+        return len(self.address_info)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.address_info)
+
+    def __repr__(self) -> str:
+        return (
+            f"RayContext(dashboard_url={self.dashboard_url!r}, python_version={self.python_version!r}, "
+            f"ray_version={self.ray_version!r}, ray_commit={self.ray_commit!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = {"Python version": self.python_version, "Ray version": self.ray_version, "Dashboard": self.dashboard_url}
+        return "<table>" + "".join(f"<tr><td><b>{k}:</b></td><td>{v}</td></tr>" for k, v in rows.items() if v) + "</table>"
+
+    def __enter__(self) -> "RayContext":
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """End the connection, as ``ray.shutdown`` does."""
+        shutdown()
+
+
+def init(
+    address: Optional[str] = None,
+    *,
+    num_cpus: Optional[int] = None,
+    num_gpus: Optional[int] = None,
+    resources: Optional[Dict[str, float]] = None,
+    labels: Optional[Dict[str, str]] = None,
+    object_store_memory: Optional[int] = None,
+    local_mode: bool = False,
+    ignore_reinit_error: bool = False,
+    include_dashboard: Optional[bool] = None,
+    dashboard_host: str = "127.0.0.1",
+    dashboard_port: Optional[int] = None,
+    job_config=None,
+    configure_logging: bool = True,
+    logging_level="info",
+    logging_format: Optional[str] = None,
+    logging_config=None,
+    log_to_driver: Optional[bool] = None,
+    namespace: Optional[str] = None,
+    runtime_env=None,
+    enable_resource_isolation: bool = False,
+    cgroup_path: Optional[str] = None,
+    system_reserved_cpu: Optional[float] = None,
+    system_reserved_memory: Optional[int] = None,
+    proxy_server_url: Optional[str] = None,
+    **kwargs,
+) -> RayContext:
+    """Connect this process to a cluster, or start one for it.
+
+    Args:
+        address: ``host:port`` of a cluster's head; "auto": the cluster of RAY_ADDRESS, else the one that `ray start` last
+            started on this machine; "local": always a new one; None: as "auto", and a new one where there is none.
+        num_cpus: CPUs of a new cluster; None: those that this machine or container has.
+        num_gpus: GPUs of a new cluster; None: those that this machine has.
+        resources: Custom resources of a new cluster, name to quantity.
+        labels: Labels of a new cluster's node.
+        object_store_memory: Bytes of shared memory of a new cluster, at least 75 MB; None: 30 % of memory.
+        local_mode: Gone.
+        ignore_reinit_error: Whether a second call returns the connection that there is instead of raising.
+        include_dashboard: Whether a new cluster serves the dashboard; not there yet.
+        dashboard_host: Where the dashboard listens.
+        dashboard_port: Where the dashboard listens.
+        job_config: A ``ray.job_config.JobConfig``.
+        configure_logging: Whether to set up the logger "ray".
+        logging_level: Its level, a name or a number.
+        logging_format: Its format.
+        logging_config: A ``ray.LoggingConfig`` for this process and the job's workers.
+        log_to_driver: Whether what workers print shows here.
+        namespace: Scope of actors' names; None: one of this job alone.
+        runtime_env: The job's runtime environment.
+        enable_resource_isolation: Not there yet.
+        cgroup_path: Not there yet.
+        system_reserved_cpu: Not there yet.
+        system_reserved_memory: Not there yet.
+        proxy_server_url: Not there yet.
+        kwargs: ``_temp_dir``, ``_node_name``, ``_node_ip_address``, ``_memory`` (bytes), and others that are not there yet.
+
+    Returns:
+        A :class:`RayContext`.
+
+    Raises:
+        RuntimeError: Already connected; an unknown keyword; versions that don't match; a cluster that can't start.
+        ConnectionError: No cluster at the address.
+        ValueError: An argument is out of bounds, or makes no sense with an existing cluster.
+        AuthenticationError: The cluster does not accept this process's token.
+        NotImplementedError: An argument whose feature is not there yet.
+    """
+    given = dict(locals())
+    del given["kwargs"], given["address"]
+    given.update(kwargs)
+    unknown = [k for k in kwargs if k not in _HIDDEN and k not in _CLIENT_ONLY]
+    if unknown:
+        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
+    with _lock:
+        return _init(address, given)
+
+
+def auto_init() -> None:
+    """Connect as ``ray.init()`` does, unless another thread just did."""
+    with _lock:
+        if _core.state.client is None:
+            init()
+
+
+def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
+    global _context, _private
+    if given["configure_logging"]:
+        from ray._logging import setup_logger
+
+        setup_logger(given["logging_level"], given["logging_format"])
+    _check(given)
+    if _core.state.client is not None:
+        if given["ignore_reinit_error"]:
+            logger.info("Calling ray.init() again after it has already been called.")
+            return _context or RayContext(_address_info({}))
+        raise RuntimeError(
+            "Maybe you called ray.init twice by accident? This error can be suppressed by passing in "
+            "'ignore_reinit_error=True' or by calling 'ray.shutdown()' prior to 'ray.init()'."
+        )
+    root = _address.root_dir(given.get("_temp_dir"))
+    address, source = _resolve(address, root)
+    if address is not None and "://" in address:
+        from ray.client_builder import ClientBuilder
+
+        return ClientBuilder(address).connect()
+    job = _job(given)
+    if source is not None:
+        logger.info("Using address %s set in the environment variable RAY_ADDRESS", source)
+    if address is None:
+        _raise_file_limit()
+        daemon = _daemon.start(_config(given))
+        node = daemon.info
+    else:
+        _check_existing(given)
+        _address.split(address)
+        logger.info("Connecting to existing Ray cluster at address: %s...", address)
+        daemon = None
+        node = _address.find_node(root, address, given.get("_node_ip_address"))
+        _raise_file_limit()
+    try:
+        _core.connect(node["socket"], _address.token(node), job, ray_version=version)
+    except BaseException:
+        if daemon is not None:
+            daemon.stop()
+        raise
+    _private = daemon
+    _context = RayContext(_address_info(node))
+    _settle(given)
+    started = "Connected to Ray cluster." if daemon is None else "Started a local Ray instance."
+    if _context.dashboard_url:
+        started += f" View the dashboard at \x1b[1m\x1b[32mhttp://{_context.dashboard_url} \x1b[39m\x1b[22m"
+    logger.info(started)
+    return _context
+
+
+def _resolve(address: Optional[str], root: str):
+    """The cluster's address or None for a new one, and the value of RAY_ADDRESS where that decided."""
+    source = None
+    if address is None or address == "auto":
+        from_env = os.environ.get("RAY_ADDRESS")
+        if from_env and from_env != "auto":
+            if not (address == "auto" and from_env == "local"):
+                address = source = from_env
+        elif from_env:
+            address = "auto"
+    if address == "local":
+        return None, None
+    if address is None:
+        return _address.current_cluster(root), None
+    if address == "auto":
+        current = _address.current_cluster(root)
+        if current is None:
+            raise ConnectionError(_address.NO_CLUSTER)
+        return current, None
+    return address, source
+
+
+def _check(given: Dict[str, Any]) -> None:
+    if given["local_mode"]:
+        raise RuntimeError("`local_mode` is no longer supported. For interactive debugging, use the debugger in the driver.")
+    system_config = given.get("_system_config")
+    if system_config is not None and not isinstance(system_config, dict):
+        raise TypeError("The _system_config must be a dict.")
+    if given["namespace"] is not None:
+        check_namespace(given["namespace"])
+    there_later = {
+        "the dashboard (include_dashboard)": given["include_dashboard"],
+        "the dashboard (dashboard_port)": given["dashboard_port"] if given["include_dashboard"] is not False else None,
+        "the dashboard (dashboard_host)": given["dashboard_host"] != "127.0.0.1" and given["include_dashboard"] is not False,
+        "resource isolation (enable_resource_isolation)": given["enable_resource_isolation"],
+        "resource isolation (cgroup_path)": given["cgroup_path"],
+        "resource isolation (system_reserved_cpu)": given["system_reserved_cpu"],
+        "resource isolation (system_reserved_memory)": given["system_reserved_memory"],
+        "the dashboard (proxy_server_url)": given["proxy_server_url"],
+        f"internal settings (_system_config={system_config})": system_config,
+        "metrics (_metrics_export_port)": given.get("_metrics_export_port"),
+        "an external Redis (_redis_username)": given.get("_redis_username"),
+        "an external Redis (_redis_password)": given.get("_redis_password"),
+        "the option _plasma_directory": given.get("_plasma_directory"),
+        "spilling (object_spilling_directory)": given.get("object_spilling_directory"),
+        "object reconstruction (_enable_object_reconstruction)": given.get("_enable_object_reconstruction"),
+        "tracing (_tracing_startup_hook)": given.get("_tracing_startup_hook"),
+    }
+    # For an existing cluster the sentence that says so comes first, as in Ray.
+    given["_there_later"] = [name for name, value in there_later.items() if value]
+    if given.get("labels") is not None:
+        from ray._labels import check_labels
+
+        check_labels(given["labels"])
+
+
+def check_namespace(namespace: Any) -> None:
+    """Check a namespace.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is empty.
+    """
+    if not isinstance(namespace, str):
+        raise TypeError(f"namespace must be None or a string, got {type(namespace)}.")
+    if namespace == "":
+        raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
+
+
+def _check_existing(given: Dict[str, Any]) -> None:
+    if given["num_cpus"] is not None or given["num_gpus"] is not None:
+        raise ValueError("When connecting to an existing cluster, num_cpus and num_gpus must not be provided.")
+    names = ("resources", "labels", "object_store_memory", "_system_config", "_enable_object_reconstruction", "_node_name")
+    for name in (*names, "_memory"):
+        if given.get(name):
+            raise ValueError(f"When connecting to an existing cluster, {name} must not be provided.")
+    _check_there(given)
+
+
+def _check_there(given: Dict[str, Any]) -> None:
+    if given["_there_later"]:
+        raise missing(given["_there_later"][0])
+
+
+def check_node_resources(
+    num_cpus: Optional[float],
+    num_gpus: Optional[float],
+    resources: Optional[Dict[str, float]],
+    object_store_memory: Optional[int],
+) -> None:
+    """Check what a node shall have.
+
+    Raises:
+        AssertionError: A custom resource is called as one that every node has.
+        TypeError: A quantity is no number.
+        ValueError: A quantity is negative, or not whole, or the object store is too small.
+    """
+    if resources is not None and not isinstance(resources, dict):
+        raise TypeError(f"resources must be a dict of names and quantities, got {type(resources)}.")
+    for name, flag in {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "_memory", "object_store_memory": ""}.items():
+        if name in (resources or {}):
+            raise AssertionError(
+                f"`{name}` cannot be a custom resource because it is one of the default resources "
+                f"(CPU, GPU, memory, object_store_memory). Use `{flag or name}` instead."
+            )
+    for name, quantity in {"CPU": num_cpus, "GPU": num_gpus, **(resources or {})}.items():
+        if quantity is None:
+            continue
+        if isinstance(quantity, bool) or not isinstance(quantity, (int, float)):
+            raise TypeError(f"The quantity of resource '{name}' must be a number, got {quantity!r}.")
+        if quantity < 0:
+            raise ValueError(f"Resource quantities must be nonnegative. Violated by resource '{name}': {quantity}.")
+        if quantity != int(quantity):
+            raise ValueError(f"Resource quantities must all be whole numbers. Violated by resource '{name}': {quantity}.")
+    if object_store_memory is not None and object_store_memory < _MIN_STORE:
+        raise ValueError(
+            f"Attempting to cap object store memory usage at {object_store_memory} bytes, but the minimum allowed is "
+            f"{_MIN_STORE} bytes."
+        )
+
+
+def _config(given: Dict[str, Any]) -> Dict[str, Any]:
+    _check_there(given)
+    check_node_resources(given["num_cpus"], given["num_gpus"], given["resources"], given["object_store_memory"])
+    pid = os.getpid()
+    config = {
+        "head": True,
+        "private": True,
+        "temp_dir": given.get("_temp_dir"),
+        "num_cpus": given["num_cpus"],
+        "num_gpus": given["num_gpus"],
+        "resources": given["resources"],
+        "labels": given["labels"],
+        "memory": given.get("_memory"),
+        "object_store_memory": given["object_store_memory"],
+        "node_ip": given.get("_node_ip_address"),
+        "node_name": given.get("_node_name"),
+        "driver_pid": pid,
+        "driver_start_time": _address.start_time(pid),
+        "dashboard": False,
+    }
+    return {k: int(v) if k in ("num_cpus", "num_gpus") else v for k, v in config.items() if v is not None}
+
+
+def _job(given: Dict[str, Any]) -> Dict[str, Any]:
+    """The job map of the client protocol's HELLO."""
+    import json
+    import uuid
+
+    from ray.job_config import JobConfig
+
+    job_config = given["job_config"]
+    if job_config is not None and not isinstance(job_config, JobConfig):
+        raise TypeError(f"job_config must be a ray.job_config.JobConfig, got {type(job_config)}.")
+    submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    config = job_config or JobConfig.from_json(submitted)
+    env = _job_env(given, config, submitted if job_config is None else {})
+    namespace = given["namespace"] or config.ray_namespace or str(uuid.uuid4())
+    logging_config = given["logging_config"]
+    if logging_config is not None:
+        from ray._logging import LoggingConfig
+
+        if not isinstance(logging_config, LoggingConfig):
+            raise TypeError(f"logging_config must be a ray.LoggingConfig, got {type(logging_config)}.")
+    to_driver = given["log_to_driver"]
+    if to_driver is None:
+        to_driver = os.environ.get("RAY_LOG_TO_DRIVER", "1") != "0"
+    return {
+        "namespace": namespace,
+        "sys_path": _sys_path(),
+        "cwd": os.getcwd(),
+        "entrypoint": " ".join(getattr(sys, "orig_argv", None) or [sys.executable, *sys.argv]),
+        "env_vars": dict(env.get("env_vars") or {}),
+        "logging": {
+            "to_driver": bool(to_driver),
+            "config": logging_config.to_dict() if logging_config is not None else None,
+        },
+        "metadata": dict(config.metadata),
+        "runtime_env": dict(env),
+    }
+
+
+def _job_env(given: Dict[str, Any], config, submitted: Dict[str, Any]) -> Dict[str, Any]:
+    from ray.runtime_env import RuntimeEnv, merge
+
+    env = given["runtime_env"]
+    if env is not None and not isinstance(env, dict):
+        raise TypeError(f"runtime_env must be a dict or a ray.runtime_env.RuntimeEnv, got {type(env)}.")
+    hook = os.environ.get("RAY_RUNTIME_ENV_HOOK")
+    if hook and not given.get("_skip_env_hook"):
+        import importlib
+
+        module, _, name = hook.rpartition(".")
+        env = getattr(importlib.import_module(module), name)(dict(env or {}))
+    if submitted and env:
+        if os.environ.get("RAY_OVERRIDE_JOB_RUNTIME_ENV") == "1":
+            env = merge(config.runtime_env, env)
+        else:
+            env = merge(config.runtime_env, env, strict=True)
+    else:
+        env = env if env is not None else config.runtime_env
+    whole = RuntimeEnv(**(env or {}))
+    whole.check_there()
+    return whole.to_dict()
+
+
+def _sys_path():
+    # what a worker needs to import the modules beside the script, and those of the folder that it was started in
+    paths = []
+    if not getattr(sys.flags, "safe_path", False) and sys.path:
+        paths.append(os.path.abspath(sys.path[0] or os.getcwd()))
+    if os.getcwd() not in paths:
+        paths.append(os.getcwd())
+    return paths
+
+
+def _address_info(node: Dict[str, Any]) -> Dict[str, Any]:
+    state = _core.state
+    socket = node.get("socket", "")
+    return {
+        "node_ip_address": node.get("node_ip") or state.node_ip,
+        "redis_address": None,
+        "object_store_address": socket,
+        "raylet_socket_name": socket,
+        "webui_url": state.dashboard_url or node.get("dashboard_url") or "",
+        "session_dir": node.get("session_dir") or state.session_dir,
+        "metrics_export_port": node.get("metrics_export_port", 0),
+        "gcs_address": node.get("gcs_address") or state.gcs_address,
+        "address": node.get("gcs_address") or state.gcs_address,
+        "dashboard_agent_listen_port": node.get("agent_port", 0),
+        "node_id": node.get("node_id") or state.node_id.hex(),
+    }
+
+
+def _raise_file_limit() -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(_MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _settle(given: Dict[str, Any]) -> None:
+    """What a connected driver changes in its process."""
+    global _registered
+    if not _registered:
+        atexit.register(shutdown, _exiting_interpreter=True)
+        _registered = True
+    if threading.current_thread() is threading.main_thread():
+        import signal
+
+        signal.signal(signal.SIGTERM, _on_sigterm)
+    import faulthandler
+
+    if not faulthandler.is_enabled():
+        try:
+            faulthandler.enable(all_threads=False)
+        except (AttributeError, OSError, ValueError):  # stderr is no real file: nothing to write a crash to
+            pass
+    config = given["logging_config"]
+    if config is not None:
+        config._apply()
+
+
+def _on_sigterm(signum, frame):
+    sys.exit(signum)
+
+
+def shutdown(wait_for_processes: bool = False, _exiting_interpreter: bool = False) -> None:
+    """End the connection, and the cluster if this process started it. Without a connection nothing happens.
+
+    Refs of the connection become useless; arrays that were got stay readable. Remote functions work again after the next
+    ``ray.init``.
+
+    Args:
+        wait_for_processes: Accepted as in Ray; the processes have always gone when this returns.
+        _exiting_interpreter: Whether the interpreter is ending.
+    """
+    global _private, _context
+    with _lock:
+        if _core.state.mode == 1:
+            return  # a worker's connection is its daemon's
+        daemon, _private, _context = _private, None, None
+        try:
+            if _core.state.client is not None:
+                _core.disconnect()
+        finally:
+            if daemon is not None:
+                daemon.stop()

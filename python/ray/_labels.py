@@ -1,0 +1,72 @@
+"""Node labels and label selectors: their syntax, which is that of Kubernetes labels."""
+
+import re
+from typing import Dict
+
+_NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?")
+_PREFIX = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+
+_SHAPE = (
+    "63 chars or less beginning and ending with an alphanumeric character ([a-z0-9A-Z]) with dashes (-), underscores (_),"
+    "dots (.), and alphanumerics between."
+)
+
+
+def check_key(key: str) -> None:
+    """Check a label's key, ``[prefix/]name``.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It has another form.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"Label keys must be of type str, but the key {key!r} is of type {type(key)}")
+    prefix, slash, name = key.rpartition("/")
+    if slash and (len(prefix) > 253 or not _PREFIX.fullmatch(prefix)):
+        raise ValueError(
+            f"Invalid label key prefix `{prefix}`. Prefix must be a DNS subdomain of 253 chars or less: lower-case "
+            "alphanumerics, dashes (-) and dots (.)."
+        )
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"Invalid label key name `{name}`. Name must be {_SHAPE}")
+
+
+def check_labels(labels: Dict[str, str]) -> None:
+    """Check a node's labels.
+
+    Raises:
+        TypeError: They are no dict of texts.
+        ValueError: A key or value has another form, or a key begins with ``ray.io/``.
+    """
+    if not isinstance(labels, dict):
+        raise TypeError(f"labels must be a dict of str to str, but received type {type(labels)}")
+    for key, value in labels.items():
+        check_key(key)
+        if key.startswith("ray.io/"):
+            raise ValueError(
+                f"Custom label keys `{key}` cannot start with the prefix `ray.io/`. This is reserved for Ray defined labels."
+            )
+        if not isinstance(value, str):
+            raise TypeError(f"The value of label `{key}` must be of type str, but {value!r} is of type {type(value)}")
+        if value and not _NAME.fullmatch(value):
+            raise ValueError(f"Invalid label value `{value}` of key `{key}`. Value must be {_SHAPE}")
+
+
+def check_selector(selector: Dict[str, str]) -> None:
+    """Check a label selector: key to ``v``, ``!v``, ``in(a,b)`` or ``!in(a,b)``.
+
+    Raises:
+        TypeError: A key or value is no text.
+        ValueError: A key or value has another form.
+    """
+    for key, value in selector.items():
+        check_key(key)
+        if not isinstance(value, str):
+            raise TypeError(f"expected string or bytes-like object, got '{type(value).__name__}'")
+        bare = value[1:] if value.startswith("!") else value
+        choices = bare[3:-1].split(",") if bare.startswith("in(") and bare.endswith(")") else [bare]
+        if not all(_NAME.fullmatch(c.strip()) for c in choices):
+            raise ValueError(
+                f"Invalid label selector value `{value}`. The label selector value should contain optional operators and "
+                f"a label value. Supported operators are: ! and {{'in'}}. Value must be {_SHAPE}"
+            )

@@ -1,0 +1,355 @@
+"""Options of remote functions and actors: which there are, what they accept, and what a task's mean for the engine."""
+
+import os
+from typing import Any, Dict, Optional, Tuple
+
+from ray._missing import missing
+
+_NONE = type(None)
+_NUMBER = (float, int, _NONE)
+
+_SHARED = (
+    "label_selector",
+    "fallback_strategy",
+    "accelerator_type",
+    "memory",
+    "name",
+    "num_cpus",
+    "num_gpus",
+    "object_store_memory",
+    "placement_group",
+    "placement_group_bundle_index",
+    "placement_group_capture_child_tasks",
+    "resources",
+    "runtime_env",
+    "scheduling_strategy",
+    "enable_task_events",
+    "_labels",
+)
+_TASK_ONLY = (
+    "max_calls",
+    "max_retries",
+    "num_returns",
+    "retry_exceptions",
+    "_generator_backpressure_num_objects",
+    "_num_objects_per_yield",
+)
+_ACTOR_ONLY = (
+    "concurrency_groups",
+    "enable_tensor_transport",
+    "lifetime",
+    "max_concurrency",
+    "max_restarts",
+    "max_task_retries",
+    "max_pending_calls",
+    "namespace",
+    "get_if_exists",
+    "allow_out_of_order_execution",
+    "_actor_generator_backpressure_num_objects",
+)
+TASK_OPTIONS = _SHARED + _TASK_ONLY
+ACTOR_OPTIONS = _SHARED + _ACTOR_ONLY
+
+# None: checked by a function of its own, because the type lives in a module that is imported on use.
+_TYPES: Dict[str, Any] = {
+    "label_selector": (dict, _NONE),
+    "fallback_strategy": (list, _NONE),
+    "accelerator_type": (str, _NONE),
+    "memory": _NUMBER,
+    "name": (str, _NONE),
+    "num_cpus": _NUMBER,
+    "num_gpus": _NUMBER,
+    "object_store_memory": (int, _NONE),
+    "placement_group": None,
+    "placement_group_bundle_index": int,
+    "placement_group_capture_child_tasks": (bool, _NONE),
+    "resources": (dict, _NONE),
+    "runtime_env": (dict, _NONE),
+    "scheduling_strategy": None,
+    "enable_task_events": bool,
+    "_labels": (dict, _NONE),
+    "max_calls": (int, _NONE),
+    "max_retries": (int, _NONE),
+    "num_returns": (int, str, _NONE),
+    "retry_exceptions": (bool, list, tuple),
+    "_generator_backpressure_num_objects": (int, _NONE),
+    "_num_objects_per_yield": (int, _NONE),
+    "concurrency_groups": (list, dict, _NONE),
+    "enable_tensor_transport": (bool, _NONE),
+    "lifetime": (str, _NONE),
+    "max_concurrency": (int, _NONE),
+    "max_restarts": (int, _NONE),
+    "max_task_retries": (int, _NONE),
+    "max_pending_calls": (int, _NONE),
+    "namespace": (str, _NONE),
+    "get_if_exists": (bool, _NONE),
+    "allow_out_of_order_execution": (bool, _NONE),
+    "_actor_generator_backpressure_num_objects": (int, _NONE),
+}
+
+# Devices that are handed out whole, unless less than one is asked for.
+_UNIT_RESOURCES = {"GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN"}
+
+UNITS_PER_RESOURCE = 10000
+
+
+def check_task_options(options: Dict[str, Any], in_options: bool) -> None:
+    """Check the options of a remote function.
+
+    Args:
+        options: Names and values.
+        in_options: Whether they were given to ``.options()`` rather than to the decorator.
+
+    Raises:
+        ValueError: An unknown name, or a value that is out of bounds.
+        TypeError: A value of the wrong type.
+    """
+    for key, value in options.items():
+        _check(key, value, TASK_OPTIONS, "remote functions")
+    if in_options and "max_calls" in options:
+        raise ValueError("Setting 'max_calls' is not supported in '.options()'.")
+    _check_together(options)
+    if options.get("object_store_memory") is not None:
+        raise ValueError("Setting 'object_store_memory' is not implemented for tasks")
+
+
+def check_actor_options(options: Dict[str, Any]) -> None:
+    """Check the options of an actor class; raises as :func:`check_task_options` does."""
+    for key, value in options.items():
+        _check(key, value, ACTOR_OPTIONS, "actors")
+    _check_together(options)
+
+
+def _check(key: str, value: Any, valid: Tuple[str, ...], what: str) -> None:
+    if key not in valid:
+        raise ValueError(f"Invalid option keyword {key} for {what}. Valid ones are {list(valid)}.")
+    types = _TYPES[key]
+    if types is None:
+        types = _imported_types(key)
+    if not isinstance(value, types):
+        raise TypeError(f"The type of keyword '{key}' must be {types}, but received type {type(value)}")
+    rule = _RULES.get(key)
+    if rule is not None and value is not None:
+        rule(key, value)
+
+
+def _imported_types(key: str) -> Tuple[type, ...]:
+    if key == "placement_group":
+        from ray.util.placement_group import PlacementGroup
+
+        return (_NONE, str, PlacementGroup)
+    from ray.util.scheduling_strategies import (
+        NodeAffinitySchedulingStrategy,
+        NodeLabelSchedulingStrategy,
+        PlacementGroupSchedulingStrategy,
+    )
+
+    return (_NONE, str, PlacementGroupSchedulingStrategy, NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy)
+
+
+def _quantity(name: str, value: float) -> None:
+    if value < 0:
+        raise ValueError(f"The quantity of resource {name} cannot be negative")
+    if 0 < value < 1 / UNITS_PER_RESOURCE:
+        raise ValueError(f"The precision of the fractional quantity of resource {name} cannot go beyond 0.0001")
+
+
+def _not_negative(name: str, value: float) -> None:
+    if value < 0:
+        raise ValueError(f"The quantity of resource {name} cannot be negative")
+
+
+def _resources(_: str, value: Dict) -> None:
+    if "CPU" in value or "GPU" in value:
+        raise ValueError("Use the 'num_cpus' and 'num_gpus' keyword instead of 'CPU' and 'GPU' in 'resources' keyword")
+    for name, quantity in value.items():
+        if not isinstance(name, str):
+            raise TypeError(f"The keys of 'resources' must be names of resources, but received {name!r}")
+        if not isinstance(quantity, (int, float)):
+            raise TypeError(f"The quantity of resource {name} must be a number, but received {quantity!r}")
+        _quantity(name, quantity)
+
+
+def _infinite(key: str, value: int) -> None:
+    if value < -1:
+        raise ValueError(
+            f"The keyword '{key}' only accepts None, 0, -1 or a positive integer, where -1 represents infinity."
+        )
+
+
+def _max_calls(key: str, value: int) -> None:
+    if value < 0:
+        raise ValueError(f"The keyword '{key}' only accepts None, 0 or a positive integer.")
+
+
+def _num_returns(_: str, value: Any) -> None:
+    if isinstance(value, int) and value >= 0 or value in ("streaming", "dynamic"):
+        return
+    raise ValueError(
+        "Default None. When None is passed, The default value is 1 for a task and actor task, and 'streaming' for "
+        "generator tasks and generator actor tasks. The keyword 'num_returns' only accepts None, a non-negative integer, "
+        "'streaming' (for generators), or 'dynamic'. 'dynamic' flag will be deprecated in the future, and it is "
+        "recommended to use 'streaming' instead."
+    )
+
+
+def _retry_exceptions(_: str, value: Any) -> None:
+    if isinstance(value, bool):
+        return
+    if not all(isinstance(c, type) and issubclass(c, BaseException) for c in value):
+        raise ValueError("retry_exceptions must be either a boolean or a list of exceptions")
+
+
+def _backpressure(key: str, value: int) -> None:
+    if value == 0:
+        raise ValueError(
+            f"{key}=0 is not allowed. Use a value > 0. If the value is equal to 1, the behavior is identical to Python "
+            "generator (generator 1 object whenever `next` is called). Use -1 to disable this feature. "
+        )
+
+
+def _runtime_env(_: str, value: Dict) -> None:
+    from ray.runtime_env import check_task_env
+
+    check_task_env(value)
+
+
+def _label_selector(_: str, value: Dict) -> None:
+    from ray._labels import check_selector
+
+    check_selector(value)
+
+
+def _fallback_strategy(_: str, value: list) -> None:
+    for entry in value:
+        if not isinstance(entry, dict):
+            raise ValueError(f"The entries of 'fallback_strategy' must be dicts, but received {entry!r}.")
+        for key in entry:
+            if key != "label_selector":
+                raise ValueError(f"Unsupported option found: '{key}'. Only ['label_selector'] is currently supported.")
+        _label_selector("label_selector", entry.get("label_selector", {}))
+
+
+_RULES = {
+    "num_cpus": _quantity,
+    "num_gpus": _quantity,
+    "memory": _not_negative,
+    "resources": _resources,
+    "max_retries": _infinite,
+    "max_restarts": _infinite,
+    "max_task_retries": _infinite,
+    "max_calls": _max_calls,
+    "num_returns": _num_returns,
+    "retry_exceptions": _retry_exceptions,
+    "_generator_backpressure_num_objects": _backpressure,
+    "runtime_env": _runtime_env,
+    "label_selector": _label_selector,
+    "fallback_strategy": _fallback_strategy,
+}
+
+
+def _check_together(options: Dict[str, Any]) -> None:
+    group = options.get("placement_group", "default")
+    if options.get("scheduling_strategy") is not None and group not in ("default", None):
+        raise ValueError(
+            "Placement groups should be specified via the scheduling_strategy option. The placement_group option is "
+            "deprecated."
+        )
+
+
+def task_resources(options: Dict[str, Any]) -> Dict[str, int]:
+    """What a task holds while it runs, name to quantity in 1/10000.
+
+    Raises:
+        ValueError: Memory among the custom resources, or more than one of a device that can't be cut, but not a whole
+            number of it.
+    """
+    custom = options.get("resources") or {}
+    if "memory" in custom or "object_store_memory" in custom:
+        raise ValueError("The resources dictionary must not contain the key 'memory' or 'object_store_memory'")
+    wanted: Dict[str, float] = dict(custom)
+    cpus, gpus = options.get("num_cpus"), options.get("num_gpus")
+    wanted["CPU"] = 1 if cpus is None else cpus
+    if gpus is not None:
+        wanted["GPU"] = gpus
+    if options.get("memory") is not None:
+        wanted["memory"] = int(options["memory"])
+    for name in _UNIT_RESOURCES.intersection(wanted):
+        quantity = wanted[name]
+        if quantity > 1 and quantity != int(quantity):
+            raise ValueError(
+                f"{name} resource quantities >1 must be whole numbers. The specified quantity {quantity} is invalid."
+            )
+    if options.get("accelerator_type") is not None:
+        wanted[f"accelerator_type:{options['accelerator_type']}"] = 0.001
+    return {name: round(quantity * UNITS_PER_RESOURCE) for name, quantity in wanted.items() if quantity}
+
+
+def max_calls(options: Dict[str, Any]) -> int:
+    """After how many calls a worker leaves; 0 means never. A GPU's memory comes back only with the process's end."""
+    value = options.get("max_calls")
+    if value is None:
+        return 1 if (options.get("num_gpus") or 0) > 0 else 0
+    return value
+
+
+def max_retries(options: Dict[str, Any]) -> int:
+    """How often a task is run again after its worker died; -1 means for ever."""
+    value = options.get("max_retries")
+    if value is None:
+        value = int(os.environ.get("RAY_TASK_MAX_RETRIES", "3"))
+    return value
+
+
+def retry_exceptions(options: Dict[str, Any]):
+    """Which of the task's own exceptions lead to a retry: a bool, or a tuple of classes."""
+    value = options.get("retry_exceptions", False)
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    return value
+
+
+def strategy_and_labels(options: Dict[str, Any]) -> Tuple[Any, Optional[Dict[str, str]]]:
+    """Where a task may run: the strategy as the client protocol has it, and the label selector.
+
+    Raises:
+        ValueError: A strategy that there is not.
+        NotImplementedError: A strategy that is not there yet.
+    """
+    value = options.get("scheduling_strategy")
+    labels = dict(options.get("label_selector") or {}) or None
+    if options.get("fallback_strategy"):
+        raise missing("the option fallback_strategy")
+    if options.get("placement_group", "default") not in ("default", None):
+        raise missing("placement groups (the option placement_group)")
+    if options.get("placement_group_bundle_index", -1) != -1:
+        raise ValueError("If placement group is not set, the value of bundle index must be -1.")
+    if options.get("placement_group_capture_child_tasks"):
+        raise missing("placement groups (the option placement_group_capture_child_tasks)")
+    if value is None or value == "DEFAULT":
+        return None, labels
+    if isinstance(value, str):
+        if value == "SPREAD":
+            return "SPREAD", labels
+        raise ValueError(
+            f"Invalid scheduling_strategy value {value}. Valid values are "
+            '["DEFAULT" | "SPREAD" | PlacementGroupSchedulingStrategy | NodeAffinitySchedulingStrategy]'
+        )
+    strategy, more = value._for_engine()
+    if more:
+        labels = {**(labels or {}), **more}
+    return strategy, labels
+
+
+def check_there(options: Dict[str, Any]) -> None:
+    """Refuse the options that can't be honoured yet.
+
+    Raises:
+        NotImplementedError: Naming the option.
+    """
+    if options.get("_labels"):
+        raise missing("the option _labels")
+    if (options.get("_generator_backpressure_num_objects") or -1) > 0:
+        raise missing("generators (the option _generator_backpressure_num_objects)")
+    if options.get("_num_objects_per_yield") is not None:
+        raise missing("generators (the option _num_objects_per_yield)")

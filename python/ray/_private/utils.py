@@ -1,0 +1,49 @@
+"""Small helpers that other packages import."""
+
+import asyncio
+import os
+
+__all__ = ["binary_to_hex", "decode", "get_num_cpus", "get_or_create_event_loop", "get_system_memory", "hex_to_binary"]
+
+
+def binary_to_hex(identifier: bytes) -> str:
+    """Bytes as hexadecimal text."""
+    return identifier.hex()
+
+
+def hex_to_binary(hex_identifier: str) -> bytes:
+    """Hexadecimal text as bytes."""
+    return bytes.fromhex(hex_identifier)
+
+
+def decode(byte_str, allow_none: bool = False, encode_type: str = "utf-8") -> str:
+    """Bytes as text.
+
+    Raises:
+        ValueError: ``byte_str`` is not bytes.
+    """
+    if byte_str is None and allow_none:
+        return ""
+    if not isinstance(byte_str, bytes):
+        raise ValueError(f"The argument {byte_str!r} must be a bytes object.")
+    return byte_str.decode(encode_type)
+
+
+def get_num_cpus() -> int:
+    """The CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def get_system_memory() -> int:
+    """The machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def get_or_create_event_loop() -> asyncio.AbstractEventLoop:
+    """The running event loop, or a new one that becomes this thread's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        return loop

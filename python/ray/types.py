@@ -1,0 +1,9 @@
+"""Types for annotations."""
+
+from typing import TypeVar
+
+from ray._core import ObjectRef
+
+__all__ = ["ObjectRef"]
+
+T = TypeVar("T")

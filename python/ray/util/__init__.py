@@ -1,0 +1,175 @@
+"""Helpers around Ray. Submodules are imported on use."""
+
+import sys
+import types
+from typing import Any, Dict, List, Optional
+
+from ray._missing import missing
+
+_WHERE = {
+    "inspect_serializability": "ray.util.check_serialize",
+    "register_serializer": "ray.util.serialization",
+    "deregister_serializer": "ray.util.serialization",
+    "log_once": "ray.util.debug",
+    "disable_log_once_globally": "ray.util.debug",
+    "enable_periodic_logging": "ray.util.debug",
+    "PublicAPI": "ray.util.annotations",
+    "get_current_placement_group": "ray.util.placement_group",
+    "get_placement_group": "ray.util.placement_group",
+    "placement_group_table": "ray.util.placement_group",
+    "remove_placement_group": "ray.util.placement_group",
+    "ActorPool": "ray.util.actor_pool",
+}
+_MODULES = frozenset(
+    "accelerators actor_pool annotations check_serialize debug placement_group scheduling_strategies serialization".split()
+)
+
+__all__ = [
+    "ActorPool",
+    "accelerators",
+    "as_completed",
+    "connect",
+    "deregister_serializer",
+    "disable_log_once_globally",
+    "disconnect",
+    "enable_periodic_logging",
+    "get_current_placement_group",
+    "get_node_instance_id",
+    "get_node_ip_address",
+    "get_placement_group",
+    "inspect_serializability",
+    "list_named_actors",
+    "log_once",
+    "map_unordered",
+    "placement_group",
+    "placement_group_table",
+    "register_serializer",
+    "remove_placement_group",
+]
+
+def __getattr__(name):
+    import importlib
+
+    where = _WHERE.get(name)
+    if where is not None:
+        value = getattr(importlib.import_module(where), name)
+        globals()[name] = value
+        return value
+    if name == "placement_group":
+        importlib.import_module("ray.util.placement_group")
+        return globals()[name]
+    if name in _MODULES:
+        return importlib.import_module("ray.util." + name)
+    raise AttributeError(f"module 'ray.util' has no attribute {name!r}")
+
+class _Util(types.ModuleType):
+    # placement_group is a function here, and a module below: importing the module must not hide the function
+    def __setattr__(self, name, value):
+        if name == "placement_group" and isinstance(value, types.ModuleType):
+            value = value.placement_group
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Util
+
+
+def get_node_ip_address(address: Optional[str] = None) -> str:
+    """The address of the node that this process runs on.
+
+    Args:
+        address: Where to ask from, ``host:port``, in a process that is not connected; None: any place outside.
+    """
+    from ray import _core
+
+    if _core.state.node_ip:
+        return _core.state.node_ip
+    import socket
+
+    host, _, port = (address or "192.0.2.1:53").rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.connect((host, int(port)))  # sends nothing: it only chooses the interface
+            return s.getsockname()[0]
+        except OSError:  # no route: this machine stands alone
+            return "127.0.0.1"
+
+def get_node_instance_id() -> str:
+    """What the environment variable RAY_CLOUD_INSTANCE_ID says of this machine, or an empty text."""
+    import os
+
+    return os.environ.get("RAY_CLOUD_INSTANCE_ID", "")
+
+def list_named_actors(all_namespaces: bool = False) -> List:
+    """The names of living actors; none, since there are no actors yet."""
+    from ray._api import ensure_initialized
+
+    ensure_initialized()
+    raise missing("actors (list_named_actors)")
+
+def as_completed(refs, *, chunk_size: int = 10, yield_obj_refs: bool = False, **kwargs):
+    """Yield the values of refs as they become ready.
+
+    Args:
+        refs: ``ObjectRef`` to wait for.
+        chunk_size: How many to wait for at a time.
+        yield_obj_refs: Whether to yield refs instead of values.
+        kwargs: Further arguments of ``ray.wait``.
+    """
+    import ray
+
+    if chunk_size < 1:
+        raise ValueError("`chunk_size` must be >= 1")
+    if "num_returns" in kwargs:
+        raise ValueError("Use the `chunk_size` argument instead of `num_returns`.")
+    waiting = list(refs)
+    while waiting:
+        ready, waiting = ray.wait(waiting, num_returns=min(chunk_size, len(waiting)), **kwargs)
+        yield from ready if yield_obj_refs else ray.get(ready)
+
+def map_unordered(
+    fn: Any, items, *, backpressure_size: Optional[int] = 100, chunk_size: int = 10, yield_obj_refs: bool = False, **kwargs
+):
+    """Run a remote function on items and yield the results as they become ready.
+
+    Args:
+        fn: A remote function.
+        items: Its arguments, one a call.
+        backpressure_size: How many calls may be under way; None: all at once.
+        chunk_size: How many to wait for at a time.
+        yield_obj_refs: Whether to yield refs instead of values.
+        kwargs: Further arguments of ``ray.wait``.
+    """
+    import ray
+
+    if backpressure_size is None:
+        backpressure_size = float("inf")  # type: ignore[assignment]
+    elif backpressure_size < chunk_size:
+        raise ValueError("backpressure_size must be greater than or equal to chunk_size")
+    waiting: List = []
+    for item in items:
+        if len(waiting) >= backpressure_size:  # type: ignore[operator]
+            ready, waiting = ray.wait(waiting, num_returns=min(chunk_size, len(waiting)), **kwargs)
+            yield from ready if yield_obj_refs else ray.get(ready)
+        waiting.append(fn.remote(item))
+    yield from as_completed(waiting, chunk_size=chunk_size, yield_obj_refs=yield_obj_refs, **kwargs)
+
+def connect(
+    conn_str: str,
+    secure: bool = False,
+    metadata: Optional[List] = None,
+    connection_retries: int = 3,
+    job_config=None,
+    namespace: Optional[str] = None,
+    *,
+    ignore_version: bool = False,
+    _credentials=None,
+    ray_init_kwargs: Optional[Dict[str, Any]] = None,
+):
+    """Connect to a cluster from afar. Not there yet."""
+    raise missing("Ray Client (ray.util.connect)")
+
+def disconnect():
+    """End a connection of :func:`connect`. Not there yet."""
+    raise missing("Ray Client (ray.util.disconnect)")
+
+Function = Callable[..., Any]
