@@ -272,3 +272,19 @@ func BenchmarkLeases2000(b *testing.B) {
 		b.Fatalf("%d nodes live", s.live)
 	}
 }
+
+func TestWhoMissedAForgottenNodeGetsAWholeView(t *testing.T) {
+	w := newWorld(t, Config{MaxDead: 1})
+	w.join(1, 2, 3)
+	w.say(1, &Subscribe{On: true})
+	snap := w.got[0].(Send).Msg.(*Snapshot)
+	for _, n := range []byte{2, 3} { // 2 is forgotten when 3 leaves
+		w.say(n, &Leave{})
+		w.commit()
+	}
+	w.now += time.Second
+	w.say(1, &ViewAck{Version: snap.Version})
+	if s, ok := w.got[0].(Send).Msg.(*Snapshot); !ok || len(s.Nodes) != 1 {
+		t.Errorf("effects:\n%s", show(w.got))
+	}
+}

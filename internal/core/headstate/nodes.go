@@ -153,6 +153,7 @@ func (s *State) letIn(now time.Duration, n *node, inv Inventory) {
 func (s *State) rejoin(now time.Duration, n *node, m *Register) {
 	if n.state == Restored {
 		n.to(Alive)
+		n.row.Available = m.Node.Total // its report follows, if it ever made one
 		s.note(false, "head: node %s (%s) is back", n.id(), n.row.Info.IP)
 	}
 	n.heard = now
