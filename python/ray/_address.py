@@ -207,7 +207,9 @@ def token(node: Node) -> str:
                 with open(path, encoding="utf-8") as f:
                     return f.read().strip()
             except OSError as e:
-                raise AuthenticationError(f"RAY_AUTH_TOKEN_PATH names {path}, which can't be read: {e.strerror}") from None
+                raise AuthenticationError(
+                    f"RAY_AUTH_TOKEN_PATH names {path}, which can't be read: {e.strerror}"
+                ) from None
     tried = []
     for path in (node.get("token_file"), os.path.expanduser("~/.ray/auth_token")):
         if path:

@@ -108,9 +108,7 @@ def _call_state(method: str) -> Dict:
     if _state.client is None:
         from ray.exceptions import RaySystemError
 
-        raise RaySystemError(
-            "Ray has not been started yet. Trying to use state API before ray.init() has been called."
-        )
+        raise RaySystemError("Ray has not been started yet. Trying to use state API before ray.init() has been called.")
     return _core.call(method)
 
 

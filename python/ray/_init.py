@@ -67,7 +67,9 @@ class RayContext(Mapping):
 
     def _repr_html_(self) -> str:
         rows = {"Python version": self.python_version, "Ray version": self.ray_version, "Dashboard": self.dashboard_url}
-        return "<table>" + "".join(f"<tr><td><b>{k}:</b></td><td>{v}</td></tr>" for k, v in rows.items() if v) + "</table>"
+        return (
+            "<table>" + "".join(f"<tr><td><b>{k}:</b></td><td>{v}</td></tr>" for k, v in rows.items() if v) + "</table>"
+        )
 
     def __enter__(self) -> "RayContext":
         return self
@@ -240,7 +242,9 @@ def _resolve(address: Optional[str], root: str):
 
 def _check(given: Dict[str, Any]) -> None:
     if given["local_mode"]:
-        raise RuntimeError("`local_mode` is no longer supported. For interactive debugging, use the debugger in the driver.")
+        raise RuntimeError(
+            "`local_mode` is no longer supported. For interactive debugging, use the debugger in the driver."
+        )
     system_config = given.get("_system_config")
     if system_config is not None and not isinstance(system_config, dict):
         raise TypeError("The _system_config must be a dict.")
@@ -249,7 +253,8 @@ def _check(given: Dict[str, Any]) -> None:
     there_later = {
         "the dashboard (include_dashboard)": given["include_dashboard"],
         "the dashboard (dashboard_port)": given["dashboard_port"] if given["include_dashboard"] is not False else None,
-        "the dashboard (dashboard_host)": given["dashboard_host"] != "127.0.0.1" and given["include_dashboard"] is not False,
+        "the dashboard (dashboard_host)": given["dashboard_host"] != "127.0.0.1"
+        and given["include_dashboard"] is not False,
         "resource isolation (enable_resource_isolation)": given["enable_resource_isolation"],
         "resource isolation (cgroup_path)": given["cgroup_path"],
         "resource isolation (system_reserved_cpu)": given["system_reserved_cpu"],
@@ -288,7 +293,14 @@ def check_namespace(namespace: Any) -> None:
 def _check_existing(given: Dict[str, Any]) -> None:
     if given["num_cpus"] is not None or given["num_gpus"] is not None:
         raise ValueError("When connecting to an existing cluster, num_cpus and num_gpus must not be provided.")
-    names = ("resources", "labels", "object_store_memory", "_system_config", "_enable_object_reconstruction", "_node_name")
+    names = (
+        "resources",
+        "labels",
+        "object_store_memory",
+        "_system_config",
+        "_enable_object_reconstruction",
+        "_node_name",
+    )
     for name in (*names, "_memory"):
         if given.get(name):
             raise ValueError(f"When connecting to an existing cluster, {name} must not be provided.")
@@ -329,7 +341,9 @@ def check_node_resources(
         if quantity < 0:
             raise ValueError(f"Resource quantities must be nonnegative. Violated by resource '{name}': {quantity}.")
         if quantity != int(quantity):
-            raise ValueError(f"Resource quantities must all be whole numbers. Violated by resource '{name}': {quantity}.")
+            raise ValueError(
+                f"Resource quantities must all be whole numbers. Violated by resource '{name}': {quantity}."
+            )
     if object_store_memory is not None and object_store_memory < _MIN_STORE:
         raise ValueError(
             f"Attempting to cap object store memory usage at {object_store_memory} bytes, but the minimum allowed is "

@@ -168,9 +168,7 @@ class _TextFormatter(logging.Formatter):
                 ids[name] = value
         ids["timestamp_ns"] = int(record.created * 1e9)
         pairs = " ".join(f"{k}={v}" for k, v in ids.items())
-        text = (
-            f"{self.formatTime(record)}\t{record.levelname} {record.filename}:{record.lineno} {pairs} -- {record.getMessage()}"
-        )
+        text = f"{self.formatTime(record)}\t{record.levelname} {record.filename}:{record.lineno} {pairs} -- {record.getMessage()}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return text

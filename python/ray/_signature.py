@@ -69,7 +69,15 @@ def arity(function: Callable) -> Arity:
     kwonly = names[n : n + code.co_kwonlyargcount]
     kwdefaults = plain.__kwdefaults__ or {}
     demanded = [k for k in kwonly if k not in kwdefaults]
-    return _make(names[:n], only, n - defaults, bool(code.co_flags & _VARARGS), kwonly, demanded, bool(code.co_flags & _VARKEYWORDS))
+    return _make(
+        names[:n],
+        only,
+        n - defaults,
+        bool(code.co_flags & _VARARGS),
+        kwonly,
+        demanded,
+        bool(code.co_flags & _VARKEYWORDS),
+    )
 
 
 def _by_inspect(function: Callable) -> Arity:

@@ -212,7 +212,9 @@ class Cluster:
             if name not in _PASSED:
                 raise missing(f"Cluster.add_node({name}=...)")
             config[_PASSED[name]] = args.pop(name)
-        check_node_resources(config["num_cpus"], config["num_gpus"], config.get("resources"), config["object_store_memory"])
+        check_node_resources(
+            config["num_cpus"], config["num_gpus"], config.get("resources"), config["object_store_memory"]
+        )
         if config.get("labels"):
             from ray._labels import check_labels
 
@@ -261,8 +263,17 @@ class Cluster:
         from ray._version import version
 
         info = self.head_node._info  # type: ignore[union-attr]
-        job = {"namespace": "cluster-utils", "sys_path": [], "cwd": "/", "entrypoint": "", "env_vars": {}, "logging": {}}
-        _core.connect(info["socket"], _address.token(info), {**job, "metadata": {}, "runtime_env": {}}, ray_version=version)
+        job = {
+            "namespace": "cluster-utils",
+            "sys_path": [],
+            "cwd": "/",
+            "entrypoint": "",
+            "env_vars": {},
+            "logging": {},
+        }
+        _core.connect(
+            info["socket"], _address.token(info), {**job, "metadata": {}, "runtime_env": {}}, ray_version=version
+        )
         try:
             return ray.nodes()
         finally:
@@ -296,7 +307,9 @@ class Cluster:
             if done(alive):
                 return
             if time.monotonic() >= deadline:
-                raise TimeoutError(f"Timed out after {timeout:g} s while waiting for {what}; the cluster lists {sorted(alive)}.")
+                raise TimeoutError(
+                    f"Timed out after {timeout:g} s while waiting for {what}; the cluster lists {sorted(alive)}."
+                )
             time.sleep(0.02)
 
     def list_all_nodes(self) -> List[Node]:

@@ -111,7 +111,9 @@ class CrossLanguageError(RayError):
     """A task in another language failed."""
 
     def __init__(self, ray_exception):
-        super().__init__(f"An exception raised from {ray_exception.language}:\n{ray_exception.formatted_exception_string}")
+        super().__init__(
+            f"An exception raised from {ray_exception.language}:\n{ray_exception.formatted_exception_string}"
+        )
 
 
 class TaskCancelledError(RayError):
@@ -162,7 +164,9 @@ class RayTaskError(RayError):
             name = _class_name(type(self.cause))
             import logging
 
-            logging.getLogger("ray").error("The original cause of the RayTaskError (%s) isn't serializable: %s.", name, e)
+            logging.getLogger("ray").error(
+                "The original cause of the RayTaskError (%s) isn't serializable: %s.", name, e
+            )
             self.cause = RayError(
                 f"Exception {name} isn't serializable: {e}.\nOriginal exception details:\n{traceback_str}"
             )
@@ -197,7 +201,12 @@ class RayTaskError(RayError):
         cls: Any = type(
             name,
             (_Dual, cause_cls),
-            {"__module__": "ray.exceptions", "__qualname__": name, "__str__": _Dual.__str__, "__init__": _Dual.__init__},
+            {
+                "__module__": "ray.exceptions",
+                "__qualname__": name,
+                "__str__": _Dual.__str__,
+                "__init__": _Dual.__init__,
+            },
         )
         base = cls
         while base.__flags__ & 1 << 9:  # a class made by a class statement; the first other one owns the memory layout
@@ -317,8 +326,10 @@ class LocalRayletDiedError(RayError):
     """The node daemon of this machine died while the task ran."""
 
     def __str__(self):
-        return self.args[0] if self.args and isinstance(self.args[0], str) else (
-            "The task's local raylet died. Check raylet.out for more information."
+        return (
+            self.args[0]
+            if self.args and isinstance(self.args[0], str)
+            else ("The task's local raylet died. Check raylet.out for more information.")
         )
 
 
@@ -326,9 +337,13 @@ class WorkerCrashedError(RayError):
     """The worker process died while it ran the task, and no retry was left."""
 
     def __str__(self):
-        return self.args[0] if self.args and isinstance(self.args[0], str) else (
-            "The worker died unexpectedly while executing this task. "
-            "Check python-core-worker-*.log files for more information."
+        return (
+            self.args[0]
+            if self.args and isinstance(self.args[0], str)
+            else (
+                "The worker died unexpectedly while executing this task. "
+                "Check python-core-worker-*.log files for more information."
+            )
         )
 
 
@@ -504,7 +519,9 @@ class ObjectLostError(RayError):
         call_site: Where its ref was created, where that was recorded.
     """
 
-    def __init__(self, object_ref_hex: str, owner_address: Optional[bytes] = None, call_site: str = "", detail: str = ""):
+    def __init__(
+        self, object_ref_hex: str, owner_address: Optional[bytes] = None, call_site: str = "", detail: str = ""
+    ):
         super().__init__(object_ref_hex, owner_address, call_site)
         self.object_ref_hex = object_ref_hex
         self.owner_address = owner_address

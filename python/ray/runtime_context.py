@@ -212,7 +212,9 @@ class RuntimeContext:
         for node in _core.call("nodes")["nodes"]:
             if node["node_id"] == _state.node_id:
                 return dict(node.get("labels") or {})
-        raise RuntimeError(f"The cluster does not list this process's node {_state.node_id.hex()} (is it shutting down?).")
+        raise RuntimeError(
+            f"The cluster does not list this process's node {_state.node_id.hex()} (is it shutting down?)."
+        )
 
     def is_canceled(self) -> bool:
         """Whether the running task was cancelled.

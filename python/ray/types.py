@@ -4,6 +4,6 @@ from typing import TypeVar
 
 from ray._core import ObjectRef
 
-__all__ = ["ObjectRef"]
+__all__ = ["ObjectRef", "T"]
 
 T = TypeVar("T")

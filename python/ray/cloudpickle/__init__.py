@@ -8,12 +8,33 @@ from cloudpickle.cloudpickle import CloudPickler as CloudPickler
 from cloudpickle.cloudpickle import Pickler as Pickler
 from cloudpickle.cloudpickle import dump as dump
 from cloudpickle.cloudpickle import dumps as dumps
+from cloudpickle.cloudpickle import dynamic_subimport as dynamic_subimport
 from cloudpickle.cloudpickle import instance as instance
 from cloudpickle.cloudpickle import is_tornado_coroutine as is_tornado_coroutine
 from cloudpickle.cloudpickle import list_registry_pickle_by_value as list_registry_pickle_by_value
 from cloudpickle.cloudpickle import register_pickle_by_value as register_pickle_by_value
 from cloudpickle.cloudpickle import subimport as subimport
 from cloudpickle.cloudpickle import unregister_pickle_by_value as unregister_pickle_by_value
+
+__all__ = [
+    "CloudPickler",
+    "Pickler",
+    "cloudpickle",
+    "dump",
+    "dump_debug",
+    "dumps",
+    "dumps_debug",
+    "dynamic_subimport",
+    "instance",
+    "is_tornado_coroutine",
+    "list_registry_pickle_by_value",
+    "load",
+    "loads",
+    "pickle",
+    "register_pickle_by_value",
+    "subimport",
+    "unregister_pickle_by_value",
+]
 
 load, loads = pickle.load, pickle.loads
 

@@ -31,12 +31,16 @@ class RuntimeEnvConfig(dict):
 
     known_fields = frozenset(("setup_timeout_seconds", "eager_install", "log_files"))
 
-    def __init__(self, setup_timeout_seconds: int = 600, eager_install: bool = True, log_files: Optional[List[str]] = None):
+    def __init__(
+        self, setup_timeout_seconds: int = 600, eager_install: bool = True, log_files: Optional[List[str]] = None
+    ):
         super().__init__()
         if not isinstance(setup_timeout_seconds, int):
             raise TypeError(f"setup_timeout_seconds must be of type int, got: {type(setup_timeout_seconds)}")
         if setup_timeout_seconds <= 0 and setup_timeout_seconds != -1:
-            raise ValueError(f"setup_timeout_seconds must be greater than zero or equals to -1, got: {setup_timeout_seconds}")
+            raise ValueError(
+                f"setup_timeout_seconds must be greater than zero or equals to -1, got: {setup_timeout_seconds}"
+            )
         if not isinstance(eager_install, bool):
             raise TypeError(f"eager_install must be a boolean. got {type(eager_install)}")
         if log_files is not None and not (isinstance(log_files, list) and all(isinstance(f, str) for f in log_files)):
@@ -57,7 +61,8 @@ class RuntimeEnvConfig(dict):
             import logging
 
             logging.getLogger("ray").warning(
-                "The following unknown entries in the runtime_env_config dictionary will be ignored: %s.", sorted(unknown)
+                "The following unknown entries in the runtime_env_config dictionary will be ignored: %s.",
+                sorted(unknown),
             )
         return RuntimeEnvConfig(**{k: v for k, v in config.items() if k not in unknown})
 
@@ -205,7 +210,7 @@ class RuntimeEnv(dict):
     def pip_config(self) -> Dict:
         """The pip field as a dict."""
         pip = self.get("pip", {})
-        return dict(packages=pip) if isinstance(pip, list) else dict(pip)
+        return {"packages": pip} if isinstance(pip, list) else dict(pip)
 
     def has_uv(self) -> bool:
         """Whether there is a uv field."""
@@ -214,7 +219,7 @@ class RuntimeEnv(dict):
     def uv_config(self) -> Dict:
         """The uv field as a dict."""
         uv = self.get("uv", {})
-        return dict(packages=uv) if isinstance(uv, list) else dict(uv)
+        return {"packages": uv} if isinstance(uv, list) else dict(uv)
 
     def has_conda(self) -> bool:
         """Whether there is a conda field."""
@@ -250,6 +255,19 @@ class RuntimeEnv(dict):
         """The run_options of the container field."""
         return list((self.get("container") or {}).get("run_options", []))
 
+    def virtualenv_name(self) -> Optional[str]:
+        """The name of an existing virtual environment, or None."""
+        pip = self.get("pip")
+        return pip if isinstance(pip, str) else None
+
+    def rocprof_sys(self) -> Any:
+        """The settings of the rocprof-sys profiler, or None."""
+        return self.get("_rocprof_sys")
+
+    def plugins(self) -> List:
+        """The fields that plugins handle, as pairs of name and value."""
+        return [(name, value) for name, value in self.items() if name not in _KNOWN]
+
     def java_jars(self) -> List[str]:
         """The Java archives."""
         return list(self.get("java_jars", []))
@@ -257,6 +275,12 @@ class RuntimeEnv(dict):
     def nsight(self) -> Any:
         """The settings of the Nsight profiler, or None."""
         return self.get("_nsight")
+
+
+_KNOWN = frozenset(
+    "py_modules py_executable java_jars working_dir conda pip uv container excludes env_vars _nsight _rocprof_sys config "
+    "worker_process_setup_hook image_uri".split()
+)
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -294,7 +318,9 @@ def _env_vars(value: Any) -> Dict[str, str]:
         raise TypeError(f"runtime_env['env_vars'] must be of type Dict[str, str], got {type(value)}")
     for key, text in value.items():
         if not isinstance(key, str):
-            raise TypeError(f"runtime_env['env_vars'] must be of type Dict[str, str], but the key {key} is of type {type(key)}")
+            raise TypeError(
+                f"runtime_env['env_vars'] must be of type Dict[str, str], but the key {key} is of type {type(key)}"
+            )
         if not isinstance(text, str):
             raise TypeError(
                 f"runtime_env['env_vars'] must be of type Dict[str, str], but the value {text} is of type {type(text)}"

@@ -47,6 +47,7 @@ __all__ = [
     "remove_placement_group",
 ]
 
+
 def __getattr__(name):
     import importlib
 
@@ -61,6 +62,7 @@ def __getattr__(name):
     if name in _MODULES:
         return importlib.import_module("ray.util." + name)
     raise AttributeError(f"module 'ray.util' has no attribute {name!r}")
+
 
 class _Util(types.ModuleType):
     # placement_group is a function here, and a module below: importing the module must not hide the function
@@ -93,11 +95,13 @@ def get_node_ip_address(address: Optional[str] = None) -> str:
         except OSError:  # no route: this machine stands alone
             return "127.0.0.1"
 
+
 def get_node_instance_id() -> str:
     """What the environment variable RAY_CLOUD_INSTANCE_ID says of this machine, or an empty text."""
     import os
 
     return os.environ.get("RAY_CLOUD_INSTANCE_ID", "")
+
 
 def list_named_actors(all_namespaces: bool = False) -> List:
     """The names of living actors; none, since there are no actors yet."""
@@ -105,6 +109,7 @@ def list_named_actors(all_namespaces: bool = False) -> List:
 
     ensure_initialized()
     raise missing("actors (list_named_actors)")
+
 
 def as_completed(refs, *, chunk_size: int = 10, yield_obj_refs: bool = False, **kwargs):
     """Yield the values of refs as they become ready.
@@ -126,8 +131,15 @@ def as_completed(refs, *, chunk_size: int = 10, yield_obj_refs: bool = False, **
         ready, waiting = ray.wait(waiting, num_returns=min(chunk_size, len(waiting)), **kwargs)
         yield from ready if yield_obj_refs else ray.get(ready)
 
+
 def map_unordered(
-    fn: Any, items, *, backpressure_size: Optional[int] = 100, chunk_size: int = 10, yield_obj_refs: bool = False, **kwargs
+    fn: Any,
+    items,
+    *,
+    backpressure_size: Optional[int] = 100,
+    chunk_size: int = 10,
+    yield_obj_refs: bool = False,
+    **kwargs,
 ):
     """Run a remote function on items and yield the results as they become ready.
 
@@ -153,6 +165,7 @@ def map_unordered(
         waiting.append(fn.remote(item))
     yield from as_completed(waiting, chunk_size=chunk_size, yield_obj_refs=yield_obj_refs, **kwargs)
 
+
 def connect(
     conn_str: str,
     secure: bool = False,
@@ -168,8 +181,7 @@ def connect(
     """Connect to a cluster from afar. Not there yet."""
     raise missing("Ray Client (ray.util.connect)")
 
+
 def disconnect():
     """End a connection of :func:`connect`. Not there yet."""
     raise missing("Ray Client (ray.util.disconnect)")
-
-Function = Callable[..., Any]

@@ -80,10 +80,14 @@ def validate_placement_group(
     if not isinstance(bundles, list):
         raise ValueError(f"Placement group bundles must be a list, got {type(bundles)}.")
     if not bundles:
-        raise ValueError("Bundles must be a non-empty list of resource dictionaries. For example: `[{'CPU': 1.0}, {'GPU': 1.0}]`.")
+        raise ValueError(
+            "Bundles must be a non-empty list of resource dictionaries. For example: `[{'CPU': 1.0}, {'GPU': 1.0}]`."
+        )
     for bundle in bundles:
         if not isinstance(bundle, dict) or not bundle or not any(bundle.values()):
-            raise ValueError(f"Bundles must be non-empty resource dictionaries with positive quantities, got {bundle!r}.")
+            raise ValueError(
+                f"Bundles must be non-empty resource dictionaries with positive quantities, got {bundle!r}."
+            )
         if any(quantity < 0 for quantity in bundle.values()):
             raise ValueError(f"Quantities of bundles cannot be negative, got {bundle!r}.")
     if lifetime not in (None, "detached"):
@@ -101,7 +105,9 @@ def placement_group(
     topology_strategy=None,
 ) -> PlacementGroup:
     """Reserve bundles of resources. Not there yet; the arguments are checked."""
-    validate_placement_group(bundles, strategy, lifetime, _soft_target_node_id, bundle_label_selector, topology_strategy)
+    validate_placement_group(
+        bundles, strategy, lifetime, _soft_target_node_id, bundle_label_selector, topology_strategy
+    )
     raise missing("placement groups (ray.util.placement_group)")
 
 

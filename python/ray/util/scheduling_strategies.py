@@ -69,7 +69,7 @@ class NodeAffinitySchedulingStrategy:
             raise ValueError(
                 "_fail_on_unavailable cannot be set when soft is True. Please set soft to False to use _fail_on_unavailable."
             )
-        text = node_id.hex() if isinstance(node_id, bytes) else node_id.hex() if isinstance(node_id, NodeID) else node_id
+        text = node_id.hex() if isinstance(node_id, (bytes, NodeID)) else node_id
         try:
             binary = NodeID.from_hex(text)
             if binary.is_nil():
@@ -114,7 +114,9 @@ class In(_Operator):
 
     def __init__(self, *values: str):
         if not values:
-            raise ValueError('The variadic parameter of the In operator must be a non-empty tuple: e.g. In("value1", "value2").')
+            raise ValueError(
+                'The variadic parameter of the In operator must be a non-empty tuple: e.g. In("value1", "value2").'
+            )
         super().__init__(*values)
 
     def _selector(self) -> str:
@@ -153,7 +155,9 @@ def _checked(name: str, rules: Any) -> Dict[str, _Operator]:
     if rules is None:
         return {}
     if not isinstance(rules, dict):
-        raise ValueError(f'The {name} parameter must be a map (e.g. {{"key1": In("value1")}}) but got type {type(rules)}.')
+        raise ValueError(
+            f'The {name} parameter must be a map (e.g. {{"key1": In("value1")}}) but got type {type(rules)}.'
+        )
     for key, rule in rules.items():
         if not isinstance(key, str):
             raise ValueError(
