@@ -107,11 +107,8 @@ func (a *Alloc) Used() int64 { return a.usedBytes }
 // Warm is the number of free bytes whose pages still exist.
 func (a *Alloc) Warm() int64 { return a.warmB }
 
-// Rounded is what an extent for size bytes takes at most of the capacity when it needs pages of its own.
+// Rounded is size in whole pages: what a large extent takes of the capacity.
 func Rounded(size int64) int64 {
-	if size <= SmallMax {
-		return Chunk
-	}
 	return (size + Page - 1) &^ (Page - 1)
 }
 

@@ -234,7 +234,7 @@ func TestAgainstAModel(t *testing.T) {
 				g, ok := a.Allocate(size, owner)
 				apply()
 				if !ok {
-					if before+Rounded(size) <= capacity/4 {
+					if before+max(Chunk, Rounded(size)) <= capacity/4 {
 						t.Fatalf("%d bytes refused with %d used", size, before)
 					}
 					return
@@ -316,4 +316,20 @@ func BenchmarkLargeAmongManyFree(b *testing.B) {
 		g, _ := a.Allocate(150_000, 3)
 		a.Free(g.Off)
 	}
+}
+
+func TestPagesIsExactInAnEmptyAllocator(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		sizes := rapid.SliceOfN(rapid.OneOf(rapid.Int64Range(0, 3000), rapid.Int64Range(0, 100_000)), 0, 50).Draw(t, "sizes")
+		want := Pages(slices.Values(sizes))
+		a := New(64*mib, 64*mib)
+		for _, size := range sizes {
+			if _, ok := a.Allocate(size, 0); !ok {
+				t.Fatalf("%d bytes refused", size)
+			}
+		}
+		if a.Used() != want {
+			t.Fatalf("used %d, Pages said %d", a.Used(), want)
+		}
+	})
 }

@@ -46,6 +46,23 @@ var classOf = func() (t [SmallMax/Align + 1]uint8) {
 	return t
 }()
 
+// Pages is what extents of these sizes take of the capacity of an empty allocator.
+func Pages(sizes func(yield func(int64) bool)) (total int64) {
+	slots := make([]int64, len(classes))
+	for size := range sizes {
+		if size > SmallMax {
+			total += Rounded(size)
+		} else {
+			slots[classOf[(size+Align-1)/Align]]++
+		}
+	}
+	for class, n := range slots {
+		per := Chunk / classes[class]
+		total += (n + per - 1) / per * Chunk
+	}
+	return total
+}
+
 func (a *Alloc) allocSlot(size int64) (Granted, bool) {
 	class := int(classOf[(size+Align-1)/Align])
 	c := a.partial[class]

@@ -53,6 +53,10 @@ func (s *State) admitFirst(now time.Time, r *req, out []Effect) (bool, []Effect)
 		if give, lack = s.givers(r, lack-coming); lack > 0 {
 			return false, out // it would not help
 		}
+		if r.displaced == s.releases {
+			return false, out // it was tried already, and did not help
+		}
+		r.displaced = s.releases
 		for _, g := range give {
 			out = s.displace(now, g, out)
 		}
@@ -61,6 +65,18 @@ func (s *State) admitFirst(now time.Time, r *req, out []Effect) (bool, []Effect)
 			return false, out
 		}
 	}
+	ok, out := s.grant(r, missing, out)
+	if ok || len(missing) == len(r.Bundle) {
+		return ok, out
+	}
+	// Small items of r that are here may each keep a chunk of their own: fetched anew they share.
+	for _, it := range r.Bundle {
+		if o := s.objects[it.Key]; o != nil && o.listed {
+			s.drop(o)
+			out = append(out, Effect{Kind: Evict, Key: o.key})
+		}
+	}
+	missing, _ = s.lack(r)
 	return s.grant(r, missing, out)
 }
 
@@ -102,9 +118,10 @@ func (s *State) stopping(r *req) bool {
 	return false
 }
 
-// lack finds which items of r aren't here, and how many bytes for them can't be had by eviction.
+// lack finds which items of r aren't here, and how many bytes for them can't be had by eviction. It is hopeful: it takes slots
+// in chunks for free bytes, though a chunk is free only when all of its slots are. So what it allows may still fail in grant.
 func (s *State) lack(r *req) (missing []Item, bytes int64) {
-	have := s.alloc.Capacity() - s.alloc.Used() + s.lru.bytes
+	have := s.alloc.Capacity() - s.blocked()
 	need := int64(0)
 	for _, it := range r.Bundle {
 		if o := s.objects[it.Key]; o == nil {
@@ -115,6 +132,14 @@ func (s *State) lack(r *req) (missing []Item, bytes int64) {
 		}
 	}
 	return missing, max(0, need-have)
+}
+
+// blocked is the number of bytes that can't be had by eviction.
+func (s *State) blocked() (n int64) {
+	for is := evictable + 1; is < nStanding; is++ {
+		n += s.shares[is].Bytes
+	}
+	return n
 }
 
 // givers picks displaceable bundles behind r in line, youngest first, until they give lack bytes; less is what they can't give.
@@ -154,9 +179,9 @@ func (s *State) givers(r *req, lack int64) (give []*req, less int64) {
 // displace takes a granted bundle back and puts its request in line again.
 func (s *State) displace(now time.Time, r *req, out []Effect) []Effect {
 	out = append(out, Effect{Kind: Displace, ID: r.ID})
-	release := s.lastRelease
+	at, n := s.lastRelease, s.releases
 	out = s.letGo(now, r, out)
-	s.lastRelease = release // moving bytes from one request to another is no progress
+	s.lastRelease, s.releases = at, n // moving bytes from one request to another is no progress
 	s.enqueue(r)
 	return out
 }

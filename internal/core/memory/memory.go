@@ -126,11 +126,12 @@ func (s Status) String() string { return statusNames[s] }
 // req is a live request.
 type req struct {
 	Req
-	asked   time.Time // when it came
-	status  Status
-	need    int64 // bytes of all its items
-	passed  int64 // bytes that others got before it while it was the first in line
-	reliefs int   // how often others were let past it after a stall
+	asked     time.Time // when it came
+	status    Status
+	need      int64  // bytes of all its items
+	passed    int64  // bytes that others got before it while it was the first in line
+	displaced uint64 // the release count when others were displaced for it
+	reliefs   int    // how often others were let past it after a stall
 }
 
 // before is the order of the line.
@@ -162,12 +163,13 @@ type State struct {
 	lru         list   // evictable copies, coldest first
 	shares      [nStanding]Share
 	lastRelease time.Time
+	releases    uint64 // counts them, from 1
 	lastRelief  time.Time
 }
 
 // New makes the State of a store of capacity bytes in an address range of space bytes.
 func New(space, capacity int64) *State {
-	return &State{alloc: extent.New(space, capacity), objects: map[uint64]*object{}, reqs: map[uint64]*req{}}
+	return &State{alloc: extent.New(space, capacity), objects: map[uint64]*object{}, reqs: map[uint64]*req{}, releases: 1}
 }
 
 // Capacity is the store's size in bytes.
@@ -188,14 +190,11 @@ func (s *State) Request(now time.Time, q Req, out []Effect) []Effect {
 			panic(fmt.Sprintf("memory: create %d of %v: one new key is wanted", q.ID, r.Bundle))
 		}
 	}
+	pages := s.pages(r.Bundle)
 	for _, it := range r.Bundle {
-		if it.Size < 0 || it.Size > s.alloc.Capacity() {
-			r.need = s.alloc.Capacity() + 1
-			break
-		}
 		r.need += needs(it.Size)
 	}
-	if r.need > s.alloc.Capacity() {
+	if pages > s.alloc.Capacity() {
 		f := s.full(now, r)
 		f.TooBig = true
 		return append(out, Effect{Kind: Fail, ID: q.ID, Full: f})
@@ -211,7 +210,7 @@ func (s *State) Take(now time.Time, it Item, owner uint64, out []Effect) (Placed
 	if s.objects[it.Key] != nil {
 		panic(fmt.Sprintf("memory: key %d is taken twice", it.Key))
 	}
-	if len(s.line) > 0 || it.Size < 0 || needs(it.Size) > s.alloc.Capacity()-s.alloc.Used()+s.lru.bytes {
+	if len(s.line) > 0 || it.Size < 0 || needs(it.Size) > s.alloc.Capacity()-s.blocked() {
 		return Placed{}, false, out
 	}
 	var placed []Placed
@@ -344,6 +343,27 @@ func distinct(bundle []Item) []Item {
 		}
 	}
 	return out
+}
+
+// pages is what a bundle takes of the capacity when it is alone; more than the capacity if that is absurd.
+func (s *State) pages(bundle []Item) int64 {
+	if len(bundle) == 1 && bundle[0].Size > extent.SmallMax && bundle[0].Size <= s.alloc.Capacity() {
+		return extent.Rounded(bundle[0].Size)
+	}
+	left := s.alloc.Capacity()
+	for _, it := range bundle {
+		if it.Size < 0 || it.Size > left {
+			return s.alloc.Capacity() + 1
+		}
+		left -= it.Size
+	}
+	return extent.Pages(func(yield func(int64) bool) {
+		for _, it := range bundle {
+			if !yield(it.Size) {
+				return
+			}
+		}
+	})
 }
 
 // needs is what an item adds to the bytes used: about its size if it shares a chunk with others.

@@ -81,7 +81,7 @@ func (o *object) standing() standing {
 	switch {
 	case o.writer && !o.fetch:
 		return creating
-	case o.told && o.writer:
+	case o.writer && (o.told || o.holds == 0):
 		return abandoned
 	case o.state == Primary:
 		return primary
@@ -167,11 +167,16 @@ func (s *State) settle(now time.Time, o *object, out []Effect) []Effect {
 	case o.writer:
 	case o.state == Freed:
 		s.drop(o)
-		s.lastRelease = now
+		s.released(now)
 	case o.state == Copy:
-		s.lastRelease = now
+		s.released(now)
 	}
 	return out
+}
+
+func (s *State) released(now time.Time) {
+	s.lastRelease = now
+	s.releases++
 }
 
 func (s *State) hold(o *object) { s.change(o, func() { o.holds++ }) }
@@ -220,7 +225,7 @@ func (s *State) Abort(now time.Time, key uint64, out []Effect) (bool, []Effect) 
 	if s.objects[key] == o { // a freed one has gone with its last holder
 		s.drop(o)
 	}
-	s.lastRelease = now
+	s.released(now)
 	return true, s.pump(now, out)
 }
 
