@@ -25,7 +25,8 @@ type NodeConfig struct {
 	NodeIP      string `json:"node_ip,omitempty"`
 	NodeName    string `json:"node_name,omitempty"`
 	Namespace   string `json:"namespace,omitempty"`
-	Python      string `json:"python,omitempty"` // interpreter of the workers
+	Python      string `json:"python,omitempty"`      // interpreter of the workers
+	PythonPath  string `json:"python_path,omitempty"` // folder that holds their ray package; "" = the interpreter finds it
 
 	NumCPUs           *float64           `json:"num_cpus,omitempty"`
 	NumGPUs           *float64           `json:"num_gpus,omitempty"`
@@ -44,7 +45,7 @@ type NodeConfig struct {
 	AgentPort         *int   `json:"dashboard_agent_listen_port,omitempty"`
 	MetricsExportPort int    `json:"metrics_export_port,omitempty"`
 
-	DriverPID       int    `json:"driver_pid,omitempty"`        // the daemon ends when this process does
+	DriverPID       int    `json:"driver_pid,omitempty"`        // the daemon ends when this process does, private or not
 	DriverStartTime int64  `json:"driver_start_time,omitempty"` // see StartTime
 	TLS             string `json:"tls,omitempty"`               // "" or "on": always off loopback; "off"
 	Token           string `json:"token,omitempty"`             // "": found or made by the daemon

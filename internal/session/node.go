@@ -34,6 +34,7 @@ type NodeFile struct {
 	NodeName          string             `json:"node_name"`
 	Resources         map[string]float64 `json:"resources"`
 	Labels            map[string]string  `json:"labels"`
+	TLS               string             `json:"tls,omitempty"` // "off" where --tls=off switched it off
 }
 
 // Alive reports whether the daemon that wrote the file is running.

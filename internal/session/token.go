@@ -32,6 +32,7 @@ const maxToken = 4096
 type Token struct {
 	secret string
 	Source string // where it was found: "RAY_AUTH_TOKEN", a path
+	Notice string // something the user should know about it, or ""
 }
 
 // NewToken makes a token from its text.
@@ -171,11 +172,37 @@ func homeToken() (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
+	notice, err := closeHomeToken(path)
+	if err != nil {
+		return Token{}, &fault.Error{Op: "read token", Ref: path, Kind: fault.Auth, Err: err}
+	}
 	t, err := ReadTokenFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return Token{}, ErrNoToken
 	}
+	t.Notice = notice
 	return t, err
+}
+
+// closeHomeToken takes others' right to read the file: Ray itself makes it with mode 0644.
+func closeHomeToken(path string) (notice string, err error) {
+	f, err := openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		return "", err
+	}
+	defer f.Close()
+	st, err := stat(f)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Getuid() || st.Mode&0o022 != 0 || st.Mode&0o055 == 0 {
+		return "", err // fine, or for ReadTokenFile to refuse
+	}
+	if err := f.Chmod(0o600); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s could be read by other users (mode %04o) and has been closed to them; if they may have read it, remove it and restart the cluster",
+		path, st.Mode&0o777), nil
 }
 
 // HeadToken is the token for a head that starts: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token, which is made

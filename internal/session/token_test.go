@@ -104,7 +104,13 @@ func TestFindToken(t *testing.T) {
 	wantError(t, err, EnvTokenPath, "missing")
 	t.Setenv(EnvTokenPath, "")
 
-	check(t, os.Chmod(homeFile, 0o644))
+	check(t, os.Chmod(homeFile, 0o644)) // as Ray leaves it
+	tok, err := FindToken("")
+	check(t, err)
+	if st, err := os.Stat(homeFile); err != nil || st.Mode().Perm() != 0o600 || !strings.Contains(tok.Notice, homeFile) {
+		t.Errorf("mode = %v, %v, notice %q; want 0600 and a word about it", st.Mode(), err, tok.Notice)
+	}
+	check(t, os.Chmod(homeFile, 0o622)) // others may have put theirs there
 	_, err = FindToken("")
 	wantError(t, err, "chmod 600", homeFile)
 	check(t, os.Remove(homeFile))
