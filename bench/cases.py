@@ -31,18 +31,20 @@ class Case:
         must: The ratio to Ray that must be reached, or None.
         limit: The absolute figure that must not be passed, or None; for what is not a ratio.
         times: What one timed call counts for, in units.
-        where: ``session``: in a driver with a cluster of its own; ``cluster``: needs ``ray start``; ``bare``: no cluster.
+        where: ``fresh``, ``session`` and ``heavy``: in a driver with a cluster of its own, one for all cases that say the
+            same; ``cluster``: on a cluster by ``ray start``; ``bare``: no cluster.
+        alone: It looks at Gray's daemon, so there is nothing to compare with.
         run: The function. A rate's is called again and again; the others return their figure.
     """
 
-    def __init__(self, run, name, kind, unit, must, limit, times, where):
+    def __init__(self, run, name, kind, unit, must, limit, times, where, alone):
         self.run, self.name, self.kind, self.unit = run, name, kind, unit
-        self.must, self.limit, self.times, self.where = must, limit, times, where
+        self.must, self.limit, self.times, self.where, self.alone = must, limit, times, where, alone
 
 
-def case(name, unit, kind=RATE, must=None, limit=None, times=1, where="session"):
+def case(name, unit, kind=RATE, must=None, limit=None, times=1, where="session", alone=False):
     def add(run):
-        CASES.append(Case(run, name, kind, unit, must, limit, times, where))
+        CASES.append(Case(run, name, kind, unit, must, limit, times, where, alone))
         return run
 
     return add
@@ -58,17 +60,22 @@ def small(ray):
     return small_value
 
 
-# --- start and end; the session measures these around the others ---
+# --- start and end ---
 
 
-@case("start: import, init, first result", "s", TIME, must=12)
+@case("start: import, init, first result", "s", TIME, must=12, where="fresh")
 def start(session):
     return session.started
 
 
-@case("idle cluster, two warm workers: PSS", "MB", SIZE, limit=90)
+@case("idle cluster, two warm workers: PSS", "MB", SIZE, limit=90, where="fresh")
 def idle(session):
     return session.idle_pss() / 1e6
+
+
+@case("shutdown", "s", TIME, must=10, where="fresh")
+def shutdown(session):
+    return session.stop()
 
 
 @case("import ray, over a bare interpreter", "ms", TIME, limit=60, where="bare")
@@ -237,9 +244,93 @@ def many_tasks(session):
     return seconds
 
 
-@case("shutdown", "s", TIME, must=10)
-def shutdown(session):
-    return session.stop()
+# --- what only Gray's daemon can be asked ---
+
+
+@case("daemon CPU a no-op task", "µs", SIZE, limit=15, where="heavy", alone=True)
+def daemon_cpu(session):
+    ray, f, n = session.ray, small(session.ray), 50_000
+    ray.get([f.remote() for _ in range(1000)])
+    before = cpu_seconds(session.daemon())
+    for _ in range(n // 1000):
+        ray.get([f.remote() for _ in range(1000)])
+    return (cpu_seconds(session.daemon()) - before) / n * 1e6
+
+
+@case("1,000,000 tasks queued on one node: daemon memory", "MB", SIZE, limit=1200, where="heavy", alone=True)
+def million_queued(session):
+    import tempfile
+
+    ray, f = session.ray, small(session.ray)
+
+    @ray.remote
+    def hold(path):
+        with open(path) as gate:  # a named pipe: opening it waits for the other end
+            gate.read()
+
+    with tempfile.TemporaryDirectory() as folder:
+        cpus = int(ray.cluster_resources()["CPU"])
+        gates = [os.path.join(folder, str(i)) for i in range(cpus)]
+        for g in gates:
+            os.mkfifo(g)
+        held = [hold.remote(g) for g in gates]
+        ends = [open(g, "w") for g in gates]
+        refs = [f.remote() for _ in range(1_000_000)]
+        ray.wait(refs[-1:], timeout=0)  # all that is buffered has left
+        memory = resident(session.daemon())
+        for e in ends:
+            e.close()
+        ray.get(held)
+        done = 0
+        for i in range(0, len(refs), 1000):
+            done += sum(v == b"ok" for v in ray.get(refs[i : i + 1000]))
+        assert done == 1_000_000
+    return memory / 1e6
+
+
+@case(
+    "1 GB object to 3 other daemons: times its bytes left the owner",
+    "times",
+    SIZE,
+    limit=2,
+    where="cluster",
+    alone=True,
+)
+def broadcast(cluster):
+    return cluster.broadcast()
+
+
+def broadcast_main():
+    """The driver of it: puts 1 GB, tells, lets each of three other nodes read it."""
+    import numpy as np
+
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ray.init(address="auto", log_to_driver=False)
+    here = ray.get_runtime_context().get_node_id()
+
+    @ray.remote(num_cpus=0)
+    def length(array):
+        return len(array)
+
+    def everywhere(arg):
+        others = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["NodeID"] != here]
+        assert len(others) == 3, others
+        refs = [
+            length.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False)).remote(arg)
+            for n in others
+        ]
+        return ray.get(refs)
+
+    everywhere(b"warm")
+    ref = ray.put(np.ones(10**9, dtype=np.uint8))
+    print("warm", flush=True)
+    sys.stdin.readline()
+    assert everywhere(ref) == [10**9] * 3
+    print("done", flush=True)
+    sys.stdin.readline()
+    ray.shutdown()
 
 
 # --- several drivers of one cluster ---
@@ -320,14 +411,24 @@ class Session:
                 break
         return last
 
+    def daemon(self):
+        """Returns the process id of Gray's daemon below this process."""
+        for pid in below(os.getpid()):
+            try:
+                if os.readlink("/proc/%d/exe" % pid).endswith("/ray/_bin/ray"):
+                    return pid
+            except OSError:
+                continue
+        raise RuntimeError("no process below this one runs ray/_bin/ray")
+
     def stop(self):
         t = time.perf_counter()
         self.ray.shutdown()
         return time.perf_counter() - t
 
 
-def pss_below(root):
-    """Returns the sum, in bytes, of the PSS of all descendants of a process."""
+def below(root):
+    """Returns the process ids of all descendants of a process."""
     children = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -336,16 +437,36 @@ def pss_below(root):
         except OSError:
             continue  # it ended meanwhile
         children.setdefault(parent, []).append(int(pid))
-    total, todo = 0, [root]
+    found, todo = [], [root]
     while todo:
-        for pid in children.get(todo.pop(), ()):
-            todo.append(pid)
-            try:
-                with open("/proc/%d/smaps_rollup" % pid) as f:
-                    total += sum(int(line.split()[1]) * 1024 for line in f if line.startswith("Pss:"))
-            except OSError:
-                continue
+        found += (more := children.get(todo.pop(), []))
+        todo += more
+    return found
+
+
+def pss_below(root):
+    """Returns the sum, in bytes, of the PSS of all descendants of a process."""
+    total = 0
+    for pid in below(root):
+        try:
+            with open("/proc/%d/smaps_rollup" % pid) as f:
+                total += sum(int(line.split()[1]) * 1024 for line in f if line.startswith("Pss:"))
+        except OSError:
+            continue
     return total
+
+
+def cpu_seconds(pid):
+    """Returns the CPU time, user and system, that a process has used."""
+    with open("/proc/%d/stat" % pid) as f:
+        fields = f.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid):
+    """Returns the resident memory of a process, without the pages it shares, in bytes."""
+    with open("/proc/%d/status" % pid) as f:
+        return sum(int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon:"))
 
 
 def be_subreaper():
@@ -385,6 +506,6 @@ def main():
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["driver"]:
-        sys.exit(driver_main())
+    if sys.argv[1:2] in (["driver"], ["broadcast"]):
+        sys.exit({"driver": driver_main, "broadcast": broadcast_main}[sys.argv[1]]())
     sys.exit(main())

@@ -60,15 +60,17 @@ class Engine:
 
     def run(self, chosen, seconds, limit):
         """Runs the chosen cases once; a case that fails is noted and does not stop the rest."""
+        chosen = [c for c in chosen if self.label == "Gray" or not c.alone]
         for c in chosen:
             if c.where == "bare":
                 self.guard(c, lambda c=c: [c.run(self.python)])
-        session = [c.name for c in chosen if c.where == "session"]
-        if session:
-            self.run_session(session, seconds, limit)
+        for where in ("fresh", "session", "heavy"):
+            names = [c.name for c in chosen if c.where == where]
+            if names:
+                self.run_session(names, seconds, limit)
         for c in chosen:
             if c.where == "cluster":
-                self.guard(c, lambda c=c: [c.times / self.four(c, limit)])
+                self.guard(c, lambda c=c: [self.clustered(c, limit)])
         left = clear_descendants()
         if left:
             self.errors["processes left behind"] = ", ".join(left)
@@ -96,11 +98,12 @@ class Engine:
         for name in set(names) - {line["case"] for line in lines}:
             self.errors.setdefault(name, "not reached: the driver ended with %s" % ended)
 
-    def four(self, c, limit):
+    def clustered(self, c, limit):
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             cluster = Cluster(self, folder, limit)
             try:
-                return c.run(cluster)
+                got = c.run(cluster)
+                return c.times / got if c.kind == RATE else got
             finally:
                 cluster.close()
 
@@ -113,34 +116,54 @@ class Engine:
 
 
 class Cluster:
-    """A head of two CPUs, started by the command and kept in its foreground, so that ending it ends only it."""
+    """Nodes on this machine, started by the command and kept in its foreground, so that ending them ends only them."""
 
     def __init__(self, engine, folder, limit):
         self.engine, self.env, self.limit = engine, engine.env(folder), limit
-        self.log = open(os.path.join(folder, "head.log"), "w+")
-        command = [os.path.join(os.path.dirname(engine.python), "ray"), "start", "--head", "--block", "--num-cpus=2"]
-        command += ["--port=0", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
-        self.head = subprocess.Popen(
-            command,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        name = os.path.join(folder, "ray", "ray_current_cluster")
-        deadline = time.monotonic() + 60
-        while not os.path.exists(name) or not open(name).read().strip():
-            if self.head.poll() is not None or time.monotonic() > deadline:
-                self.log.seek(0)
-                text = self.log.read()[-2000:]
-                self.close()
-                raise RuntimeError("`%s` did not start a cluster:\n%s" % (" ".join(command), text))
-            time.sleep(0.05)
+        self.folder, self.nodes = folder, []
+        self.start("--head", "--port=0", "--include-dashboard=false", "--num-cpus=2", "--node-ip-address=127.0.0.1")
 
-    def drivers(self, n):
+    def start(self, *args):
+        """Starts a node and waits until it is up; returns its process."""
+        command = [os.path.join(os.path.dirname(self.engine.python), "ray"), "start", "--block", *args]
+        with open(os.path.join(self.folder, "node%d.log" % len(self.nodes)), "w+") as log:
+            node = subprocess.Popen(
+                command,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self.nodes.append(node)
+            deadline = time.monotonic() + 60
+            while True:
+                log.seek(0)
+                text = log.read()
+                if "terminated by a signal" in text:  # what --block says once the node is up
+                    return node
+                if node.poll() is not None or time.monotonic() > deadline:
+                    self.close()
+                    raise RuntimeError("`%s` did not start a node:\n%s" % (" ".join(command), text[-2000:]))
+                time.sleep(0.05)
+
+    def drivers(self, n, what="driver"):
         """Starts n drivers, lets them go at once; returns the seconds until the last was done."""
-        command = [self.engine.python, CASES_PY, "driver"]
+        return self.timed(n, what, lambda: None)
+
+    def broadcast(self):
+        """Starts three more nodes, sends them 1 GB; returns how many times that many bytes left the head's daemon."""
+        with open(os.path.join(self.folder, "ray", "ray_current_cluster")) as f:
+            address = f.read().strip()
+        for i in (2, 3, 4):
+            self.start("--address=" + address, "--num-cpus=1", "--node-ip-address=127.0.0.%d" % i)
+        sent = []
+        self.timed(1, "broadcast", lambda: sent.append(written(self.nodes[0].pid)))
+        return (sent[1] - sent[0]) / 1e9
+
+    def timed(self, n, what, look):
+        """Runs n drivers of cases.py; ``look`` is called when they are warm and when they are done."""
+        command = [self.engine.python, CASES_PY, what]
         drivers = [
             subprocess.Popen(command, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             for _ in range(n)
@@ -148,10 +171,12 @@ class Cluster:
         timer = Alarm(self.limit, drivers)
         try:
             self.expect(drivers, "warm")
+            look()
             t = time.perf_counter()
             self.tell(drivers)
             self.expect(drivers, "done")
             seconds = time.perf_counter() - t
+            look()
             self.tell(drivers)
             for d in drivers:
                 d.wait()
@@ -179,13 +204,19 @@ class Cluster:
             d.stdin.flush()
 
     def close(self):
-        self.head.send_signal(signal.SIGTERM)
-        try:
-            self.head.wait(30)
-        except subprocess.TimeoutExpired:
-            self.head.kill()
-            self.head.wait()
-        self.log.close()
+        for node in reversed(self.nodes):
+            node.send_signal(signal.SIGTERM)
+            try:
+                node.wait(30)
+            except subprocess.TimeoutExpired:
+                node.kill()
+                node.wait()
+
+
+def written(pid):
+    """Returns the bytes that a process has written, to sockets too, by write and sendfile."""
+    with open("/proc/%d/io" % pid) as f:
+        return sum(int(line.split()[1]) for line in f if line.startswith("wchar:"))
 
 
 class Alarm:
