@@ -114,11 +114,7 @@ def start(config: Dict[str, Any], env: Optional[Dict[str, str]] = None) -> Daemo
         FileNotFoundError: There is no binary.
     """
     path = binary()
-    config = {
-        "python": sys.executable,
-        "python_path": os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-        **config,
-    }
+    config = {"python": sys.executable, **config}
     environ = {**os.environ, "GRAY_PYTHON": sys.executable, **(env or {})}
     fds = []
     try:
@@ -224,6 +220,6 @@ def _error(kind: str, text: str) -> Exception:
         from ray.exceptions import AuthenticationError
 
         return AuthenticationError(text)
-    if kind in ("not_implemented", "unimplemented"):
+    if kind == "not_implemented":
         return NotImplementedError(text)
     return RuntimeError(text)

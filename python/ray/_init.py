@@ -210,7 +210,7 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         raise
     _private = daemon
     _context = RayContext(_address_info(node))
-    _settle(given)
+    _settle(given["logging_config"] or getattr(given["job_config"], "py_logging_config", None))
     started = "Connected to Ray cluster." if daemon is None else "Started a local Ray instance."
     if _context.dashboard_url:
         started += f" View the dashboard at \x1b[1m\x1b[32mhttp://{_context.dashboard_url} \x1b[39m\x1b[22m"
@@ -371,13 +371,13 @@ def _config(given: Dict[str, Any]) -> Dict[str, Any]:
         "driver_start_time": _address.start_time(pid),
         "dashboard": False,
     }
-    return {k: int(v) if k in ("num_cpus", "num_gpus") else v for k, v in config.items() if v is not None}
+    whole = ("num_cpus", "num_gpus", "memory", "object_store_memory")
+    return {k: int(v) if k in whole else v for k, v in config.items() if v is not None}
 
 
 def _job(given: Dict[str, Any]) -> Dict[str, Any]:
     """The job map of the client protocol's HELLO."""
     import json
-    import uuid
 
     from ray.job_config import JobConfig
 
@@ -387,8 +387,8 @@ def _job(given: Dict[str, Any]) -> Dict[str, Any]:
     submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     config = job_config or JobConfig.from_json(submitted)
     env = _job_env(given, config, submitted if job_config is None else {})
-    namespace = given["namespace"] or config.ray_namespace or str(uuid.uuid4())
-    logging_config = given["logging_config"]
+    namespace = given["namespace"] or config.ray_namespace or _random_namespace()
+    logging_config = given["logging_config"] or config.py_logging_config
     if logging_config is not None:
         from ray._logging import LoggingConfig
 
@@ -405,11 +405,19 @@ def _job(given: Dict[str, Any]) -> Dict[str, Any]:
         "env_vars": dict(env.get("env_vars") or {}),
         "logging": {
             "to_driver": bool(to_driver),
+            "level": logger.level if given["configure_logging"] else "info",
             "config": logging_config.to_dict() if logging_config is not None else None,
         },
         "metadata": dict(config.metadata),
         "runtime_env": dict(env),
     }
+
+
+def _random_namespace() -> str:
+    # a UUID of version 4, made here since importing uuid costs more than all else of this module
+    bits = int.from_bytes(os.urandom(16), "big") & ~(0xF << 76) & ~(0x3 << 62) | 4 << 76 | 2 << 62
+    text = f"{bits:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
 def _job_env(given: Dict[str, Any], config, submitted: Dict[str, Any]) -> Dict[str, Any]:
@@ -473,7 +481,7 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _settle(given: Dict[str, Any]) -> None:
+def _settle(logging_config) -> None:
     """What a connected driver changes in its process."""
     global _registered
     if not _registered:
@@ -490,9 +498,8 @@ def _settle(given: Dict[str, Any]) -> None:
             faulthandler.enable(all_threads=False)
         except (AttributeError, OSError, ValueError):  # stderr is no real file: nothing to write a crash to
             pass
-    config = given["logging_config"]
-    if config is not None:
-        config._apply()
+    if logging_config is not None:
+        logging_config._apply()
 
 
 def _on_sigterm(signum, frame):

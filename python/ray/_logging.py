@@ -43,6 +43,18 @@ def setup_logger(level: Any = "info", fmt: Optional[str] = None) -> None:
     _handler.setFormatter(logging.Formatter(fmt or DEFAULT_FORMAT))
 
 
+def configure_worker(settings: Dict[str, Any]) -> None:
+    """Set up logging in a worker.
+
+    Args:
+        settings: What the driver chose: ``config``, the dict of a :class:`LoggingConfig` or None, and ``level``, that of the
+            logger "ray".
+    """
+    setup_logger(settings.get("level") or "info")
+    if settings.get("config"):
+        LoggingConfig.from_dict(settings["config"])._apply()
+
+
 class LoggingConfig:
     """How a job's processes log.
 

@@ -228,7 +228,8 @@ class Cluster:
         else:
             config.update(head=False, private=False, address=self.address)
         config["temp_dir"] = self._root
-        return {k: v for k, v in config.items() if v is not None}
+        whole = ("num_cpus", "num_gpus", "memory", "object_store_memory")
+        return {k: int(v) if k in whole else v for k, v in config.items() if v is not None}
 
     def remove_node(self, node: Node, allow_graceful: bool = True) -> None:
         """End a daemon.
