@@ -189,6 +189,17 @@ func (c *Conn) roundTrip(req *http.Request) (*http.Response, error) {
 	return http.ReadResponse(c.r, req)
 }
 
+// Do sends one request on the connection, whose deadline is the request's context's. Its answer's body must be read to the
+// end before the next one.
+func (c *Conn) Do(req *http.Request) (*http.Response, error) {
+	if end, ok := req.Context().Deadline(); ok {
+		if err := c.SetDeadline(end); err != nil {
+			return nil, err
+		}
+	}
+	return c.roundTrip(req)
+}
+
 // HTTPClient makes requests to daemons' URLs, all with the scheme http: the dialer adds TLS where it is due.
 func (d *Dialer) HTTPClient() *http.Client {
 	return &http.Client{
