@@ -2,6 +2,7 @@ package pool
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -99,7 +100,7 @@ func readParent(pid int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(strings.Fields(string(b[strings.LastIndexByte(string(b), ')'):]))[2])
+	return strconv.Atoi(strings.Fields(string(b[bytes.LastIndexByte(b, ')'):]))[2])
 }
 
 // pss is the proportional memory of a process, in MB.
@@ -107,7 +108,7 @@ func pss(b *testing.B, pid int) float64 {
 	b.Helper()
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	check(b, err)
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		if fields := strings.Fields(lines.Text()); fields[0] == "Pss:" {
 			kb, err := strconv.Atoi(fields[1])

@@ -37,12 +37,14 @@ func TestExit(t *testing.T) {
 		{"kill -9", "os.kill(os.getpid(), signal.SIGKILL)", Exit{Known: true, Signal: unix.SIGKILL}, "killed by SIGKILL"},
 		{
 			"last words", "for i in range(30): print('line', i, file=sys.stderr)\nos._exit(1)",
-			Exit{Known: true, Code: 1, Stderr: lines(10, 30)}, "exited with code 1",
+			Exit{Known: true, Code: 1, Stderr: lines(10, 30)},
+			"exited with code 1",
 		},
 		{
 			"atexit runs, threads do not hold it",
 			"import atexit; atexit.register(lambda: print('bye', file=sys.stderr))\nthreading.Thread(target=time.sleep, args=(600,)).start()\nsys.exit(0)",
-			Exit{Known: true, Stderr: []string{"bye"}}, "exited with code 0",
+			Exit{Known: true, Stderr: []string{"bye"}},
+			"exited with code 0",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -481,6 +483,56 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// Not parallel: it counts what the whole process holds open.
+func TestNoDescriptorIsLeft(t *testing.T) {
+	open := func() map[string]bool {
+		names, err := filepath.Glob("/proc/self/fd/*")
+		check(t, err)
+		set := map[string]bool{}
+		for _, name := range names {
+			// Neither the listing's own nor what the reaper is reading this moment.
+			if to, err := os.Readlink(name); err == nil && !strings.HasPrefix(to, "/proc/") {
+				set[filepath.Base(name)+" "+to] = true
+			}
+		}
+		return set
+	}
+	round := func() {
+		r := newRig(t, nil)
+		for i := range 5 {
+			w := r.fork(WorkerSpec{})
+			if i == 2 {
+				gone := ends(t, r.zygotePid(w))
+				check(t, unix.Kill(r.zygotePid(w), unix.SIGKILL))
+				gone()
+			}
+			if i%2 == 0 {
+				w.Kill()
+				w.exit()
+			}
+			check(t, w.Close())
+		}
+		_, err := r.tryFork(WorkerSpec{Preload: []string{"no_such_module"}})
+		if err == nil {
+			t.Error("no error")
+		}
+		spawned := r.fork(WorkerSpec{Preload: []string{"pool_threads"}})
+		check(t, spawned.Close())
+		if e := spawned.exit(); !e.Known || e.Code != 0 { // it ends when its sockets are closed
+			t.Errorf("exit = %#v", e)
+		}
+		r.pool.Stop()
+	}
+	round() // opens what Go's runtime keeps
+	before := open()
+	round()
+	for fd := range open() {
+		if !before[fd] {
+			t.Errorf("left open: %s", fd)
+		}
+	}
+}
+
 func TestForkWaitGivesUp(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
@@ -513,7 +565,7 @@ func TestParentKilled(t *testing.T) {
 	cmd.Env = append(os.Environ(), "POOL_TEST_PARENT="+t.TempDir(), "POOL_TEST_PYTHON="+python(t), "POOL_TEST_SDK="+sdk(t))
 	stdin, err := cmd.StdinPipe()
 	check(t, err)
-	defer stdin.Close() //nolint:errcheck // Wait closes it too
+	defer stdin.Close()
 	stdout, err := cmd.StdoutPipe()
 	check(t, err)
 	check(t, cmd.Start())

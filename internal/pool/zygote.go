@@ -132,7 +132,7 @@ func (z *zygote) start() (*net.UnixConn, error) {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
 	theirs := os.NewFile(uintptr(fds[1]), "control")
-	defer theirs.Close() //nolint:errcheck // the process has its own
+	defer theirs.Close()
 	ctl, err := unixConn(fds[0])
 	if err != nil {
 		return nil, err
@@ -142,12 +142,12 @@ func (z *zygote) start() (*net.UnixConn, error) {
 	if err != nil {
 		return fail(err)
 	}
-	defer null.Close() //nolint:errcheck // it was only read
+	defer null.Close()
 	out, err := os.OpenFile(z.log, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fail(err)
 	}
-	defer out.Close() //nolint:errcheck // the process has its own
+	defer out.Close()
 
 	mode := "fork"
 	if z.once {

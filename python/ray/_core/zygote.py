@@ -248,7 +248,7 @@ def _run(run, descriptors: list, info: dict) -> None:
     except SystemExit as e:
         code = e.code
         if code is not None and not isinstance(code, int):
-            print(code, file=sys.stderr)
+            sys.stderr.write(f"{code}\n")
             code = 1
     except BaseException:
         _die()
@@ -349,4 +349,3 @@ def _send(control: socket.socket, *descriptors: int, **fields) -> None:
 def _unpack(data: bytes) -> dict:
     text = data.decode("utf-8", "surrogateescape")
     return dict(field.split("=", 1) for field in text.split("\0") if field)
-
