@@ -64,7 +64,7 @@ const rule = "---------------------------------------------------------------\n"
 const recentFailures = 30 * time.Minute
 
 // Status renders the summary in the layout of Ray's `ray status`, which people's scripts read. What Ray has no line
-// for comes last: why work waits, and a store that fails.
+// for comes last: why work waits, and a store that fails. There is no newline at its end.
 func (m *Summary) Status(verbose bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "======== Autoscaler status: %s ========\n", m.Time.Format("2006-01-02 15:04:05.000000"))
@@ -108,7 +108,7 @@ func (m *Summary) Status(verbose bool) string {
 			}
 		}
 	}
-	return b.String()
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 func (m *Summary) writeWhy(b *strings.Builder) {

@@ -271,9 +271,9 @@ func BenchmarkBoltOpenAndStart(b *testing.B) {
 	}
 }
 
-func BenchmarkMemStart(b *testing.B) {
+func BenchmarkDiscardStart(b *testing.B) {
 	for b.Loop() {
-		h, err := Start(Config{Store: NewMemStore()})
+		h, err := Start(Config{Store: Discard{}})
 		if err != nil {
 			b.Fatal(err)
 		}

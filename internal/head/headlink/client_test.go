@@ -106,7 +106,7 @@ func TestCalls(t *testing.T) {
 		}
 		status := must[string](t)(h.Status(ctx, false))
 		for _, line := range []string{" 1 node_" + b.id.String(), " 3.0/8.0 CPU", " {'GPU': 1.0}: 3+ pending tasks/actors", " {'GPU': 1.0}: infeasible: no GPU"} {
-			if !strings.Contains(status, line+"\n") {
+			if !strings.Contains(status+"\n", line+"\n") {
 				t.Errorf("status lacks %q:\n%s", line, status)
 			}
 		}
@@ -265,7 +265,7 @@ func TestAStoreThatFailsIsTriedAgain(t *testing.T) {
 		if n := log.count("the head's store fails"); n != 3 {
 			t.Errorf("%d lines in 150 s say that the store fails", n)
 		}
-		if s := must[string](t)(h.Status(within(t, time.Second), false)); !strings.Contains(s, "Head Store:\n failing, changes wait for it: no space left on device\n") {
+		if s := must[string](t)(h.Status(within(t, time.Second), false)); !strings.Contains(s, "Head Store:\n failing, changes wait for it: no space left on device") {
 			t.Errorf("status:\n%s", s)
 		}
 		wantEvents(t, a, "registered 1 true ended 0 dead 0", "lease back") // it is still a member
