@@ -38,7 +38,13 @@ def binary():
 
 
 def _plain_env(monkeypatch, binary, folder):
-    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_NAMESPACE", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
+    for name in (
+        "RAY_ADDRESS",
+        "RAY_AUTH_TOKEN",
+        "RAY_AUTH_TOKEN_PATH",
+        "RAY_NAMESPACE",
+        "RAY_JOB_CONFIG_JSON_ENV_VAR",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GRAY_BIN", binary)
     monkeypatch.setenv("RAY_TMPDIR", str(folder))

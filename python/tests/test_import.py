@@ -25,10 +25,7 @@ def test_import_loads_nothing_heavy():
 
 def test_remote_function_is_made_without_heavy_modules():
     heavy = "numpy asyncio inspect logging cloudpickle multiprocessing subprocess".split()
-    code = (
-        "import sys, ray\n@ray.remote\ndef f(a, b=1): return a\n"
-        f"print(sorted(set(sys.modules) & set({heavy!r})))"
-    )
+    code = f"import sys, ray\n@ray.remote\ndef f(a, b=1): return a\nprint(sorted(set(sys.modules) & set({heavy!r})))"
     assert run(code).strip() == "[]"
 
 

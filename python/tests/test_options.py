@@ -35,9 +35,21 @@ INFINITE = "only accepts None, 0, -1 or a positive integer, where -1 represents 
         ({"num_gpus": -0.5}, ValueError, "The quantity of resource num_gpus cannot be negative"),
         ({"memory": -1}, ValueError, "The quantity of resource memory cannot be negative"),
         ({"resources": {"x": -1}}, ValueError, "The quantity of resource x cannot be negative"),
-        ({"num_cpus": 1e-5}, ValueError, "The precision of the fractional quantity of resource num_cpus cannot go beyond 0.0001"),
-        ({"num_gpus": 1e-5}, ValueError, "The precision of the fractional quantity of resource num_gpus cannot go beyond 0.0001"),
-        ({"resources": {"x": 1e-5}}, ValueError, "The precision of the fractional quantity of resource x cannot go beyond 0.0001"),
+        (
+            {"num_cpus": 1e-5},
+            ValueError,
+            "The precision of the fractional quantity of resource num_cpus cannot go beyond 0.0001",
+        ),
+        (
+            {"num_gpus": 1e-5},
+            ValueError,
+            "The precision of the fractional quantity of resource num_gpus cannot go beyond 0.0001",
+        ),
+        (
+            {"resources": {"x": 1e-5}},
+            ValueError,
+            "The precision of the fractional quantity of resource x cannot go beyond 0.0001",
+        ),
         (
             {"num_cpus": "a"},
             TypeError,
@@ -57,8 +69,16 @@ INFINITE = "only accepts None, 0, -1 or a positive integer, where -1 represents 
             "The type of keyword 'num_returns' must be (<class 'int'>, <class 'str'>, <class 'NoneType'>), but received type "
             "<class 'float'>",
         ),
-        ({"resources": {"CPU": 1}}, ValueError, "Use the 'num_cpus' and 'num_gpus' keyword instead of 'CPU' and 'GPU' in 'resources' keyword"),
-        ({"resources": {"GPU": 1}}, ValueError, "Use the 'num_cpus' and 'num_gpus' keyword instead of 'CPU' and 'GPU' in 'resources' keyword"),
+        (
+            {"resources": {"CPU": 1}},
+            ValueError,
+            "Use the 'num_cpus' and 'num_gpus' keyword instead of 'CPU' and 'GPU' in 'resources' keyword",
+        ),
+        (
+            {"resources": {"GPU": 1}},
+            ValueError,
+            "Use the 'num_cpus' and 'num_gpus' keyword instead of 'CPU' and 'GPU' in 'resources' keyword",
+        ),
         ({"object_store_memory": 10}, ValueError, "Setting 'object_store_memory' is not implemented for tasks"),
         ({"retry_exceptions": [1]}, ValueError, "retry_exceptions must be either a boolean or a list of exceptions"),
         (
@@ -67,8 +87,16 @@ INFINITE = "only accepts None, 0, -1 or a positive integer, where -1 represents 
             "The type of keyword 'retry_exceptions' must be (<class 'bool'>, <class 'list'>, <class 'tuple'>), but received type "
             "<class 'type'>",
         ),
-        ({"enable_task_events": 5}, TypeError, "The type of keyword 'enable_task_events' must be <class 'bool'>, but received type <class 'int'>"),
-        ({"fallback_strategy": [{"x": 1}]}, ValueError, "Unsupported option found: 'x'. Only ['label_selector'] is currently supported."),
+        (
+            {"enable_task_events": 5},
+            TypeError,
+            "The type of keyword 'enable_task_events' must be <class 'bool'>, but received type <class 'int'>",
+        ),
+        (
+            {"fallback_strategy": [{"x": 1}]},
+            ValueError,
+            "Unsupported option found: 'x'. Only ['label_selector'] is currently supported.",
+        ),
         (
             {"runtime_env": {"env_vars": {"a": 1}}},
             TypeError,
@@ -103,7 +131,9 @@ def test_num_returns_out_of_bounds(value):
 
 @pytest.mark.parametrize("name", ["foo", "max_restarts", "lifetime", "_metadata", "get_if_exists"])
 def test_unknown_option(name):
-    with pytest.raises(ValueError, match=f"Invalid option keyword {name} for remote functions. Valid ones are \\['label_sel"):
+    with pytest.raises(
+        ValueError, match=f"Invalid option keyword {name} for remote functions. Valid ones are \\['label_sel"
+    ):
         ray.remote(**{name: 1})(f)
 
 
@@ -165,7 +195,9 @@ def test_task_resources(options, resources):
     assert _options.task_resources(options) == resources
 
 
-@pytest.mark.parametrize("options", [{"num_gpus": 1.5}, {"resources": {"TPU": 2.5}}, {"resources": {"neuron_cores": 1.1}}])
+@pytest.mark.parametrize(
+    "options", [{"num_gpus": 1.5}, {"resources": {"TPU": 2.5}}, {"resources": {"neuron_cores": 1.1}}]
+)
 def test_devices_are_whole(options):
     with pytest.raises(ValueError, match="must be whole numbers"):
         _options.task_resources(options)
@@ -209,7 +241,10 @@ def test_defaults(monkeypatch):
             None,
         ),
         (
-            {"scheduling_strategy": NodeLabelSchedulingStrategy({"a": In("b", "c"), "d": NotIn("e")}), "label_selector": {"x": "y"}},
+            {
+                "scheduling_strategy": NodeLabelSchedulingStrategy({"a": In("b", "c"), "d": NotIn("e")}),
+                "label_selector": {"x": "y"},
+            },
             None,
             {"a": "in(b,c)", "d": "!in(e)", "x": "y"},
         ),
