@@ -42,9 +42,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// python is the interpreter that the tests use.
-func python(tb testing.TB) string {
-	tb.Helper()
+// interpreter is the path of the Python that the tests use, or "".
+var interpreter = sync.OnceValue(func() string {
 	for _, name := range []string{os.Getenv("GRAY_TEST_PYTHON"), "../../.venv/bin/python", "python3"} {
 		if name == "" {
 			continue
@@ -55,8 +54,16 @@ func python(tb testing.TB) string {
 			return strings.TrimSpace(string(out))
 		}
 	}
-	tb.Fatal("no Python found: set GRAY_TEST_PYTHON")
 	return ""
+})
+
+func python(tb testing.TB) string {
+	tb.Helper()
+	path := interpreter()
+	if path == "" {
+		tb.Fatal("no Python found: set GRAY_TEST_PYTHON")
+	}
+	return path
 }
 
 // sdk makes a folder with as much of the package ray as a zygote needs, and the modules of testdata.

@@ -119,6 +119,9 @@ func reapOrphans() error {
 	if err != nil {
 		return err
 	}
+	if len(lists) == 0 {
+		return errors.New("/proc/self/task/*/children is missing: the kernel lacks CONFIG_PROC_CHILDREN, orphans stay zombies")
+	}
 	for _, path := range lists {
 		b, err := os.ReadFile(path)
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
