@@ -107,9 +107,12 @@ fuzz: ## each fuzz target for FUZZTIME=60s
 soak: build ## the long tests: deep recursion, many tasks, kills
 	$(PYTEST) -m soak $(ARGS)
 
-.PHONY: conformance
-conformance: build ## Ray's own tests (CONFORMANCE=folder): those without actors, of six areas
+$(VENV)/.conformance: $(VENV)/.requirements python/requirements-conformance.txt
 	$(PIP) install -r python/requirements-conformance.txt
+	@touch $@
+
+.PHONY: conformance
+conformance: build $(VENV)/.conformance ## Ray's own tests (CONFORMANCE=folder): those without actors, of six areas
 	$(PY) test/conformance.py --kit $(CONFORMANCE) --python $(PY) --out $(CACHE)/conformance.json $(ARGS)
 
 # --- checks ---
