@@ -133,18 +133,26 @@ func (m *Summary) writeWhy(b *strings.Builder) {
 }
 
 func writeUsage(b *strings.Builder, indent string, total, available headstate.Resources) {
+	for _, line := range Usage(total, available) {
+		b.WriteString(indent + line + "\n")
+	}
+}
+
+// Usage is a line "used/total NAME" for each resource that people know of, by name.
+func Usage(total, available headstate.Resources) []string {
+	var lines []string
 	for _, name := range sortedNames(total) {
 		if strings.HasPrefix(name, "node:") {
 			continue
 		}
-		t := total[name]
-		used := max(0, t-available[name])
+		text := quantityText
 		if name == "memory" || name == "object_store_memory" {
-			fmt.Fprintf(b, "%s%s/%s %s\n", indent, bytesText(used), bytesText(t), name)
-		} else {
-			fmt.Fprintf(b, "%s%s/%s %s\n", indent, quantityText(used), quantityText(t), name)
+			text = bytesText
 		}
+		t := total[name]
+		lines = append(lines, text(max(0, t-available[name]))+"/"+text(t)+" "+name)
 	}
+	return lines
 }
 
 func sortedNames(r headstate.Resources) []string {
