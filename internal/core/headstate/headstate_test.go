@@ -438,6 +438,24 @@ func TestTransitions(t *testing.T) {
 			w.commit()
 			w.say(1, &Lookup{Req: 1, Owner: 2})
 		}, []Effect{Send{nid(1), &Owned{Req: 1, Owner: 2, Node: nid(2), IP: "10.0.0.2", Message: "bye", Version: 3}}}},
+		{"a node is found", func(w *world) {
+			w.join(1, 2)
+			w.say(1, &Lookup{Req: 1, Node: nid(2)})
+		}, []Effect{Send{nid(1), &Owned{Req: 1, Owner: 2, Alive: true, Node: nid(2), IP: "10.0.0.2", Port: 1002, ObjectPort: 2002, Version: 2}}}},
+		{"a node that is not in yet", func(w *world) {
+			w.join(1)
+			w.say(2, &Register{Node: info(2)})
+			w.say(1, &Lookup{Req: 1, Node: nid(2)})
+		}, []Effect{Send{nid(1), &Owned{Req: 1, Node: nid(2), Message: "no such node is known to the head, or it died long ago", Version: 2}}}},
+		{"a dead owner whose death is not safe yet", func(w *world) {
+			w.join(1, 2)
+			w.say(2, &Leave{Message: "bye"})
+			w.say(1, &Lookup{Req: 1, Owner: 2})
+		}, nil},
+		{"neither owner nor node", func(w *world) {
+			w.join(1)
+			w.say(1, &Lookup{Req: 1})
+		}, []Effect{Send{nid(1), &Failed{Req: 1, Fault: faultSystem, Error: "head.Lookup: owner number 0 was never given out by this cluster (the last one is 1); the reference comes from another cluster"}}}},
 		{"an owner number of nobody", func(w *world) {
 			w.join(1)
 			w.say(1, &Lookup{Req: 1, Owner: 2})

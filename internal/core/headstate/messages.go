@@ -364,11 +364,12 @@ type Done struct {
 	Req      uint64
 }
 
-// Lookup asks which node holds an owner number's table; answered by Owned.
+// Lookup asks which node holds an owner number's table or, with Owner 0, where a node is; answered by Owned.
 type Lookup struct {
 	_msgpack struct{} `msgpack:",as_array"`
 	Req      uint64
 	Owner    ids.Owner
+	Node     ids.NodeID
 }
 
 // Owned answers Lookup. Version grows whenever any owner number changes hands or dies.

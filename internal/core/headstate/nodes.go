@@ -288,8 +288,20 @@ func (s *State) putNode(n *node) {
 func (s *State) lookup(n *node, m *Lookup) {
 	a := &Owned{Req: m.Req, Owner: m.Owner, Version: s.meta.OwnerMoves}
 	o := s.owners[m.Owner]
+	byNode := m.Owner == 0 && m.Node != ids.NodeID{}
+	if byNode {
+		if o = s.nodes[m.Node]; o != nil && o.state == Joining {
+			o = nil // seen by nobody yet
+		}
+		a.Node = m.Node
+	}
+	if o != nil {
+		a.Owner = o.row.Owner
+	}
 	switch {
-	case m.Owner == 0 || m.Owner >= s.meta.NextOwner:
+	case byNode && o == nil:
+		a.Message = "no such node is known to the head, or it died long ago"
+	case m.Owner == 0 && !byNode || m.Owner >= s.meta.NextOwner:
 		s.fail(n, m, faultSystem, "head.Lookup: owner number %d was never given out by this cluster (the last one is %d); the reference comes from another cluster", m.Owner, s.meta.NextOwner-1)
 		return
 	case o == nil:

@@ -109,6 +109,11 @@ func (c *Client) Lookup(ctx context.Context, owner ids.Owner) (*headstate.Owned,
 	return ask[*headstate.Owned](ctx, c, &headstate.Lookup{Owner: owner})
 }
 
+// LookupNode tells where a node is, or how it died.
+func (c *Client) LookupNode(ctx context.Context, id ids.NodeID) (*headstate.Owned, error) {
+	return ask[*headstate.Owned](ctx, c, &headstate.Lookup{Node: id})
+}
+
 // Nodes is the node table: live nodes and the last dead ones, in the order in which they joined.
 func (c *Client) Nodes(ctx context.Context) ([]headstate.NodeRow, error) {
 	a, err := ask[*headstate.NodeList](ctx, c, &headstate.Nodes{})

@@ -92,6 +92,9 @@ func TestCalls(t *testing.T) {
 		if o := must[*headstate.Owned](t)(a.Lookup(ctx, 2)); !o.Alive || o.Node != b.id || o.IP != "10.0.0.2" {
 			t.Errorf("owner 2: %+v", o)
 		}
+		if o := must[*headstate.Owned](t)(a.LookupNode(ctx, b.id)); !o.Alive || o.Owner != 2 || o.IP != "10.0.0.2" {
+			t.Errorf("node 2: %+v", o)
+		}
 		if nodes := must[[]headstate.NodeRow](t)(a.Nodes(ctx)); len(nodes) != 2 || nodes[1].Info.ID != b.id || !nodes[1].Alive {
 			t.Errorf("nodes %+v", nodes)
 		}
