@@ -229,6 +229,26 @@ func TestView(t *testing.T) {
 	}
 }
 
+func TestNewsComeLaterWhenTheyAreMany(t *testing.T) {
+	w := newWorld(t, Config{FlushEvery: 50 * time.Millisecond, RowsPerSec: 10})
+	w.join(1, 2, 3)
+	w.say(1, &Subscribe{On: true})
+	w.say(1, &ViewAck{Version: w.got[0].(Send).Msg.(*Snapshot).Version})
+	w.say(2, &Report{Available: Resources{"CPU": 1}})
+	if at, ok := w.s.Next(); !ok || at != 300*time.Millisecond { // three rows at 10 a second
+		t.Errorf("next tick at %v, %v", at, ok)
+	}
+	w.now = 299 * time.Millisecond
+	if w.step(Tick{}); w.got != nil {
+		t.Errorf("too early:\n%s", show(w.got))
+	}
+	w.now = 300 * time.Millisecond
+	w.step(Tick{})
+	if d, ok := w.got[0].(Send).Msg.(*Delta); !ok || len(d.Changed) != 1 {
+		t.Errorf("effects:\n%s", show(w.got))
+	}
+}
+
 func TestDemandsAddUp(t *testing.T) {
 	w := newWorld(t, Config{})
 	w.join(1, 2)
@@ -286,5 +306,49 @@ func TestWhoMissedAForgottenNodeGetsAWholeView(t *testing.T) {
 	w.say(1, &ViewAck{Version: snap.Version})
 	if s, ok := w.got[0].(Send).Msg.(*Snapshot); !ok || len(s.Nodes) != 1 {
 		t.Errorf("effects:\n%s", show(w.got))
+	}
+}
+
+func BenchmarkViewOf2000(b *testing.B) {
+	s, err := New(Config{RowsPerSec: 1 << 40}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	const nodes, followers = 2000, 100
+	id := func(i int) ids.NodeID { return ids.NodeID{byte(i), byte(i >> 8), 1} }
+	for i := range nodes {
+		n := info(1)
+		n.ID = id(i)
+		s.Step(0, Received{n.ID, &Register{Node: n}})
+		s.Step(0, Persisted{uint64(i + 1)})
+	}
+	var acks []Received
+	now := time.Duration(0)
+	step := func(ev Event) {
+		for _, e := range s.Step(now, ev) {
+			if e, ok := e.(Send); ok {
+				switch m := e.Msg.(type) {
+				case *Snapshot:
+					acks = append(acks, Received{e.To, &ViewAck{Version: m.Version}})
+				case *Delta:
+					acks = append(acks, Received{e.To, &ViewAck{Version: m.Version}})
+				}
+			}
+		}
+	}
+	for i := range followers {
+		step(Received{id(i), &Subscribe{On: true}})
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ { // one report; every 50 ms and 200 reports, the news to all followers
+		if i%200 == 0 {
+			now += 50 * time.Millisecond
+			all := acks
+			acks = nil
+			for _, a := range all {
+				step(a)
+			}
+		}
+		step(Received{id(i % nodes), &Report{Available: Resources{"CPU": int64(i)}}})
 	}
 }

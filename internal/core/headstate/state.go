@@ -38,6 +38,7 @@ type Config struct {
 	LeaseEvery  time.Duration // default 1 s
 	DeadAfter   time.Duration // default 10 s
 	FlushEvery  time.Duration // least time between two views to one subscriber; default 50 ms
+	RowsPerSec  int           // rows of the view sent to all subscribers together; default 1,000,000
 	MaxDead     int           // dead nodes kept; default 1,000
 	MaxEnded    int           // ended jobs kept; default 1,000
 	MaxValue    int           // bytes of a key and its value; default 1 GiB
@@ -60,6 +61,7 @@ func (c *Config) setDefaults() {
 	def(&c.LeaseEvery, time.Second)
 	def(&c.DeadAfter, 10*time.Second)
 	def(&c.FlushEvery, 50*time.Millisecond)
+	num(&c.RowsPerSec, 1_000_000)
 	num(&c.MaxDead, 1000)
 	num(&c.MaxEnded, 1000)
 	num(&c.MaxValue, 1<<30)
@@ -242,7 +244,7 @@ const stallAfter = 3 * time.Second
 
 // Next is the time of the next Tick that is needed, if any.
 func (s *State) Next() (time.Duration, bool) {
-	at, ok := s.view.due(s.cfg.FlushEvery)
+	at, ok := s.view.due()
 	if s.live > 0 {
 		if t := s.lastStep + time.Second; !ok || t < at {
 			at, ok = t, true

@@ -3,7 +3,6 @@ package headstate
 import (
 	"container/list"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -14,11 +13,11 @@ import (
 // version v gets what changed after v, once it has acknowledged v, and at most one message every FlushEvery.
 type view struct {
 	version uint64
-	order   *list.List // of *node, the one whose row changed last at the back
-	dropped uint64     // newest version of a row that is no longer in order
-	idle    *list.List // of *node: subscribers without an unacknowledged message
-	dirty   bool       // some idle subscriber may be behind
-	flushed time.Duration
+	order   *list.List    // of *node, the one whose row changed last at the back
+	dropped uint64        // newest version of a row that is no longer in order
+	idle    *list.List    // of *node: subscribers without an unacknowledged message
+	dirty   bool          // some idle subscriber may be behind
+	next    time.Duration // no flush before
 }
 
 // viewed is a node's place in the view.
@@ -35,7 +34,7 @@ type subscription struct {
 	idle *list.Element // nil while a message is not acknowledged
 }
 
-func (v *view) init() { v.order, v.idle, v.flushed = list.New(), list.New(), math.MinInt32 }
+func (v *view) init() { v.order, v.idle = list.New(), list.New() }
 
 func (v *view) changed(n *node, info bool) {
 	v.version++
@@ -59,9 +58,7 @@ func (v *view) forget(n *node) {
 }
 
 // due is when flush has something to send.
-func (v *view) due(every time.Duration) (time.Duration, bool) {
-	return v.flushed + every, v.dirty && v.idle.Len() > 0
-}
+func (v *view) due() (time.Duration, bool) { return v.next, v.dirty && v.idle.Len() > 0 }
 
 func (s *State) report(now time.Duration, n *node, m *Report) {
 	if len(m.Available) > MaxResources || len(m.Demands) > MaxResources {
@@ -105,10 +102,11 @@ func (s *State) viewAck(n *node, version uint64) {
 // flush sends what changed to the subscribers that can take it.
 func (s *State) flush(now time.Duration) {
 	v := &s.view
-	if at, ok := v.due(s.cfg.FlushEvery); !ok || now < at {
+	if at, ok := v.due(); !ok || now < at {
 		return
 	}
-	v.dirty, v.flushed = false, now
+	v.dirty = false
+	rows := 0
 	deltas := map[uint64]*Delta{}
 	var whole *Snapshot
 	for e := v.idle.Front(); e != nil; {
@@ -121,17 +119,22 @@ func (s *State) flush(now time.Duration) {
 				whole = s.snapshot()
 			}
 			s.send(n.id(), whole)
+			rows += len(whole.Nodes)
 		case sub.sent < v.version:
 			if deltas[sub.sent] == nil {
 				deltas[sub.sent] = s.since(sub.sent)
 			}
-			s.send(n.id(), deltas[sub.sent])
+			d := deltas[sub.sent]
+			s.send(n.id(), d)
+			rows += len(d.Changed) + len(d.Gone)
 		default:
 			continue
 		}
 		v.idle.Remove(sub.idle)
 		*sub = subscription{sent: v.version}
 	}
+	// When all of a large cluster follows all of it, rows grow with the square of the nodes: then news come later.
+	v.next = now + max(s.cfg.FlushEvery, time.Duration(rows)*time.Second/time.Duration(s.cfg.RowsPerSec))
 }
 
 func (s *State) snapshot() *Snapshot {
