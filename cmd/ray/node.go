@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"log/slog"
 
-	"gray/internal/core/fault"
+	"gray/internal/node"
 	"gray/internal/session"
 )
 
-func runNode(context.Context, session.NodeConfig, func(session.NodeFile) error) error {
-	return &fault.Error{Op: "start node", Kind: fault.NotImplemented, Detail: "this build has no node daemon"}
+// runNode runs a daemon in this process.
+func runNode(ctx context.Context, cfg session.NodeConfig, ready func(session.NodeFile) error) error {
+	return node.Run(ctx, cfg, slog.Default(), ready)
 }

@@ -261,14 +261,18 @@ func DecodeExecute(body []byte) (Execute, error) {
 // AppendExecute appends the frame.
 func AppendExecute(b []byte, m *Execute) ([]byte, error) {
 	at := len(b)
-	b = le32(appendUnique(begin(b, KindExecute), m.Unique), m.Attempt)
+	return finish(appendExecuteBody(begin(b, KindExecute), m), at, 0)
+}
+
+func appendExecuteBody(b []byte, m *Execute) []byte {
+	b = le32(appendUnique(b, m.Unique), m.Attempt)
 	b = le32(append(b, m.Job[:]...), m.Template)
 	b = binary.LittleEndian.AppendUint16(le32(b, m.NumReturns), m.Flags)
 	b = le32(le32(b, uint32(m.Deps.n)), uint32(len(m.Overrides)))
 	b = append(b, m.Overrides...)
 	b = append(b, m.Deps.raw...)
 	b = appendIDs(b, m.Contained)
-	return finish(append(b, m.Args...), at, 0)
+	return append(b, m.Args...)
 }
 
 // DecodeExit reads EXIT's body: the reason.

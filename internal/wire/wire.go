@@ -44,6 +44,7 @@ type Kind uint8
 
 // The kinds; docs/protocol.md has their bodies.
 const (
+	KindIDs          Kind = 0x0f
 	KindHello        Kind = 0x01
 	KindWelcome      Kind = 0x02
 	KindRefused      Kind = 0x03
@@ -74,9 +75,11 @@ const (
 	KindSetup        Kind = 0x42
 	KindExit         Kind = 0x43
 	KindExecDrop     Kind = 0x44
+	KindExecuteAt    Kind = 0x45
 )
 
 var kindNames = [256]string{
+	KindIDs: "IDS", KindExecuteAt: "EXECUTE_AT",
 	KindHello: "HELLO", KindWelcome: "WELCOME", KindRefused: "REFUSED",
 	KindTemplate: "TEMPLATE", KindTemplateDrop: "TEMPLATE_DROP", KindSubmit: "SUBMIT", KindPut: "PUT",
 	KindCreate: "CREATE", KindSeal: "SEAL", KindGet: "GET", KindWait: "WAIT", KindCancelReq: "CANCEL_REQ",

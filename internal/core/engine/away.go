@@ -18,6 +18,10 @@ func (e *Engine) slotGrant(p *peer, m *SlotGrant) {
 	a := e.awayAt(sh, p.no)
 	for k := range m.N {
 		a.asked = max(a.asked-1, 0)
+		if a.reserved > 0 {
+			a.reserved--
+			e.view.Unreserve(p.id, sh.rs.Need, 1)
+		}
 		a.slots++
 		if !e.sendNext(sh, p) {
 			a.slots--

@@ -15,6 +15,7 @@ import (
 	"gray/internal/core/ids"
 	"gray/internal/core/memory"
 	"gray/internal/core/resource"
+	"gray/internal/core/schedule"
 )
 
 type (
@@ -94,6 +95,7 @@ type Engine struct {
 	bundles  map[uint32]*bundle  // of tasks that run here; key: task
 	fetches  map[uint32]uint64   // requests for room for a get or a wait; key: object
 	commits  map[uint64]placedAt // pages being made; key: memory key
+	readers  map[uint64]int      // nodes that copy bytes which are still arriving here; key: memory key
 	memKey   uint64
 	memObjs  map[uint64]uint32  // memory key → object
 	memWants map[uint64]memWant // memory request → who asked
@@ -104,7 +106,13 @@ type Engine struct {
 	freeList   []uint32 // objects whose holds reached zero in this step
 	scratchX   Execute
 	scratchW   []*worker
+	scratchP   []schedule.Placement
 	loadDirty  bool
+	loadSeq    uint64 // counts changes of what is free here
+	seen       uint64 // the one that the view shows
+	rand       uint64
+	fenced     bool
+	view       *schedule.View
 	Counts     Counts
 }
 
@@ -129,7 +137,7 @@ func New(cfg Config, sink Sink) *Engine {
 		objIndex: map[objKey]uint32{}, contained: map[uint32][]uint32{}, foreign: map[uint32]*foreign{},
 		spread: map[uint32]*spread{}, remoteRun: map[runKey]uint32{}, tmplIndex: map[string]uint32{},
 		shapeTable: resource.NewShapes(), shapeNo: map[resource.ShapeID]uint32{},
-		bundles: map[uint32]*bundle{}, fetches: map[uint32]uint64{}, commits: map[uint64]placedAt{}, sessions: map[SessionID]*session{}, jobs: map[ids.Job]*job{},
+		bundles: map[uint32]*bundle{}, fetches: map[uint32]uint64{}, commits: map[uint64]placedAt{}, readers: map[uint64]int{}, sessions: map[SessionID]*session{}, jobs: map[ids.Job]*job{},
 		peers: map[NodeNo]*peer{}, peerIDs: map[ids.NodeID]NodeNo{}, owners: map[ids.Owner]NodeNo{},
 		lookups: map[ids.Owner][]uint32{}, settles: map[uint64]*settle{},
 		memObjs: map[uint64]uint32{}, memWants: map[uint64]memWant{},
@@ -139,6 +147,8 @@ func New(cfg Config, sink Sink) *Engine {
 	e.res = resource.NewNode(cfg.Names, cfg.Total)
 	e.cpu, _ = cfg.Names.Intern("CPU")
 	e.pool.init()
+	e.view, e.rand = schedule.NewView(cfg.Names), cfg.Seed
+	e.seeSelf()
 	return e
 }
 

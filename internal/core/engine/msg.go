@@ -53,6 +53,8 @@ type (
 		No  uint32
 		Job ids.Job
 		Raw []byte
+		// JobInfo is what workers must know of the job; the shell adds it to the first template of a job on a link.
+		JobInfo []byte
 	}
 	// TaskRun runs a task on a granted slot, or, sent ahead, on the next one that comes free.
 	TaskRun struct {

@@ -99,6 +99,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 	delete(e.peers, no)
 	delete(e.peerIDs, p.id)
 	e.asks = slices.DeleteFunc(e.asks, func(a *ask) bool { return a.node == no })
+	e.view.Remove(p.id)
 	for _, sh := range e.shapes[1:] {
 		delete(sh.away, no)
 	}
@@ -129,11 +130,6 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 		if s.borrowers[no] {
 			delete(s.borrowers, no)
 			e.unhold(i)
-		}
-	}
-	for _, i := range sortedKeys(e.foreign) { // copies that came from there are asked for elsewhere by the fetch's failure
-		if o := e.objs.at(i); o.state == objPending {
-			_ = o
 		}
 	}
 	for _, u := range sortedKeys(e.keeps) {

@@ -16,6 +16,7 @@ type shape struct {
 	turn    int
 	backlog int
 	slots   int // of ours, here
+	local   int // to be started here, by the last plan
 	away    map[NodeNo]*awaySlots
 	since   time.Time // since when it has had a backlog that nothing was done for
 	stuck   string    // why, as far as known
@@ -23,9 +24,10 @@ type shape struct {
 
 // awaySlots is what a shape has at another node.
 type awaySlots struct {
-	asked int // slots wanted there, not granted yet
-	slots int // granted there
-	busy  int // tasks there
+	asked    int // slots wanted there, not granted yet
+	reserved int // of those, counted as taken in the view
+	slots    int // granted there
+	busy     int // tasks there
 }
 
 // queue is a job's tasks of one shape that wait for a slot.
@@ -138,6 +140,7 @@ func (e *Engine) shrunk(sh *shape, q *queue) {
 	}
 	if sh.backlog == 0 {
 		sh.stuck = ""
+		e.withdraw(sh)
 		e.active = slices.DeleteFunc(e.active, func(s *shape) bool { return s == sh })
 	}
 }
@@ -210,6 +213,9 @@ func (e *Engine) reclaim(n uint32) {
 // dispatch gives this node's free resources to those that wait for them, in turn: shapes of our own and other owners'
 // asks; then it looks to other nodes for what is left.
 func (e *Engine) dispatch() {
+	for _, sh := range slices.Clone(e.active) {
+		e.lookAway(sh)
+	}
 	for again := true; again; {
 		again = false
 		for k := range slices.Clone(e.active) {
@@ -224,7 +230,6 @@ func (e *Engine) dispatch() {
 	}
 	for _, sh := range slices.Clone(e.active) {
 		e.sendAhead(sh)
-		e.lookAway(sh)
 	}
 }
 
@@ -428,4 +433,4 @@ func (e *Engine) othersWait(sl *slot) bool {
 // deficit tells whether workers that went on after a get use more CPU than there is: nothing is started until they do not.
 func (e *Engine) deficit() bool { return e.res.Avail().Get(e.cpu) < 0 }
 
-func (e *Engine) noteLoad() { e.loadDirty = true }
+func (e *Engine) noteLoad() { e.loadDirty = true; e.loadSeq++ }

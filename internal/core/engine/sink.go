@@ -36,9 +36,9 @@ type Execute struct {
 // Setup specialises a blank worker.
 type Setup struct {
 	Job          ids.Job
-	Env          string              // environment key, "" = the job's own
-	Accelerators map[string][]string // instance numbers by resource
-	Resources    map[string]float64
+	Env          string           // environment key, "" = the job's own
+	Accelerators map[string][]int // instance numbers by resource
+	Resources    map[string]int64
 	IDs          ids.Unique
 	IDCount      uint64
 }

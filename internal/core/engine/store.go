@@ -216,6 +216,7 @@ func (e *Engine) Fetched(key uint64, ok bool) {
 	e.to(i, o, objArena)
 	_, out := e.mem.Seal(e.now, key, false, nil)
 	e.memRun(out)
+	e.pinReaders(o)
 	if e.mine(o.id) {
 		_ = e.spreadOf(i)
 	} else if no, ok := e.owners[o.id.Owner()]; ok {

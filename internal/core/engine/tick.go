@@ -21,13 +21,7 @@ func (e *Engine) Tick() {
 		}
 	}
 	e.memRun(e.mem.Tick(e.now, e.couldRelease(), nil))
-	for _, sh := range e.active {
-		if len(e.peers) > 0 {
-			e.dirtyQ = true
-			_ = sh
-			break
-		}
-	}
+	e.dirtyQ = e.dirtyQ || len(e.active) > 0
 }
 
 // Busy tells whether Tick has anything to watch.

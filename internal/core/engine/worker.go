@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"gray/internal/core/fault"
@@ -61,14 +60,14 @@ func (e *Engine) workerKey(t *task, sl *slot) string {
 }
 
 // accelerators lists the numbered instances that a slot holds, by resource name.
-func (e *Engine) accelerators(sl *slot) map[string][]string {
+func (e *Engine) accelerators(sl *slot) map[string][]int {
 	if len(sl.alloc.Instances) == 0 {
 		return nil
 	}
-	m := map[string][]string{}
+	m := map[string][]int{}
 	for _, in := range sl.alloc.Instances {
 		name := e.cfg.Names.Text(in.Name)
-		m[name] = append(m[name], strconv.Itoa(in.Index))
+		m[name] = append(m[name], in.Index)
 	}
 	return m
 }
@@ -183,7 +182,7 @@ func (e *Engine) specialise(w *worker, t *task, key string) {
 	sl := e.slots.at(t.slot)
 	w.key, w.job, w.s.job, w.state = key, t.job, t.job, workIdle
 	first := e.GiveIDs(w.s.id, workerIDs)
-	e.sink.Setup(w.s.id, Setup{Job: t.job, Env: tm.spec.Env, Accelerators: e.accelerators(sl), Resources: e.cfg.Names.Floats(tm.spec.Resources), IDs: first, IDCount: workerIDs})
+	e.sink.Setup(w.s.id, Setup{Job: t.job, Env: tm.spec.Env, Accelerators: e.accelerators(sl), Resources: e.cfg.Names.Map(tm.spec.Resources), IDs: first, IDCount: workerIDs})
 }
 
 // send puts a task on a worker's exec channel.

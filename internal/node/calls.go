@@ -1,0 +1,159 @@
+package node
+
+import (
+	"gray/internal/core/engine"
+	"gray/internal/core/fault"
+	"gray/internal/core/headstate"
+	"gray/internal/core/ids"
+	"gray/internal/wire"
+)
+
+// callArgs are the arguments of all CALL methods.
+type callArgs struct {
+	IDs       []wire.Raw `msgpack:"ids"`
+	NS        string     `msgpack:"ns"`
+	Key       string     `msgpack:"key"`
+	Value     []byte     `msgpack:"value"`
+	Overwrite bool       `msgpack:"overwrite"`
+	Prefix    string     `msgpack:"prefix"`
+	ByPrefix  bool       `msgpack:"by_prefix"`
+}
+
+// call carries out a CALL; the caller holds the lock. Answers that need the head come later.
+func (n *Node) call(cl *client, m wire.Call) error {
+	method, err := m.Method()
+	if err != nil {
+		return err
+	}
+	var a callArgs
+	if err := wire.Unmarshal(m.Map, &a); err != nil {
+		return err
+	}
+	ch := engine.Chan{Session: cl.id, Chan: m.Chan}
+	s := &sink{n}
+	switch method {
+	case "ids":
+		s.reply(ch, m.Req, map[string]any{"ids": []uint64{uint64(n.eng.GiveIDs(cl.id, moreIDs)), moreIDs}})
+	case "why":
+		list, err := objectIDs(a.IDs)
+		if err != nil {
+			return err
+		}
+		why := make([]map[string]any, 0, len(list))
+		for _, w := range n.eng.Why(list) {
+			why = append(why, map[string]any{"id": w.ID[:], "state": w.State, "reason": w.Reason})
+		}
+		s.reply(ch, m.Req, map[string]any{"why": why})
+	case "store":
+		st := n.eng.Store()
+		s.reply(ch, m.Req, map[string]any{"capacity": st.Capacity, "used": st.Used, "objects": st.Objects})
+	case "locations":
+		list, err := objectIDs(a.IDs)
+		if err != nil {
+			return err
+		}
+		objs := make([]map[string]any, 0, len(list))
+		for _, l := range n.eng.Locations(list) {
+			nodes := make([][]byte, 0, len(l.Nodes))
+			for _, id := range l.Nodes {
+				nodes = append(nodes, append([]byte(nil), id[:]...))
+			}
+			objs = append(objs, map[string]any{"id": l.ID[:], "nodes": nodes, "size": l.Size})
+		}
+		s.reply(ch, m.Req, map[string]any{"objects": objs})
+	default:
+		n.headCall(ch, m.Req, method, &a)
+	}
+	return nil
+}
+
+func objectIDs(raw []wire.Raw) ([]ids.ObjectID, error) {
+	list := make([]ids.ObjectID, 0, len(raw))
+	for _, r := range raw {
+		var b []byte
+		if err := wire.Unmarshal(r, &b); err != nil {
+			return nil, err
+		}
+		if len(b) != ids.ObjectSize {
+			return nil, protocolError("call", "an object id has 28 bytes")
+		}
+		list = append(list, ids.ObjectID(b))
+	}
+	return list, nil
+}
+
+// headCall asks the head and answers when it does.
+func (n *Node) headCall(ch engine.Chan, req uint32, method string, a *callArgs) {
+	var c headstate.Call
+	var answer func(headstate.Answer) any
+	switch method {
+	case "nodes":
+		c, answer = &headstate.Nodes{}, func(x headstate.Answer) any { return map[string]any{"nodes": nodeRows(x.(*headstate.NodeList).Nodes)} }
+	case "resources":
+		c, answer = &headstate.Totals{}, func(x headstate.Answer) any {
+			t := x.(*headstate.Total)
+			return map[string]any{"total": floats(t.Total), "available": floats(t.Available)}
+		}
+	case "kv_get":
+		c, answer = &headstate.KVGet{NS: a.NS, Key: a.Key}, func(x headstate.Answer) any {
+			v := x.(*headstate.KVValue)
+			if !v.Found {
+				return map[string]any{"value": nil}
+			}
+			return map[string]any{"value": v.Value}
+		}
+	case "kv_put":
+		c, answer = &headstate.KVPut{NS: a.NS, Key: a.Key, Value: a.Value, Overwrite: a.Overwrite}, func(x headstate.Answer) any {
+			return map[string]any{"added": x.(*headstate.KVAdded).Added}
+		}
+	case "kv_del":
+		c, answer = &headstate.KVDel{NS: a.NS, Key: a.Key, Prefix: a.ByPrefix}, func(x headstate.Answer) any {
+			return map[string]any{"deleted": x.(*headstate.KVDeleted).Deleted}
+		}
+	case "kv_exists":
+		c, answer = &headstate.KVExists{NS: a.NS, Key: a.Key}, func(x headstate.Answer) any {
+			return map[string]any{"exists": x.(*headstate.KVFound).Exists}
+		}
+	case "kv_list":
+		c, answer = &headstate.KVList{NS: a.NS, Prefix: a.Prefix}, func(x headstate.Answer) any {
+			return map[string]any{"keys": x.(*headstate.KVKeys).Keys}
+		}
+	default:
+		(&sink{n}).Fail(ch, req, fault.NotImplemented, "call "+method+": this daemon has no such method; the client may be newer than the daemon")
+		return
+	}
+	n.after = append(n.after, func() {
+		n.link.Go(c, headTimeout, func(x headstate.Answer, err error) {
+			n.locked(func(*engine.Engine) {
+				if err != nil {
+					(&sink{n}).Fail(ch, req, fault.KindOf(err), "the head at "+n.file.GCSAddress+" did not answer "+method+": "+err.Error())
+					return
+				}
+				(&sink{n}).reply(ch, req, answer(x))
+			})
+		})
+	})
+}
+
+func floats(r headstate.Resources) map[string]float64 {
+	m := make(map[string]float64, len(r))
+	for k, v := range r {
+		m[k] = float64(v) / 10000
+	}
+	return m
+}
+
+func nodeRows(rows []headstate.NodeRow) []map[string]any {
+	out := make([]map[string]any, 0, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		res := map[string]float64{}
+		if r.Alive {
+			res = floats(r.Info.Total)
+		}
+		out = append(out, map[string]any{"node_id": r.Info.ID[:], "alive": r.Alive, "ip": r.Info.IP, "hostname": r.Info.Hostname, "port": r.Info.Port,
+			"object_port": r.Info.ObjectPort, "resources": res, "labels": r.Info.Labels, "name": r.Info.Name, "head": r.Info.Head,
+			"death_reason": r.DeathReason, "death_message": r.DeathMessage, "socket": r.Info.Socket, "metrics_port": r.Info.MetricsPort, "agent_port": r.Info.AgentPort})
+	}
+	return out
+}

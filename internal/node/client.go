@@ -1,0 +1,350 @@
+package node
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gray/internal/core/engine"
+	"gray/internal/core/fault"
+	"gray/internal/core/headstate"
+	"gray/internal/core/ids"
+	"gray/internal/pool"
+	"gray/internal/session"
+	"gray/internal/version"
+	"gray/internal/wire"
+)
+
+// client is a session's connections. All fields but the connections themselves are guarded by Node.mu.
+type client struct {
+	id       engine.SessionID
+	key      [wire.SessionSize]byte
+	wid      wire.WorkerID
+	job      ids.Job
+	stream   *net.UnixConn
+	chans    map[uint32]*outbox
+	conns    []net.Conn // channels' connections
+	unwatch  func()
+	readDone chan struct{} // closed when a worker's stream has been read to its end
+
+	worker  *pool.Worker // nil for a driver
+	backlog [][]byte     // packets that the exec queue had no room for
+	carry   map[ids.ObjectID][]ids.ObjectID
+	scratch scratch
+}
+
+// scratch is what decoding a stream's frames reuses.
+type scratch struct {
+	sub  engine.Submission
+	outs []engine.Output
+	ids  []ids.ObjectID
+}
+
+const helloTimeout = 5 * time.Second
+
+// greet takes a new connection on the client socket to its session.
+func (n *Node) greet(c *net.UnixConn) {
+	uid, err := session.PeerUID(c)
+	if err != nil || uid != os.Getuid() {
+		_ = c.Close() // a stranger is told nothing
+		return
+	}
+	_ = c.SetReadDeadline(time.Now().Add(helloTimeout))
+	st := wire.NewStream(c, 4096)
+	f, err := st.Next()
+	if err != nil || f.Kind != wire.KindHello {
+		_ = c.Close()
+		return
+	}
+	h, err := wire.DecodeHello(f.Body)
+	if err != nil {
+		_ = c.Close()
+		return
+	}
+	if kind, text := n.check(&h); text != "" {
+		refuse(c, kind, text)
+		return
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	switch h.Role {
+	case wire.RoleDriver:
+		n.openDriver(c, st, &h)
+	default:
+		n.openChannel(c, &h)
+	}
+}
+
+// check compares versions and the credential.
+func (n *Node) check(h *wire.Hello) (fault.Kind, string) {
+	if h.Version != wire.Version {
+		return fault.Version, fmt.Sprintf("this node speaks client protocol %d (ray %s), the client speaks %d (ray %s); install the same version on both, for example pip install \"ray==%s\"",
+			wire.Version, version.Version, h.Version, orUnknown(h.Ray), version.Version)
+	}
+	if !n.cfg.AuthDisabled {
+		mac := hmac.New(sha256.New, []byte(n.token.Reveal()))
+		mac.Write([]byte("gray-client-v1"))
+		mac.Write(h.Nonce)
+		if len(h.Nonce) != wire.NonceSize || !hmac.Equal(mac.Sum(nil), h.Cred) {
+			return fault.Auth, "the token of this client is not that of the cluster at " + n.file.GCSAddress + "; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token, as `ray get-auth-token` prints it on the head's machine"
+		}
+	}
+	if py := n.pythonMinor(); py != "" && h.Py != py && h.Role == wire.RoleDriver {
+		return fault.Python, fmt.Sprintf("this node's workers run Python %s, the driver runs Python %s: functions cannot be exchanged; run the driver with Python %s, or start the cluster with the driver's Python", py, h.Py, py)
+	}
+	return "", ""
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "of unknown version"
+	}
+	return s
+}
+
+func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
+	job, err := wire.DecodeJob(h.Job)
+	if err != nil {
+		refuse(c, fault.Protocol, err.Error())
+		return
+	}
+	pid, start, err := peerProcess(c)
+	if err != nil {
+		refuse(c, fault.System, "the driver's process cannot be watched: "+err.Error())
+		return
+	}
+	var key [16]byte
+	_, _ = rand.Read(key[:]) // never fails
+	ctx, stop := context.WithTimeout(context.Background(), headTimeout)
+	id, err := n.link.JobStart(ctx, key, headstate.Driver{PID: pid, IP: n.ip, Namespace: job.Namespace, Entrypoint: job.Entrypoint})
+	stop()
+	if err != nil {
+		refuse(c, fault.System, "the head at "+n.file.GCSAddress+" gave no job id: "+err.Error())
+		return
+	}
+	cl := &client{job: id, stream: c, chans: map[uint32]*outbox{}, carry: map[ids.ObjectID][]ids.ObjectID{}}
+	_, _ = rand.Read(cl.key[:])
+	_, _ = rand.Read(cl.wid[:])
+	copy(cl.wid[:], id[:])
+	for k := 4; k < len(cl.wid); k++ {
+		cl.wid[k] = 0xff // a driver's worker id is its job id, then ff, as Ray's
+	}
+	var first ids.Unique
+	n.locked(func(e *engine.Engine) {
+		cl.id, first = e.OpenDriver(id, driverIDs)
+		n.clients[cl.id] = cl
+		n.byKey[cl.key] = cl.id
+		n.jobs[id] = &jobInfo{raw: append(wire.Raw(nil), h.Job...), namespace: job.Namespace}
+	})
+	w := n.welcome(cl, id, wire.IDBlock{First: first, Count: driverIDs})
+	if err := n.sendWelcome(c, &w); err != nil {
+		n.gone(cl)
+		_ = c.Close()
+		return
+	}
+	unwatch, err := n.pool.Watch(pid, start, func() { n.gone(cl) })
+	if err != nil { // it died already
+		n.gone(cl)
+	}
+	n.mu.Lock()
+	cl.unwatch = unwatch
+	n.mu.Unlock()
+	n.read(cl, st)
+}
+
+// headTimeout bounds a client's wait for the head.
+const headTimeout = 30 * time.Second
+
+func (n *Node) welcome(cl *client, job ids.Job, block wire.IDBlock) wire.Welcome {
+	w := wire.Welcome{Session: cl.key, JobID: job, NodeID: n.id, NodeIP: n.ip, GCSAddress: n.file.GCSAddress, SessionDir: n.dir.Path,
+		SessionName: n.file.SessionName, WorkerID: cl.wid, ArenaSize: uint64(n.arena.Space()), InlineMax: inlineMax, IDs: block,
+		Credit: jobCredit / 4, DashboardURL: n.file.DashboardURL}
+	n.mu.Lock()
+	if j := n.jobs[job]; j != nil {
+		w.Namespace = j.namespace
+	}
+	n.mu.Unlock()
+	for k := range 20 {
+		w.DriverTask[k] = 0xff
+	}
+	copy(w.DriverTask[20:], job[:])
+	return w
+}
+
+// sendWelcome answers a driver, with the arena's descriptor.
+func (n *Node) sendWelcome(c *net.UnixConn, w *wire.Welcome) error {
+	b, err := wire.AppendWelcome(nil, w)
+	if err != nil {
+		return err
+	}
+	_, _, err = c.WriteMsgUnix(b, unix.UnixRights(int(n.arena.File().Fd())), nil)
+	return err
+}
+
+// peerProcess is the process at the other end, and its start time.
+func peerProcess(c *net.UnixConn) (pid int, start uint64, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, 0, err
+	}
+	var cred *unix.Ucred
+	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(cerr, err); err != nil {
+		return 0, 0, err
+	}
+	start, err = pool.StartTime(int(cred.Pid))
+	return int(cred.Pid), start, err
+}
+
+// openChannel attaches a connection to a session as one of its channels.
+func (n *Node) openChannel(c *net.UnixConn, h *wire.Hello) {
+	var key [wire.SessionSize]byte
+	copy(key[:], h.Session)
+	n.mu.Lock()
+	cl := n.clients[n.byKey[key]]
+	n.mu.Unlock()
+	if cl == nil || len(h.Session) != wire.SessionSize {
+		refuse(c, fault.Auth, "this node has no such session: its driver was shut down, or its daemon started anew; call ray.shutdown() and ray.init() again")
+		return
+	}
+	ch := engine.Chan{Session: cl.id, Chan: h.Chan}
+	o, err := newOutbox(c, func() { n.locked(func(e *engine.Engine) { e.Drained(ch) }) })
+	if err != nil {
+		_ = c.Close()
+		return
+	}
+	ok := false
+	n.locked(func(e *engine.Engine) {
+		if ok = e.OpenChannel(ch); !ok {
+			return
+		}
+		cl.chans[h.Chan] = o
+		cl.conns = append(cl.conns, c)
+		o.add(func(b []byte) []byte { b, _ = wire.AppendWelcome(b, &wire.Welcome{}); return b }) // of constant size: cannot fail
+		o.queued = true
+		n.dirty = append(n.dirty, o)
+	})
+	if !ok {
+		refuse(c, fault.Protocol, fmt.Sprintf("channel %d is taken, or its session has ended", h.Chan))
+		return
+	}
+	var one [1]byte
+	_, err = c.Read(one[:]) // a client never writes here: this returns when it closes
+	_ = err
+	n.locked(func(e *engine.Engine) {
+		if cl.chans[h.Chan] == o {
+			delete(cl.chans, h.Chan)
+			e.CloseChannel(ch)
+		}
+	})
+	_ = c.Close()
+}
+
+// read takes a client's frames to the engine until its stream ends.
+func (n *Node) read(cl *client, st *wire.Stream) {
+	err := n.readFrames(cl, st)
+	var f *fault.Error
+	if errors.As(err, &f) {
+		n.refuse(cl, f.Kind, f.Error())
+		n.log.Warn("a client broke the protocol and was disconnected", "session", cl.id, "err", err)
+	}
+	if cl.readDone != nil {
+		return // a worker's end is its process's, which the pool reports
+	}
+	_ = cl.stream.Close()
+	n.locked(func(e *engine.Engine) { e.SessionEnded(cl.id) })
+}
+
+func (n *Node) readFrames(cl *client, st *wire.Stream) error {
+	for {
+		f, err := st.Next()
+		if err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return nil
+			}
+			return err
+		}
+		n.mu.Lock()
+		n.eng.Advance(n.now())
+		err = n.handle(cl, f)
+		for err == nil && st.Buffered() {
+			if f, err = st.Next(); err == nil {
+				err = n.handle(cl, f)
+			}
+		}
+		n.finishLocked()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// close ends a client's connections; its end is noticed by their readers.
+func (cl *client) close() {
+	_ = cl.stream.Close()
+}
+
+// refuse tells a client why it is disconnected, on every channel that it may be reading.
+func (n *Node) refuse(cl *client, kind fault.Kind, text string) {
+	refuse(cl.stream, kind, text)
+	n.mu.Lock()
+	chans := make([]*outbox, 0, len(cl.chans))
+	for _, o := range cl.chans {
+		chans = append(chans, o)
+	}
+	n.mu.Unlock()
+	b, err := wire.AppendRefused(nil, &wire.Refused{Kind: kind, Error: text})
+	if err != nil {
+		return
+	}
+	for _, o := range chans {
+		o.add(func(x []byte) []byte { return append(x, b...) })
+		o.flush()
+	}
+}
+
+// gone says that a driver's process is dead.
+func (n *Node) gone(cl *client) {
+	n.mu.Lock()
+	if n.clients[cl.id] != cl {
+		n.mu.Unlock()
+		return
+	}
+	delete(n.clients, cl.id)
+	delete(n.byKey, cl.key)
+	conns := append(cl.conns, cl.stream)
+	worker := cl.worker
+	n.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	n.locked(func(e *engine.Engine) { e.SessionGone(cl.id) })
+	if worker == nil {
+		n.endJob(cl.job)
+	}
+}
+
+// endJob tells the cluster that a job's driver is gone.
+func (n *Node) endJob(job ids.Job) {
+	n.mu.Lock()
+	delete(n.jobs, job)
+	closed := n.closed
+	n.mu.Unlock()
+	if closed {
+		return
+	}
+	n.link.Go(&headstate.JobEnd{Job: job}, headTimeout, func(_ headstate.Answer, err error) {
+		if err != nil {
+			n.log.Warn("the head was not told of a job's end", "job", job.String(), "err", err)
+		}
+	})
+}

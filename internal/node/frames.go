@@ -1,0 +1,239 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"gray/internal/core/engine"
+	"gray/internal/core/fault"
+	"gray/internal/core/ids"
+	"gray/internal/core/resource"
+	"gray/internal/wire"
+)
+
+// handle takes one frame of a client's stream to the engine; the caller holds the lock. An error ends the session.
+func (n *Node) handle(cl *client, f wire.Frame) error {
+	e := n.eng
+	switch f.Kind {
+	case wire.KindSubmit:
+		return n.submit(cl, f)
+	case wire.KindResult:
+		return n.result(cl, f)
+	case wire.KindRelease:
+		l, err := wire.DecodeRelease(f.Body)
+		for k := range l.Len() {
+			id, count := l.At(k)
+			e.Release(cl.id, id, count)
+		}
+		return err
+	case wire.KindUnpin:
+		l, err := wire.DecodeUnpin(f.Body)
+		for k := range l.Len() {
+			id, count := l.At(k)
+			e.Unpin(cl.id, id, count)
+		}
+		return err
+	case wire.KindGet:
+		m, err := wire.DecodeGet(f.Body)
+		if err == nil {
+			e.Get(engine.Chan{Session: cl.id, Chan: m.Chan}, m.Req, m.IDs)
+		}
+		return err
+	case wire.KindWait:
+		m, err := wire.DecodeWait(f.Body)
+		if err == nil {
+			e.Wait(engine.Chan{Session: cl.id, Chan: m.Chan}, m.Req, m.Flags&wire.FlagFetch != 0, m.IDs)
+		}
+		return err
+	case wire.KindPut:
+		m, err := wire.DecodePut(f.Body)
+		if err == nil {
+			if len(m.Value) > inlineMax {
+				return protocolError("put", fmt.Sprintf("a value of %d bytes; at most %d travel in a frame", len(m.Value), inlineMax))
+			}
+			e.Put(cl.id, m.ID, uint8(m.Status), cl.withCarry(m.ID, m.Contained), m.Value)
+		}
+		return err
+	}
+	return n.handleRare(cl, f)
+}
+
+func (n *Node) handleRare(cl *client, f wire.Frame) error {
+	e := n.eng
+	switch f.Kind {
+	case wire.KindTemplate:
+		return n.template(cl, f)
+	case wire.KindTemplateDrop:
+		no, err := wire.DecodeTemplateDrop(f.Body)
+		if err == nil {
+			e.DropTemplate(cl.id, no)
+		}
+		return err
+	case wire.KindCreate:
+		m, err := wire.DecodeCreate(f.Body)
+		if err == nil {
+			e.Create(engine.Chan{Session: cl.id, Chan: m.Chan}, m.Req, m.ID, m.Size)
+		}
+		return err
+	case wire.KindSeal:
+		m, err := wire.DecodeSeal(f.Body)
+		if err == nil {
+			e.Seal(cl.id, m.ID, uint8(m.Status), cl.withCarry(m.ID, m.Contained))
+		}
+		return err
+	case wire.KindAbort:
+		id, err := wire.DecodeAbort(f.Body)
+		if err == nil {
+			e.Abort(cl.id, id)
+		}
+		return err
+	case wire.KindCancelReq:
+		m, err := wire.DecodeCancelReq(f.Body)
+		if err == nil {
+			e.CancelReq(engine.Chan{Session: cl.id, Chan: m.Chan}, m.Req)
+		}
+		return err
+	case wire.KindCredit:
+		m, err := wire.DecodeCredit(f.Body)
+		if err == nil {
+			e.NeedCredit(engine.Chan{Session: cl.id, Chan: m.Chan}, m.Req, m.Total)
+		}
+		return err
+	case wire.KindChannelClose:
+		no, err := wire.DecodeChannelClose(f.Body)
+		if err == nil {
+			delete(cl.chans, no)
+			e.CloseChannel(engine.Chan{Session: cl.id, Chan: no})
+		}
+		return err
+	case wire.KindCall:
+		m, err := wire.DecodeCall(f.Body)
+		if err == nil {
+			err = n.call(cl, m)
+		}
+		return err
+	case wire.KindIDs:
+		m, err := wire.DecodeIDs(f.Body)
+		if err == nil {
+			if len(cl.carry) > 16 || len(cl.carry[m.ID]) > 1<<24 {
+				return protocolError("ids", "lists for more than 16 objects, or of more than 16,777,216 ids, were announced without their objects")
+			}
+			cl.carry[m.ID] = append(cl.carry[m.ID], unpack(nil, m.Contained)...)
+		}
+		return err
+	}
+	return protocolError("stream", "a client sends no "+f.Kind.String()+" on its stream")
+}
+
+func protocolError(op, text string) error {
+	return &fault.Error{Op: op, Kind: fault.Protocol, Detail: text}
+}
+
+func unpack(to []ids.ObjectID, l ids.List) []ids.ObjectID {
+	for k := range l.Len() {
+		to = append(to, l.At(k))
+	}
+	return to
+}
+
+// withCarry joins a frame's contained ids with those that went ahead of it.
+func (cl *client) withCarry(id ids.ObjectID, l ids.List) []ids.ObjectID {
+	ahead, ok := cl.carry[id]
+	if !ok {
+		if len(l) == 0 {
+			return nil
+		}
+		cl.scratch.ids = unpack(cl.scratch.ids[:0], l)
+		return cl.scratch.ids
+	}
+	delete(cl.carry, id)
+	return unpack(ahead, l)
+}
+
+func (n *Node) submit(cl *client, f wire.Frame) error {
+	m, err := wire.DecodeSubmit(f.Body)
+	if err != nil {
+		return err
+	}
+	s := &cl.scratch.sub
+	*s = engine.Submission{Template: m.Template, Unique: m.Unique, Returns: m.NumReturns, Flags: m.Flags,
+		Deps: unpack(s.Deps[:0], m.Deps), Contained: unpack(s.Contained[:0], m.Contained), Args: m.Args, Bytes: uint32(f.Size())}
+	if ahead, ok := cl.carry[m.Unique.Object(cl.job, 1)]; ok {
+		delete(cl.carry, m.Unique.Object(cl.job, 1))
+		s.Contained = append(s.Contained, ahead...)
+	}
+	if len(m.Overrides) > 0 {
+		o, err := wire.DecodeOverrides(m.Overrides)
+		if err != nil {
+			return err
+		}
+		s.Over.Raw = m.Overrides
+		if o.MaxRetries != nil {
+			r := int32(min(*o.MaxRetries, 1<<30))
+			s.Over.MaxRetries = &r
+		}
+		if o.Strategy != nil {
+			st := strategy(*o.Strategy)
+			s.Over.Strategy = &st
+		}
+	}
+	n.eng.Submit(cl.id, s)
+	return nil
+}
+
+func strategy(s wire.Strategy) resource.Strategy {
+	return resource.Strategy{Kind: resource.StrategyKind(s.Kind), Node: s.Node, Soft: s.Soft, Spill: s.Spill, Fail: s.Fail}
+}
+
+func (n *Node) result(cl *client, f wire.Frame) error {
+	m, err := wire.DecodeResult(f.Body)
+	if err != nil {
+		return err
+	}
+	outs := cl.scratch.outs[:0]
+	for k, o := range m.Outputs.All() {
+		var inner []ids.ObjectID
+		if len(o.Contained) > 0 || len(cl.carry) > 0 {
+			inner = append(inner, cl.withCarry(m.Unique.Object(cl.job, uint32(k+1)), o.Contained)...)
+		}
+		outs = append(outs, engine.Output{Status: uint8(o.Status), Arena: o.Where == wire.Arena, Size: o.Size, Contained: inner, Value: o.Value})
+	}
+	cl.scratch.outs = outs
+	n.eng.Result(cl.id, m.Unique, m.Attempt, uint8(m.Outcome), outs)
+	return nil
+}
+
+func (n *Node) template(cl *client, f wire.Frame) error {
+	m, err := wire.DecodeTemplate(f.Body)
+	if err != nil {
+		return err
+	}
+	spec, err := n.spec(cl.job, m.Map)
+	if err != nil {
+		return err
+	}
+	n.eng.RegisterTemplate(cl.id, m.No, spec)
+	return nil
+}
+
+// spec reads a template's content for the engine.
+func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
+	m, err := wire.DecodeSpec(raw)
+	if err != nil {
+		return engine.TemplateSpec{}, err
+	}
+	res, err := n.names.Set(m.Resources)
+	if err != nil {
+		return engine.TemplateSpec{}, err
+	}
+	labels, err := resource.ParseSelector(m.Labels)
+	if err != nil {
+		return engine.TemplateSpec{}, err
+	}
+	return engine.TemplateSpec{Raw: raw, Job: job, Fn: m.Fn, Name: m.Name, Resources: res, MaxRetries: int32(min(m.MaxRetries, 1<<30)),
+		Strategy: strategy(m.Strategy), Labels: labels, Env: string(m.Env), MaxCalls: uint32(min(m.MaxCalls, 1<<30))}, nil
+}
+
+// isClosedErr tells errors of connections that were closed here from those that matter.
+func isClosedErr(err error) bool { return errors.Is(err, os.ErrClosed) }

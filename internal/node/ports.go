@@ -1,0 +1,184 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"gray/internal/core/headstate"
+	"gray/internal/head"
+	"gray/internal/rpc"
+	"gray/internal/session"
+	"gray/internal/version"
+)
+
+// hello is what this daemon tells others before anything else.
+func (n *Node) hello() rpc.Hello {
+	return rpc.Hello{Protocol: rpc.Protocol, Ray: version.Version, Python: n.pythonMinor(), ClusterID: n.clusterID, NodeID: n.id.String(), Incarnation: uint64(n.started.UnixNano())}
+}
+
+func (n *Node) tlsMode() rpc.TLSMode {
+	if n.cfg.TLS == "off" {
+		return rpc.TLSOff
+	}
+	return rpc.TLSOn
+}
+
+// join makes this daemon a member of the cluster at cfg.Address.
+func (n *Node) join(ctx context.Context, root *session.Root) error {
+	var err error
+	if n.cfg.AuthDisabled {
+		n.token = session.DisabledToken()
+	} else if n.token, err = session.NewToken(n.cfg.Token, "configuration"); err != nil {
+		return err
+	}
+	ctx, stop := context.WithTimeout(ctx, joinTimeout)
+	defer stop()
+	j, err := rpc.JoinRetry(ctx, n.cfg.Address, n.token, n.tlsMode(), n.hello())
+	if err != nil {
+		return err
+	}
+	n.identity, n.clusterID, n.file.GCSAddress = j.Identity, j.ClusterID, n.cfg.Address
+	if n.cfg.NodeIP == "" && j.YourIP != "" {
+		n.ip = j.YourIP
+	}
+	n.dir, err = root.OpenOrCreate(j.SessionName)
+	return err
+}
+
+// listen opens the node's port, and the head's where the head is here.
+func (n *Node) listen(ctx context.Context, _ *session.Root) error {
+	n.budget = rpc.DefaultBudget(n.log)
+	if n.cfg.Head {
+		if err := n.startHead(); err != nil {
+			return err
+		}
+	}
+	mux := &rpc.Mux{}
+	mux.Handle(rpc.LinkRoute, rpc.Node, rpc.LinkHandler(n.hello, n.takeLink))
+	mux.Handle("GET /objects/{id}", rpc.Node, n.objects())
+	ln, err := rpc.Listen(n.ip, n.cfg.NodeManagerPort, "--node-manager-port")
+	if err != nil {
+		return err
+	}
+	n.port = ln.Addr().(*net.TCPAddr).Port
+	return n.servePort(ln, "node", mux, rpc.PlainLoopback, rpc.NoBrowsers)
+}
+
+func (n *Node) servePort(ln *net.TCPListener, name string, mux *rpc.Mux, plain rpc.PlainPolicy, browsers rpc.BrowserPolicy) error {
+	if n.tlsMode() == rpc.TLSOff {
+		plain = rpc.PlainAny
+	}
+	s, err := rpc.Serve(ln, rpc.ServerConfig{Name: name, Mux: mux, Token: n.token, AuthDisabled: n.cfg.AuthDisabled, Identity: n.identity,
+		Plain: plain, Browsers: browsers, Budget: n.budget, Log: n.log})
+	if err == nil {
+		n.servers = append(n.servers, s)
+	}
+	return err
+}
+
+// startHead starts the head role and its port.
+func (n *Node) startHead() error {
+	var cluster headstate.ClusterID
+	_, _ = rand.Read(cluster[:]) // never fails
+	var err error
+	if n.cfg.Private {
+		n.store = head.NewMemStore()
+	} else if n.store, err = head.OpenBolt(filepath.Join(n.dir.Path, "head.db")); err != nil {
+		return err
+	}
+	n.head, err = head.Start(head.Config{State: headstate.Config{Cluster: cluster, SessionName: filepath.Base(n.dir.Path), StartMs: time.Now().UnixMilli()},
+		Store: n.store, Clock: head.SystemClock{}, Log: n.log})
+	if err != nil {
+		return err
+	}
+	id := n.head.Cluster()
+	n.clusterID = hex.EncodeToString(id[:])
+	dir := n.dir
+	if n.cfg.Private {
+		dir = nil
+	}
+	ca, err := rpc.NewAuthority(dir)
+	if err != nil {
+		return err
+	}
+	if n.identity, err = ca.Identity(n.hello(), n.head.SessionName(), n.token, n.tlsMode()); err != nil {
+		return err
+	}
+	port := session.DefaultPort
+	if n.cfg.Port != nil {
+		port = *n.cfg.Port
+	} else if n.cfg.Private {
+		port = 0
+	}
+	ln, err := rpc.Listen(n.ip, port, "--port")
+	if err != nil {
+		return err
+	}
+	n.file.GCSAddress = addressOf(n.ip, ln.Addr().(*net.TCPAddr).Port)
+	mux := &rpc.Mux{}
+	mux.Handle(rpc.JoinRoute, rpc.Token, rpc.JoinHandler(ca, n.identity, func(h rpc.Hello, _ netip.AddrPort) error { return rpc.Compatible(n.hello(), h) }))
+	mux.Handle(rpc.LinkRoute, rpc.Node, rpc.LinkHandler(n.hello, n.takeHeadLink))
+	mux.HandleFunc("GET /api/gcs_healthz", rpc.Open, n.healthz)
+	mux.HandleFunc("GET /api/cluster_status", rpc.Token, n.clusterStatus)
+	mux.HandleFunc("GET /api/version", rpc.Token, n.versionInfo)
+	return n.servePort(ln, "head", mux, rpc.PlainLoopback, rpc.NoBrowsers)
+}
+
+func (n *Node) closePorts() {
+	for _, s := range n.servers {
+		if err := s.Close(); err != nil {
+			n.log.Warn("a port did not close", "err", err)
+		}
+	}
+}
+
+// healthz says whether the head answers.
+func (n *Node) healthz(w http.ResponseWriter, r *http.Request) {
+	if err := n.head.Healthy(r.Context()); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = w.Write([]byte("success")) // the caller may be gone
+}
+
+// pythonMinor is the workers' Python minor version, "" before it is known.
+func (n *Node) pythonMinor() string {
+	if n.pool == nil {
+		return ""
+	}
+	v := n.pool.PythonMinor()
+	if parts := strings.SplitN(v, ".", 3); len(parts) >= 2 {
+		return parts[0] + "." + parts[1]
+	}
+	return ""
+}
+
+// clusterStatus is the text of `ray status`.
+func (n *Node) clusterStatus(w http.ResponseWriter, r *http.Request) {
+	text, err := n.head.Status(r.Context(), r.URL.Query().Get("verbose") != "")
+	out := map[string]any{"result": err == nil, "msg": "Got formatted cluster status.", "data": map[string]any{"cluster_status": text}}
+	if err != nil {
+		out["msg"] = err.Error()
+		w.WriteHeader(http.StatusInternalServerError)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(out) // the caller may be gone
+}
+
+func (n *Node) versionInfo(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]string{"version": "4", "ray_version": version.Version, "session_name": n.file.SessionName}) // the caller may be gone
+}
+
+// refusedNow tells whether a dial was answered by nobody listening.
+func refusedNow(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }

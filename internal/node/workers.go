@@ -1,0 +1,186 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"gray/internal/core/engine"
+	"gray/internal/core/fault"
+	"gray/internal/core/ids"
+	"gray/internal/pool"
+	"gray/internal/wire"
+)
+
+// startWorker forks a blank worker; the caller holds the lock.
+func (n *Node) startWorker(sid engine.SessionID) {
+	cl := &client{id: sid, readDone: make(chan struct{}), chans: map[uint32]*outbox{}, carry: map[ids.ObjectID][]ids.ObjectID{}}
+	_, _ = rand.Read(cl.key[:]) // never fails
+	_, _ = rand.Read(cl.wid[:])
+	n.clients[sid] = cl
+	n.byKey[cl.key] = sid
+	n.after = append(n.after, func() {
+		n.pool.Fork(pool.WorkerSpec{ID: hex.EncodeToString(cl.wid[:]), Threads: 1}, func(w *pool.Worker, err error) { n.forked(cl, w, err) })
+	})
+}
+
+// forked takes over a worker that has started.
+func (n *Node) forked(cl *client, w *pool.Worker, err error) {
+	if err == nil {
+		var o *outbox
+		ch := engine.Chan{Session: cl.id}
+		if o, err = newOutbox(w.Channel, func() { n.locked(func(e *engine.Engine) { e.Drained(ch) }) }); err == nil {
+			n.locked(func(e *engine.Engine) {
+				cl.worker, cl.stream, cl.chans[0] = w, w.Stream, o
+				n.byWorker[w] = cl
+				e.WorkerStarted(cl.id)
+			})
+			n.spawn(func() {
+				defer close(cl.readDone)
+				n.read(cl, wire.NewStream(w.Stream, 16<<10))
+			})
+			return
+		}
+		w.Kill()
+	}
+	if errors.Is(err, pool.ErrStopped) {
+		return
+	}
+	n.locked(func(e *engine.Engine) {
+		delete(n.clients, cl.id)
+		delete(n.byKey, cl.key)
+		e.WorkerFailed(cl.id, err.Error())
+	})
+}
+
+// died takes the end of a worker's process to the engine.
+func (n *Node) died(w *pool.Worker, x pool.Exit) {
+	n.mu.Lock()
+	cl := n.byWorker[w]
+	delete(n.byWorker, w)
+	n.mu.Unlock()
+	if cl == nil {
+		_ = w.Close()
+		return
+	}
+	kind := fault.WorkerCrashed
+	if x.OOM {
+		kind = fault.OutOfMemory
+	}
+	why := fmt.Sprintf("its worker process %d died: %s", w.Pid, x)
+	if len(x.Stderr) > 0 {
+		why += "; its last lines of stderr:\n  " + strings.Join(x.Stderr, "\n  ")
+	}
+	_ = w.Stream.CloseRead() // what it had written is still read, to its end, even if a child of its holds the other end
+	n.spawn(func() {
+		<-cl.readDone // a result that it sent before it died counts
+		n.locked(func(e *engine.Engine) { e.WorkerGone(cl.id, kind, why) })
+		n.gone(cl)
+		_ = w.Close()
+	})
+}
+
+// setup tells a blank worker its job; the caller holds the lock.
+func (n *Node) setup(sid engine.SessionID, s engine.Setup) {
+	cl := n.clients[sid]
+	if cl == nil || cl.worker == nil {
+		return
+	}
+	cl.job = s.Job
+	m := wire.Setup{Welcome: wire.Welcome{Session: cl.key, JobID: s.Job, NodeID: n.id, NodeIP: n.ip, GCSAddress: n.file.GCSAddress,
+		SessionDir: n.dir.Path, SessionName: n.file.SessionName, WorkerID: cl.wid, ArenaSize: uint64(n.arena.Space()), InlineMax: inlineMax,
+		IDs: wire.IDBlock{First: s.IDs, Count: s.IDCount}, Credit: jobCredit / 4, DashboardURL: n.file.DashboardURL},
+		Accelerators: s.Accelerators, Resources: s.Resources}
+	if j := n.jobs[s.Job]; j != nil {
+		m.Job, m.Namespace = j.raw, j.namespace
+	}
+	if s.Env != "" {
+		var env struct {
+			EnvVars map[string]string `msgpack:"env_vars"`
+		}
+		if err := wire.Unmarshal([]byte(s.Env), &env); err != nil {
+			n.log.Warn("a runtime environment could not be read", "err", err)
+		}
+		m.Env = env.EnvVars
+	}
+	b, err := wire.AppendSetup(nil, &m)
+	if err != nil {
+		n.log.Error("SETUP could not be encoded", "err", err)
+		return
+	}
+	cl.send(n, b)
+	job := s.Job.String()
+	n.after = append(n.after, func() {
+		if err := cl.worker.Rename(job); err != nil && !isClosedErr(err) {
+			n.warn("rename", "a worker's log files keep their names without a job: "+err.Error())
+		}
+	})
+}
+
+// send puts a packet on a worker's exec queue, or lines it up; the caller holds the lock.
+func (cl *client) send(n *Node, packet []byte) {
+	if len(cl.backlog) == 0 {
+		err := cl.worker.Exec.Send(packet)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, pool.ErrFull) {
+			return // the worker is gone: its death is reported by the pool
+		}
+		n.watchExec(cl)
+	}
+	cl.backlog = append(cl.backlog, append([]byte(nil), packet...))
+}
+
+// watchExec goes on with the backlog when the worker has read some.
+func (n *Node) watchExec(cl *client) {
+	err := cl.worker.Exec.NotifyWritable(func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for len(cl.backlog) > 0 {
+			if err := cl.worker.Exec.Send(cl.backlog[0]); err != nil {
+				if errors.Is(err, pool.ErrFull) {
+					n.watchExec(cl)
+				}
+				return
+			}
+			cl.backlog = cl.backlog[1:]
+		}
+	})
+	if err != nil && !isClosedErr(err) {
+		n.log.Warn("a worker's exec queue cannot be watched", "err", err)
+	}
+}
+
+// takeBack withdraws the EXECUTEs that a worker has not received; other frames are sent again, in order.
+func (cl *client) takeBack(n *Node) []ids.Unique {
+	packets, err := cl.worker.Exec.TakeBack()
+	if err != nil && !isClosedErr(err) {
+		n.log.Warn("what was sent to a worker cannot be taken back", "err", err)
+	}
+	packets = append(packets, cl.backlog...)
+	cl.backlog = nil
+	var back []ids.Unique
+	for _, p := range packets {
+		r := wire.NewReader(p)
+		f, err := r.Next()
+		if err == nil && f.Kind == wire.KindExecute {
+			if x, err := wire.DecodeExecute(f.Body); err == nil {
+				back = append(back, x.Unique)
+				continue
+			}
+		}
+		if err == nil && f.Kind == wire.KindExecuteAt {
+			if at, err := wire.DecodeExecuteAt(f.Body); err == nil {
+				if x, err := wire.DecodeExecute(n.arena.Bytes(int64(at.Offset), int64(at.Size))); err == nil {
+					back = append(back, x.Unique)
+					continue
+				}
+			}
+		}
+		cl.send(n, p)
+	}
+	return back
+}
