@@ -108,6 +108,14 @@ type Pool struct {
 	requests uint64             // guarded by mu; number of the last request
 	uses     uint64             // guarded by mu; clock of source.used
 	zygotes  int                // guarded by mu; number of the last zygote
+	minor    string             // guarded by mu; the interpreter's version, "" until a zygote is ready
+}
+
+// PythonMinor is the interpreter's minor version, such as "3.11"; "" until the first zygote is ready.
+func (p *Pool) PythonMinor() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.minor
 }
 
 // Start makes a pool and starts its zygote in the background.

@@ -255,6 +255,9 @@ func (z *zygote) handle(m message, pidfd int) {
 		z.fatal = m["fatal"]
 	case m["ready"] != "":
 		z.ready = time.Now()
+		if z.src.python == p.cfg.Python {
+			p.minor = m["py"]
+		}
 		switch why := m["why"]; {
 		case why != "" && !z.once:
 			p.log.Warn("workers are started, not forked, which takes longer", "python", z.src.python, "why", why)
