@@ -29,10 +29,10 @@ class Case:
         kind: RATE, TIME or SIZE.
         unit: Of the figure: ``tasks/s``, ``s``, ``MB``.
         must: The ratio to Ray that must be reached, or None.
-        limit: The absolute figure that must not be passed, or None; for what is not a ratio.
+        limit: The absolute figure that must not be passed, or that a RATE must reach, or None; for what is not a ratio.
         times: What one timed call counts for, in units.
         where: ``fresh``, ``session`` and ``heavy``: in a driver with a cluster of its own, one for all cases that say the
-            same; ``cluster``: on a cluster by ``ray start``; ``bare``: no cluster.
+            same; ``cluster``: on a cluster by ``ray start``; ``bare``: no cluster; ``go``: a benchmark of the Go tests.
         alone: It looks at Gray's daemon, so there is nothing to compare with.
         run: The function. A rate's is called again and again; the others return their figure.
     """
@@ -331,6 +331,20 @@ def broadcast_main():
     print("done", flush=True)
     sys.stdin.readline()
     ray.shutdown()
+
+
+@case("placements in the core, 2,000 nodes, 100,000 tasks", "placements/s", limit=200_000, where="go", alone=True)
+def placements():
+    """Returns the figures of the Go benchmark, one an iteration of 100,000 placements."""
+    import re
+    import subprocess
+
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    command = ["go", "test", "-run", "^$", "-bench", "^BenchmarkPlaceOneByOne$", "-benchtime", "5x", "-count", "3"]
+    said = subprocess.run(
+        [*command, "./internal/core/schedule"], cwd=root, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    return [float(v) for v in re.findall(r"([\d.e+]+) placements/s", said)]
 
 
 # --- several drivers of one cluster ---

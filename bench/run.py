@@ -64,6 +64,8 @@ class Engine:
         for c in chosen:
             if c.where == "bare":
                 self.guard(c, lambda c=c: [c.run(self.python)])
+            elif c.where == "go":
+                self.guard(c, c.run)
         for where in ("fresh", "session", "heavy"):
             names = [c.name for c in chosen if c.where == where]
             if names:
@@ -326,14 +328,17 @@ def ratios(c, gray, ray):
 
 
 def goal(c):
-    return "%gx" % c.must if c.must else "≤ %g %s" % (c.limit, c.unit) if c.limit else ""
+    if c.must:
+        return "%gx" % c.must
+    return "%s %s %s" % ("≥" if best_is_more(c) else "≤", with_commas(c.limit), c.unit) if c.limit else ""
 
 
 def reached(c, gray, ratio):
     if c.must and ratio:
         return "yes" if statistics.median(ratio) >= c.must else "no"
     if c.limit and gray:
-        return "yes" if statistics.median([v for r in gray for v in r]) <= c.limit else "no"
+        got = statistics.median([v for r in gray for v in r])
+        return "yes" if (got >= c.limit if best_is_more(c) else got <= c.limit) else "no"
     return ""
 
 
@@ -341,7 +346,8 @@ def table(chosen, engines):
     """Returns the rows of the table, the heading first."""
     by = {e.label: e for e in engines}
     both = "Gray" in by and "Ray" in by
-    rows = [["case", "unit"] + [e.label for e in engines] + (["ratio (least–most)", "goal", "reached"] if both else [])]
+    rows = [["case", "unit"] + [e.label for e in engines] + (["ratio (least–most)"] if both else [])]
+    rows[0] += ["goal", "reached"] if "Gray" in by else []
     for c in chosen:
         row = [c.name, c.unit]
         for e in engines:
@@ -355,7 +361,8 @@ def table(chosen, engines):
             gray, ray = by["Gray"].figures.get(c.name, []), by["Ray"].figures.get(c.name, [])
             r = ratios(c, gray, ray) if gray and ray else []
             row.append("%sx (%s–%s)" % (number(statistics.median(r)), number(min(r)), number(max(r))) if r else "")
-            row += [goal(c), reached(c, gray, r)]
+        if "Gray" in by:
+            row += [goal(c), reached(c, by["Gray"].figures.get(c.name, []), r if both else [])]
         rows.append(row)
     return rows
 

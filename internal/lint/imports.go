@@ -27,7 +27,7 @@ var Layers = []Layer{
 	{"internal/version", []string{""}, nil, "the version is read from the root package"},
 	{"internal/lint", nil, nil, "rules look at files, not at packages"},
 	{"internal/machine", []string{"internal/core/fault"}, nil, "facts of the machine; everything may ask for them"},
-	{"internal/wire", []string{"internal/core/ids", "internal/core/fault"}, nil, "frames are spoken by clients too, which have no core"},
+	{"internal/wire", []string{"internal/core/ids", "internal/core/fault", "internal/core/resource"}, nil, "frames are spoken by clients too, which have no core: only its plain values"},
 	{"internal/session", []string{"internal/core/ids", "internal/core/fault", "internal/machine", "internal/version"}, nil, "files of a session, read by every command"},
 	{"internal/rpc", []string{"internal/core/ids", "internal/core/fault", "internal/session", "internal/version", "internal/machine"}, nil, "who may call, on what connection; what is said there is others' business"},
 	{"internal/arena", []string{"internal/core", "internal/machine"}, nil, "memory knows no network and no client"},

@@ -107,7 +107,7 @@ func TestCheckImports(t *testing.T) {
 		{"core takes no lock", "internal/core/engine/e.go", `"sync"`, "the core decides"},
 		{"core takes no shell", "internal/core/engine/e.go", `"gray/internal/wire"`, "may not"},
 		{"a test of the core takes test libraries", "internal/core/engine/e_test.go", `"testing"; "pgregory.net/rapid"`, ""},
-		{"wire takes two packages of the core", "internal/wire/w.go", `"gray/internal/core/ids"; "gray/internal/core/fault"`, ""},
+		{"wire takes plain values of the core", "internal/wire/w.go", `"gray/internal/core/ids"; "gray/internal/core/fault"`, ""},
 		{"wire takes no more of it", "internal/wire/w.go", `"gray/internal/core/engine"`, "may not"},
 		{"a name that only begins alike", "internal/wire/w.go", `"gray/internal/core/idsx"`, "may not"},
 		{"the shell takes parts", "internal/node/n.go", `"gray/internal/arena"; "net"`, ""},
