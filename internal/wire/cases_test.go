@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"gray/internal/core/ids"
+	"gray/internal/core/resource"
 )
 
 // codec decodes a body of one kind and encodes what came out.
@@ -64,6 +65,8 @@ var codecs = map[Kind]codec{
 	KindExecTemplate: exact(DecodeExecTemplate, AppendExecTemplate),
 	KindSetup:        loose(DecodeSetup, AppendSetup),
 	KindExit:         exact(DecodeExit, small(AppendExit)),
+	KindIDs:          exact(DecodeIDs, AppendIDs),
+	KindExecuteAt:    exact(DecodeExecuteAt, small(AppendExecuteAt)),
 	KindExecDrop:     exact(DecodeExecDrop, small(AppendExecDrop)),
 }
 
@@ -114,10 +117,10 @@ func cases() []frameCase {
 	two := int64(2)
 	yes := true
 	name := "renamed"
-	overrides := must(Marshal(&Overrides{Name: &name, MaxRetries: &two, RetryExceptions: &yes, Strategy: &Strategy{Kind: StrategySpread}}))
+	overrides := must(Marshal(&Overrides{Name: &name, MaxRetries: &two, RetryExceptions: &yes, Strategy: &Strategy{Kind: resource.StrategySpread}}))
 	spec := must((&Spec{
 		Fn: a, FnHash: repeat(9, 20), Name: "f", Qualname: "m.f", Resources: map[string]int64{"CPU": 10000}, MaxRetries: 3,
-		Strategy: Strategy{Kind: StrategyNode, Node: ids.NodeID(repeat(3, 28)), Soft: true},
+		Strategy: Strategy{Kind: resource.StrategyNode, Node: ids.NodeID(repeat(3, 28)), Soft: true},
 	}).Marshal())
 	bare := must((&Spec{MaxRetries: -1, Env: must(Marshal(map[string]any{"env_vars": map[string]string{"A": "1"}}))}).Marshal())
 	job := must(Marshal(map[string]any{
@@ -181,6 +184,9 @@ func cases() []frameCase {
 		{"setup", KindSetup, Setup{Welcome: welcome, Job: job, Env: map[string]string{"OMP_NUM_THREADS": "1"}, Accelerators: map[string][]int{"GPU": {0, 3}}, Resources: map[string]int64{"CPU": 10000}}},
 		{"exit", KindExit, uint8(2)},
 		{"exec template drop", KindExecDrop, uint32(1)},
+		{"ids", KindIDs, IDs{a, list(b, c)}},
+		{"ids none", KindIDs, IDs{a, list()}},
+		{"execute at", KindExecuteAt, ExecuteAt{1 << 33, 200_000}},
 	}
 }
 
@@ -247,5 +253,8 @@ func badFrames() []struct {
 		{"done truncated", body(KindDone, 1)},
 		{"exit empty", body(KindExit)},
 		{"abort short", body(KindAbort, "abc")},
+		{"ids cut within an id", body(KindIDs, a, "abc")},
+		{"ids empty", body(KindIDs)},
+		{"execute at short", body(KindExecuteAt, uint64(1))},
 	}
 }

@@ -151,3 +151,7 @@ func FuzzSetup(f *testing.F) { fuzzKind(f, KindSetup) }
 func FuzzExit(f *testing.F) { fuzzKind(f, KindExit) }
 
 func FuzzExecTemplateDrop(f *testing.F) { fuzzKind(f, KindExecDrop) }
+
+func FuzzIds(f *testing.F) { fuzzKind(f, KindIDs) }
+
+func FuzzExecuteAt(f *testing.F) { fuzzKind(f, KindExecuteAt) }

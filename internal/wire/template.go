@@ -7,6 +7,7 @@ import (
 
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
+	"gray/internal/core/resource"
 )
 
 // Template registers what is constant for a remote function. Map is checked msgpack: it is sent to workers as it came,
@@ -109,22 +110,11 @@ func (s *Spec) Marshal() ([]byte, error) {
 	})
 }
 
-// StrategyKind is the kind of a scheduling strategy.
-type StrategyKind uint8
-
-// The strategies.
-const (
-	StrategyDefault StrategyKind = iota
-	StrategySpread
-	StrategyNode
-)
-
-// Strategy says where a task should run.
+// Strategy says where a task should run. It converts to a resource.Strategy.
 type Strategy struct {
-	Kind StrategyKind
-	Node ids.NodeID // of StrategyNode
-	Soft bool       // run elsewhere if the node is gone or can't ever run it
-	// Spill: run elsewhere if the node is merely busy (needs Soft). Fail: fail rather than wait if the node is busy.
+	Kind        resource.StrategyKind
+	Node        ids.NodeID
+	Soft        bool
 	Spill, Fail bool
 }
 
@@ -138,9 +128,9 @@ type strategyMap struct {
 // EncodeMsgpack writes nil, "SPREAD" or a map.
 func (s Strategy) EncodeMsgpack(e *msgpack.Encoder) error {
 	switch s.Kind {
-	case StrategySpread:
+	case resource.StrategySpread:
 		return e.EncodeString("SPREAD")
-	case StrategyNode:
+	case resource.StrategyNode:
 		return e.Encode(&strategyMap{s.Node[:], s.Soft, s.Spill, s.Fail})
 	}
 	return e.EncodeNil()
@@ -161,7 +151,7 @@ func (s *Strategy) DecodeMsgpack(d *msgpack.Decoder) error {
 		if len(m.Node) != ids.NodeSize {
 			return fmt.Errorf("strategy: node has %d bytes, want %d", len(m.Node), ids.NodeSize)
 		}
-		*s = Strategy{StrategyNode, ids.NodeID(m.Node), m.Soft, m.Spill, m.Fail}
+		*s = Strategy{resource.StrategyNode, ids.NodeID(m.Node), m.Soft, m.Spill, m.Fail}
 		return nil
 	}
 	if c == 0xc0 {
@@ -174,7 +164,7 @@ func (s *Strategy) DecodeMsgpack(d *msgpack.Decoder) error {
 	switch name {
 	case "DEFAULT":
 	case "SPREAD":
-		s.Kind = StrategySpread
+		s.Kind = resource.StrategySpread
 	default:
 		return fmt.Errorf("unknown scheduling strategy %q", name)
 	}

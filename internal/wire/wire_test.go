@@ -19,6 +19,7 @@ import (
 
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
+	"gray/internal/core/resource"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/vectors.json and the fuzz seeds")
@@ -99,19 +100,21 @@ func describe(v any) any {
 
 // describeField shows msgpack as what it holds.
 func describeField(name string, v any) any {
-	if b, ok := v.([]byte); ok && (name == "Map" || name == "Overrides") {
-		if len(b) == 0 {
-			return nil
-		}
-		return plain(must(unmarshalAny(b)))
+	b, packed := v.([]byte)
+	if r, ok := v.(Raw); ok {
+		b, packed, name = r, true, "Map"
 	}
-	if b, ok := v.(Raw); ok {
-		if len(b) == 0 {
-			return nil
-		}
-		return plain(must(unmarshalAny(b)))
+	if !packed || name != "Map" && name != "Overrides" {
+		return describe(v)
 	}
-	return describe(v)
+	if len(b) == 0 {
+		return nil
+	}
+	a, err := unmarshalAny(b)
+	if err != nil { // Go passes on what it can't represent, such as maps with numbers for keys
+		return "undecoded " + hex.EncodeToString(b)
+	}
+	return plain(a)
 }
 
 func unmarshalAny(b []byte) (v any, err error) { return v, Unmarshal(b, &v) }
@@ -357,9 +360,9 @@ func TestSpec(t *testing.T) {
 	}{
 		{name: "empty", in: map[string]any{}, want: Spec{}},
 		{name: "named default", in: map[string]any{"strategy": "DEFAULT"}, want: Spec{}},
-		{name: "spread", in: map[string]any{"strategy": "SPREAD", "fn_hash": "abc"}, want: Spec{Strategy: Strategy{Kind: StrategySpread}, FnHash: []byte("abc")}},
+		{name: "spread", in: map[string]any{"strategy": "SPREAD", "fn_hash": "abc"}, want: Spec{Strategy: Strategy{Kind: resource.StrategySpread}, FnHash: []byte("abc")}},
 		{name: "nil fields", in: map[string]any{"strategy": nil, "env": nil, "labels": nil, "resources": nil}, want: Spec{}},
-		{name: "affinity", in: map[string]any{"strategy": map[string]any{"node": node[:], "soft": true, "spill": true}}, want: Spec{Strategy: Strategy{StrategyNode, node, true, true, false}}},
+		{name: "affinity", in: map[string]any{"strategy": map[string]any{"node": node[:], "soft": true, "spill": true}}, want: Spec{Strategy: Strategy{resource.StrategyNode, node, true, true, false}}},
 		{name: "labels", in: map[string]any{"labels": map[string]string{"a": "!b"}, "unknown": 1}, want: Spec{Labels: map[string]string{"a": "!b"}}},
 		{name: "unknown strategy", in: map[string]any{"strategy": "PACK"}, bad: "unknown scheduling strategy"},
 		{name: "short node", in: map[string]any{"strategy": map[string]any{"node": []byte{1}}}, bad: "node has 1 bytes"},
@@ -394,7 +397,7 @@ func TestOverridesCallFaultJob(t *testing.T) {
 		t.Errorf("no overrides: %+v, %v", o, err)
 	}
 	o, err := DecodeOverrides(must(Marshal(map[string]any{"strategy": "SPREAD", "max_retries": 0})))
-	if err != nil || o.Strategy == nil || o.Strategy.Kind != StrategySpread || o.MaxRetries == nil || *o.MaxRetries != 0 || o.Name != nil {
+	if err != nil || o.Strategy == nil || o.Strategy.Kind != resource.StrategySpread || o.MaxRetries == nil || *o.MaxRetries != 0 || o.Name != nil {
 		t.Errorf("overrides: %+v, %v", o, err)
 	}
 	if _, err := DecodeOverrides(must(Marshal(map[string]any{"max_retries": -5}))); fault.KindOf(err) != fault.Protocol {
@@ -556,6 +559,8 @@ func TestDecodeUndoesAppend(t *testing.T) {
 			{"", KindExecute, Execute{ids.Unique(u64("u")), u32("a"), ids.JobFromInt(u32("j")), u32("t"), u32("n"), uint16(u32("f")), drawBytes(t, "o"), deps, drawList(t, "c"), drawBytes(t, "args")}},
 			{"", KindExit, uint8(u32("r"))},
 			{"", KindAbort, id},
+			{"", KindIDs, IDs{id, drawList(t, "i")}},
+			{"", KindExecuteAt, ExecuteAt{u64("o"), u64("s")}},
 		}
 		for _, c := range frames {
 			raw, err := codecs[c.kind].encode(nil, c.v)
@@ -572,6 +577,9 @@ func TestDecodeUndoesAppend(t *testing.T) {
 			}
 			if e, ok := c.v.(Execute); ok && e.Size() != len(raw) {
 				t.Fatalf("Execute.Size = %d, frame has %d", e.Size(), len(raw))
+			}
+			if e, ok := c.v.(Execute); ok && !bytes.Equal(ExecuteBody(&e), f.Body) {
+				t.Fatal("ExecuteBody is not the frame's body")
 			}
 			if a, b := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", c.v); a != b {
 				t.Fatalf("%s: %s became %s", f.Kind, b, a)
@@ -623,4 +631,11 @@ func fuzzName(k Kind) string {
 		b.WriteString(w[:1] + strings.ToLower(w[1:]))
 	}
 	return b.String()
+}
+
+func TestStrategyIsTheCores(t *testing.T) {
+	s := Strategy{Kind: resource.StrategyNode, Node: ids.NodeID{1}, Soft: true}
+	if got := resource.Strategy(s); got.Node != s.Node || !got.Soft {
+		t.Errorf("converted to %+v", got)
+	}
 }
