@@ -7,6 +7,7 @@ import (
 
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
+	"gray/internal/wire"
 )
 
 // Encode is a message as it travels: its kind in one byte, then msgpack. The result may be sent on several links and
@@ -45,7 +46,8 @@ func decode(b []byte, empty func(headstate.Kind) headstate.Message) (headstate.M
 	if m == nil {
 		return nil, &fault.Error{Op: "head.Decode", Kind: fault.Protocol, Detail: fmt.Sprintf("kind 0x%02x is unknown", b[0])}
 	}
-	if err := msgpack.Unmarshal(b[1:], m); err != nil {
+	// It checks lengths first: the decoder alone would keep buffers as large as broken messages say.
+	if err := wire.Unmarshal(b[1:], m); err != nil {
 		return nil, &fault.Error{Op: "head.Decode", Kind: fault.Protocol, Detail: fmt.Sprintf("a broken %T", m), Err: err}
 	}
 	return m, nil

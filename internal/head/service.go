@@ -69,7 +69,7 @@ type Service struct {
 	lastEnc  []byte
 }
 
-// input is one of: a message, a link that is up (conn) or down (conn, down), a question.
+// input is one of: a message (of a link, if known), a link that is up (conn) or down (conn, down), a question.
 type input struct {
 	from  ids.NodeID
 	msg   headstate.Message
@@ -132,19 +132,24 @@ func (s *Service) Connect(node ids.NodeID, c Conn) error {
 	return s.enter(input{from: node, conn: c})
 }
 
-// Disconnect tells that a link is gone for good. It does nothing if c is no longer the node's link.
+// Disconnect tells that a link is gone for good. It does nothing if c is no longer the node's link, or the head has
+// ended.
 func (s *Service) Disconnect(node ids.NodeID, c Conn) {
-	s.enter(input{from: node, conn: c, down: true})
+	_ = s.enter(input{from: node, conn: c, down: true}) // a head that has ended has no links to forget
 }
 
 // Receive takes in a message from a daemon. It blocks while the inbox is full. After an error the link should be
 // closed: the daemon speaks another protocol, or the head has ended.
-func (s *Service) Receive(from ids.NodeID, msg []byte) error {
+func (s *Service) Receive(from ids.NodeID, msg []byte) error { return s.ReceiveOn(from, nil, msg) }
+
+// ReceiveOn is Receive for a message that came on the link c. It is dropped if c has been replaced by another link of
+// the node: what was said there is said again on the new one, and old news must not follow new ones.
+func (s *Service) ReceiveOn(from ids.NodeID, c Conn, msg []byte) error {
 	m, err := DecodeToHead(msg)
 	if err != nil {
 		return err
 	}
-	return s.enter(input{from: from, msg: m})
+	return s.enter(input{from: from, conn: c, msg: m})
 }
 
 func (s *Service) enter(in input) error {
@@ -231,6 +236,7 @@ func (s *Service) take(in input) {
 	switch {
 	case in.query != nil:
 		in.query(s.now())
+	case in.msg != nil && in.conn != nil && s.conns[in.from] != in.conn:
 	case in.msg != nil:
 		s.step(s.now(), headstate.Received{From: in.from, Msg: in.msg})
 	case in.down:

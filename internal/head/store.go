@@ -9,6 +9,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"gray/internal/core/headstate"
+	"gray/internal/wire"
 )
 
 // Op changes one key of a store.
@@ -96,7 +97,7 @@ func decodeRecord(key, value []byte) (headstate.Record, error) {
 	default:
 		return nil, fmt.Errorf("a key of unknown table %q", key[0])
 	}
-	if err := msgpack.Unmarshal(value, r); err != nil {
+	if err := wire.Unmarshal(value, r); err != nil {
 		return nil, fmt.Errorf("key %x: %w", key, err)
 	}
 	return r, nil

@@ -282,6 +282,45 @@ func TestAStoreThatFailsIsTriedAgain(t *testing.T) {
 	})
 }
 
+func TestWhatComesLateOnAnOldLinkIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHead(t, head.NewMemStore(), &logs{})
+		defer closeHead(t, h)
+		answers := make(chan string, 10)
+		conn := func(name string) head.Conn {
+			return connect(func(b []byte) { answers <- fmt.Sprintf("%s %#x", name, b[0]) })
+		}
+		old, current := conn("old"), conn("new")
+		id := ids.NodeID{1}
+		say := func(c head.Conn, m headstate.Message) {
+			if err := h.ReceiveOn(id, c, head.Encode(m)); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+		for _, c := range []head.Conn{old, current} {
+			if err := h.Connect(id, c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		say(current, &headstate.Register{Node: info(1)})
+		say(old, &headstate.Lease{Seq: 1})
+		say(current, &headstate.Lease{Seq: 2})
+		h.Disconnect(id, old) // no longer its business
+		say(current, &headstate.Lease{Seq: 3})
+		h.Disconnect(id, current)
+		say(nil, &headstate.Lease{Seq: 4}) // heard, but there is no link for an answer
+		close(answers)
+		var got []string
+		for a := range answers {
+			got = append(got, a)
+		}
+		if want := []string{"new 0xc0", "new 0xc3", "new 0xc3"}; !reflect.DeepEqual(got, want) {
+			t.Errorf("answers %q, want %q", got, want)
+		}
+	})
+}
+
 func TestAFencedHeadEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := head.NewMemStore()
