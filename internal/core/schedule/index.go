@@ -63,7 +63,7 @@ func (b *bitset) next(i int) int {
 	return b.nth(0)
 }
 
-// Tiers: work that needs no GPU goes to nodes without one first.
+// Tiers: nodes without a GPU come first. Work that needs one fits none of those.
 const tiers = 2
 
 // index says which nodes fit a class now, by tier and bucket.
@@ -124,11 +124,7 @@ func (x *index) update(v *View, i int, structural bool) {
 	if structural {
 		x.feasible.put(i, p.takes() && p.Total.Fits(x.need) && x.labels.Match(p.Labels))
 	}
-	tier := 0
-	if p.gpu && x.need.Get(resource.GPU) == 0 {
-		tier = 1
-	}
-	x.place(i, x.feasible.has(i) && p.free.Fits(x.need), tier, p.bucket)
+	x.place(i, x.feasible.has(i) && p.free.Fits(x.need), p.tier, p.bucket)
 }
 
 // maxClasses bounds the indexes kept: each takes about four bytes a node.

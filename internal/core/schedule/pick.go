@@ -235,9 +235,6 @@ const probes = 16
 // probe picks as hybrid does but without an index, by trying nodes of the least busy buckets. It gives up when a bucket
 // has more nodes than it tries and none of those fits. So a class that is used once costs no look at every node.
 func (v *View) probe(s *resource.Shape, local int, rand uint64) (int, bool) {
-	if s.Need.Get(resource.GPU) > 0 {
-		return 0, false // fits tier 1 as well as tier 0
-	}
 	for tier := range tiers {
 		for b := range buckets {
 			set := &v.all.sets[tier][b]

@@ -351,7 +351,7 @@ func (w *world) checkPick(t *rapid.T, s *resource.Shape, o Options, got ids.Node
 		feasible = true
 		if p.free.Fits(s.Need) {
 			fits = append(fits, p)
-			gpuless = gpuless || !p.gpu
+			gpuless = gpuless || p.tier == 0
 		}
 	}
 	switch {
@@ -372,13 +372,13 @@ func (w *world) checkPick(t *rapid.T, s *resource.Shape, o Options, got ids.Node
 	if s.Strategy.Kind == resource.StrategySpread {
 		return
 	}
-	if s.Need.Get(resource.GPU) == 0 && gpuless && chosen.gpu {
+	if s.Need.Get(resource.GPU) == 0 && gpuless && chosen.tier == 1 {
 		t.Fatal("CPU work on a GPU node although another fits")
 	}
 	better, others := 0, 0
 	var local *node
 	for _, p := range fits {
-		if s.Need.Get(resource.GPU) == 0 && gpuless && p.gpu {
+		if s.Need.Get(resource.GPU) == 0 && gpuless && p.tier == 1 {
 			continue
 		}
 		if p.ID == o.Local {
@@ -399,7 +399,7 @@ func (w *world) checkPick(t *rapid.T, s *resource.Shape, o Options, got ids.Node
 	if local != nil {
 		idler := 0
 		for _, p := range fits {
-			if p.bucket < local.bucket && (!gpuless || s.Need.Get(resource.GPU) > 0 || !p.gpu) {
+			if p.bucket < local.bucket && (!gpuless || s.Need.Get(resource.GPU) > 0 || p.tier == 0) {
 				idler++
 			}
 		}
@@ -409,6 +409,61 @@ func (w *world) checkPick(t *rapid.T, s *resource.Shape, o Options, got ids.Node
 	}
 	if better >= max(1, min(takes/5, others)) {
 		t.Fatalf("%d of %d nodes are less busy than the one picked", better, takes)
+	}
+}
+
+// Of nodes of every degree of use, chance picks among the least busy fifth of the cluster, and never the busier local one.
+func TestChanceAmongTheLeastBusyFifth(t *testing.T) {
+	const nodes = 100
+	for local := range 30 {
+		w := newWorld(t)
+		for i := range nodes {
+			w.node(i, res{"CPU": 100})
+			w.v.SetAvail(id(i), w.set(res{"CPU": float64(50 - i%50)})) // two nodes of each degree
+		}
+		s := w.shape(res{"CPU": 1}, dflt, nil)
+		picked := map[ids.NodeID]bool{}
+		for i := range 3000 {
+			n, out := w.v.Pick(s, Options{Local: id(local), Rand: mix(uint64(i))})
+			if out != Placed {
+				t.Fatal(out)
+			}
+			picked[n] = true
+		}
+		if local%50 < 5 { // none is less busy than the first step of 5 %
+			if len(picked) != 1 || !picked[id(local)] {
+				t.Fatalf("local %d: picked %d nodes", local, len(picked))
+			}
+			continue
+		}
+		if len(picked) != nodes/5 || picked[id(local)] {
+			t.Fatalf("local %d: %d nodes picked, want %d others; itself %t", local, len(picked), nodes/5, picked[id(local)])
+		}
+	}
+}
+
+// Of many idle nodes one has what is needed, and of busy ones another: at the first pick, before there is an index, the
+// idle one has its even chance although it is not among those that are tried.
+func TestOneAmongMany(t *testing.T) {
+	idle := 0
+	for seed := range uint64(100) {
+		w := newWorld(t)
+		for i := range 100 {
+			w.node(i, res{"CPU": 8})
+		}
+		w.node(50, res{"CPU": 8, "x": 1})
+		w.node(51, res{"CPU": 8, "x": 1})
+		w.v.SetAvail(id(51), w.set(res{"CPU": 1, "x": 1}))
+		n, out := w.v.Pick(w.shape(res{"x": 1}, dflt, nil), Options{Local: id(3), Rand: mix(seed)})
+		if out != Placed || n != id(50) && n != id(51) {
+			t.Fatalf("seed %d: %s", seed, out)
+		}
+		if n == id(50) {
+			idle++
+		}
+	}
+	if idle < 40 {
+		t.Errorf("the idle node was picked %d times of 100", idle)
 	}
 }
 

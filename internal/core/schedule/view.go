@@ -38,7 +38,7 @@ type node struct {
 	free   resource.Set // Avail less what is reserved
 	held   resource.Set // reserved
 	bucket uint8        // how busy, see bucketOf
-	gpu    bool
+	tier   int          // 1 with a GPU
 }
 
 // View is a cluster's nodes, indexed for picking.
@@ -104,7 +104,10 @@ func (v *View) Upsert(n Node) {
 	n.Total, n.Avail = n.Total.Clone(), n.Avail.Clone()
 	p := &v.nodes[i]
 	p.Node, p.live = n, true
-	p.gpu = n.Total.Get(resource.GPU) > 0
+	p.tier = 0
+	if n.Total.Get(resource.GPU) > 0 {
+		p.tier = 1
+	}
 	v.refresh(p)
 	v.structural(i)
 }
@@ -232,12 +235,8 @@ func (v *View) structural(i int) { v.note(i, 1) }
 
 func (v *View) note(i int, structural int32) {
 	p := &v.nodes[i]
-	class := 0
-	if p.gpu {
-		class = 1
-	}
 	v.all.grow(len(v.nodes))
-	v.all.place(i, p.takes(), class, p.bucket)
+	v.all.place(i, p.takes(), p.tier, p.bucket)
 	v.log = append(v.log, int32(i)<<1|structural)
 	if len(v.log) > 4*len(v.nodes)+1024 {
 		drop := len(v.log) / 2
