@@ -281,7 +281,9 @@ func (s *State) Tick(now time.Time, couldRelease bool, out []Effect) []Effect {
 			if !stalled(r) {
 				break
 			}
-			out = append(out, Effect{Kind: Fail, ID: r.ID, Full: s.full(now, r)})
+			f := s.full(now, r)
+			f.Holders = s.Holders(5)
+			out = append(out, Effect{Kind: Fail, ID: r.ID, Full: f})
 			s.line = remove(s.line, r)
 			delete(s.reqs, r.ID)
 			return s.pump(now, out)

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -51,24 +52,24 @@ func (s *State) Usage() Usage {
 	}
 }
 
-// Holders lists the n largest objects that can't be evicted.
+// Holders lists the n largest objects that can't be evicted, largest first. It looks at every object.
 func (s *State) Holders(n int) []Holder {
-	var hs []Holder
+	hs := make([]Holder, 0, n+1)
 	for _, o := range s.objects {
-		if !o.listed {
-			hs = append(hs, Holder{o.key, o.size, o.state, o.pins, o.holds})
+		if o.listed || (len(hs) == n && (n == 0 || o.size < hs[n-1].Size)) {
+			continue
 		}
+		h := Holder{o.key, o.size, o.state, o.pins, o.holds}
+		i, _ := slices.BinarySearchFunc(hs, h, func(a, b Holder) int {
+			if a.Size != b.Size {
+				return cmp.Compare(b.Size, a.Size)
+			}
+			return cmp.Compare(a.Key, b.Key)
+		})
+		hs = slices.Insert(hs, i, h)
+		hs = hs[:min(n, len(hs))]
 	}
-	slices.SortFunc(hs, func(a, b Holder) int {
-		if a.Size != b.Size {
-			return int(max(-1, min(1, b.Size-a.Size)))
-		}
-		if a.Key < b.Key {
-			return -1
-		}
-		return 1
-	})
-	return hs[:min(n, len(hs))]
+	return hs
 }
 
 // Full is why a request can't be admitted.
@@ -80,7 +81,7 @@ type Full struct {
 	NoPages bool // the system has less memory than the store's capacity
 	Waited  time.Duration
 	Usage   Usage
-	Holders []Holder // the largest that are in the way
+	Holders []Holder // the largest that are in the way, if it failed for them
 }
 
 func (s *State) full(now time.Time, r *req) *Full {
@@ -88,7 +89,7 @@ func (s *State) full(now time.Time, r *req) *Full {
 	for _, it := range r.Bundle {
 		need += it.Size
 	}
-	return &Full{Class: r.Class, Need: need, Items: len(r.Bundle), Waited: now.Sub(r.asked), Usage: s.Usage(), Holders: s.Holders(5)}
+	return &Full{Class: r.Class, Need: need, Items: len(r.Bundle), Waited: now.Sub(r.asked), Usage: s.Usage()}
 }
 
 // String says what was wanted, what is in the way and what to do, without naming objects, whose names the State doesn't know.

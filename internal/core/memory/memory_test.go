@@ -460,6 +460,24 @@ func TestAStalledCreateFails(t *testing.T) {
 	}
 }
 
+func TestHoldersAreTheLargest(t *testing.T) {
+	s := newStore(t)
+	for i, key := range []uint64{300, 900, 500, 700, 901, 100} {
+		s.create(uint64(i+1), key, true)
+	}
+	s.copyOf(9, 2000)
+	var keys []uint64
+	for _, h := range s.Holders(4) {
+		keys = append(keys, h.Key)
+	}
+	if want := []uint64{900, 901, 700, 500}; !slices.Equal(keys, want) {
+		t.Errorf("largest: %v, want %v", keys, want)
+	}
+	if n, all := len(s.Holders(0)), len(s.Holders(100)); n != 0 || all != 6 {
+		t.Errorf("%d of 0 and %d of all", n, all)
+	}
+}
+
 func TestAReleaseStartsTheClockAgain(t *testing.T) {
 	s := newStore(t)
 	s.create(1, 8001, true)
