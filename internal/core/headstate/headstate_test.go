@@ -236,13 +236,13 @@ func TestTransitions(t *testing.T) {
 			w.join(1, 2)
 			w.pass(10*time.Second, 2)
 			w.commit()
-		}, []Effect{Send{nid(2), &NodeDead{Node: nid(1), Owners: []ids.Owner{1}, Reason: UnexpectedTermination, Message: "the head heard nothing from it for 10 s; " + defaultUnexpectedAdvice}}}},
+		}, []Effect{Send{nid(2), &NodeDead{Node: nid(1), Owners: []ids.Owner{1}, Reason: UnexpectedTermination, Message: "the head heard nothing from it for 10 s; " + silenceAdvice}}}},
 		{"a dead node that speaks is fenced", func(w *world) {
 			w.join(1, 2)
 			w.pass(10*time.Second, 2)
 			w.commit()
 			w.say(1, &Lease{Seq: 1})
-		}, []Effect{Send{nid(1), &Refused{Reason: RefusedFenced, Error: "the head declared it dead (the head heard nothing from it for 10 s; " + defaultUnexpectedAdvice + "); what it owned is gone, so it must start afresh with a new node id"}}}},
+		}, []Effect{Send{nid(1), &Refused{Reason: RefusedFenced, Error: "the head declared it dead (the head heard nothing from it for 10 s; " + silenceAdvice + "); what it owned is gone, so it must start afresh with a new node id"}}}},
 		{"but not before its death is safe", func(w *world) {
 			w.join(1, 2)
 			w.pass(10*time.Second, 2)

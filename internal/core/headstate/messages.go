@@ -172,11 +172,9 @@ type DeathReason uint8
 
 // Death reasons.
 const (
-	NotDead                 DeathReason = 0
-	ExpectedTermination     DeathReason = 1
-	UnexpectedTermination   DeathReason = 2
-	maxDeathReason                      = UnexpectedTermination
-	defaultUnexpectedAdvice             = "look at the daemon's log on that machine, or whether the machine and its network are up"
+	NotDead               DeathReason = 0
+	ExpectedTermination   DeathReason = 1
+	UnexpectedTermination DeathReason = 2
 )
 
 // NodeDead tells every daemon that a node is dead, and which owner numbers died with it.

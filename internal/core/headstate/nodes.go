@@ -54,6 +54,8 @@ func (n *node) to(state NodeState) {
 	n.state = state
 }
 
+const silenceAdvice = "look at the daemon's log on that machine, or whether the machine and its network are up"
+
 // MaxResources bounds the resource names and labels of a node, and the demands of a report.
 const MaxResources = 4096
 
@@ -238,7 +240,7 @@ func (s *State) expire(now time.Duration) {
 	}
 	for _, n := range silent {
 		s.die(now, n, UnexpectedTermination, fmt.Sprintf("the head heard nothing from it for %.0f s; %s",
-			(now-max(n.heard, s.floor)).Seconds(), defaultUnexpectedAdvice))
+			(now-max(n.heard, s.floor)).Seconds(), silenceAdvice))
 	}
 }
 

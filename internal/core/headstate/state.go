@@ -284,7 +284,7 @@ func (s *State) receive(now time.Duration, from ids.NodeID, msg Message) {
 	case *Leave:
 		s.leave(now, n, m)
 	case *Report:
-		s.report(now, n, m)
+		s.report(n, m)
 	case *Subscribe:
 		s.subscribe(n, m.On)
 	case *ViewAck:

@@ -60,7 +60,7 @@ func (v *view) forget(n *node) {
 // due is when flush has something to send.
 func (v *view) due() (time.Duration, bool) { return v.next, v.dirty && v.idle.Len() > 0 }
 
-func (s *State) report(now time.Duration, n *node, m *Report) {
+func (s *State) report(n *node, m *Report) {
 	if len(m.Available) > MaxResources || len(m.Demands) > MaxResources {
 		s.note(true, "head: node %s reports %d resources and %d demands, more than %d; the report is ignored", n.id(), len(m.Available), len(m.Demands), MaxResources)
 		return
