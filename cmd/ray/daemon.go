@@ -66,10 +66,10 @@ func (a *app) daemon(configFD, readyFD int) error {
 			return err
 		}
 		return a.run(ctx, *cfg, func(n session.NodeFile) error {
-			if err := sayReady(ready, n); err != nil {
+			if err := redirectOutput(n); err != nil {
 				return err
 			}
-			return redirectOutput(n)
+			return sayReady(ready, n)
 		})
 	}()
 	if err == nil {

@@ -11,15 +11,22 @@ import (
 	"gray/internal/session"
 )
 
-// runNode is the daemon of this machine. It logs to stderr, which turns into a log file of the session when it is ready.
+// runNode is the daemon of this machine. It logs to stderr: until the node is ready that is the terminal of who starts it,
+// which gets warnings only; from then on it is a log file of the session.
 func runNode(ctx context.Context, cfg session.NodeConfig, ready func(session.NodeFile) error) error {
 	level, err := logLevel(os.Getenv("RAY_LOGGER_LEVEL"))
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	var shown slog.LevelVar
+	shown.Set(max(level, slog.LevelWarn))
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &shown}))
 	slog.SetDefault(log)
-	return node.Run(ctx, cfg, log, ready)
+	return node.Run(ctx, cfg, log, func(n session.NodeFile) error {
+		err := ready(n)
+		shown.Set(level)
+		return err
+	})
 }
 
 // logLevel reads RAY_LOGGER_LEVEL.
