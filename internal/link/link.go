@@ -11,7 +11,6 @@
 package link
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -67,9 +66,10 @@ type Link struct {
 type connection struct {
 	conn net.Conn
 	wake chan struct{} // one slot: there is something to write
-	stop context.CancelCauseFunc
-	ctx  context.Context
 	done sync.WaitGroup
+	once sync.Once
+	gone chan struct{} // closed when it ends
+	why  error         // set before gone is closed
 }
 
 // New makes a Link without a connection.
@@ -138,8 +138,7 @@ func (l *Link) Attach(conn net.Conn) error {
 	if l.closed {
 		return errors.Join(ErrClosed, conn.Close())
 	}
-	c := &connection{conn: conn, wake: make(chan struct{}, 1)}
-	c.ctx, c.stop = context.WithCancelCause(context.Background())
+	c := &connection{conn: conn, wake: make(chan struct{}, 1), gone: make(chan struct{})}
 	l.cur, l.last = c, c
 	hello := l.state.Open(time.Now(), nil)
 	c.done.Add(2)
@@ -169,9 +168,12 @@ func (l *Link) Close() {
 
 // end closes the connection for a reason; the first reason counts.
 func (c *connection) end(why error) {
-	c.stop(why)
-	// Closing is how the reader and a blocked write learn of the end. Its own error says nothing that why does not.
-	_ = c.conn.Close()
+	c.once.Do(func() {
+		c.why = why
+		close(c.gone)
+		// Closing is how the reader and a blocked write learn of the end. Its own error says nothing that why does not.
+		_ = c.conn.Close()
+	})
 }
 
 // write writes what the state has to say, until the connection ends.
@@ -206,7 +208,7 @@ func (l *Link) write(c *connection, out []byte) {
 		select {
 		case <-c.wake:
 		case <-timer.C:
-		case <-c.ctx.Done():
+		case <-c.gone:
 			return
 		}
 	}
@@ -223,7 +225,7 @@ func (l *Link) read(c *connection) {
 	closed := l.closed
 	l.mu.Unlock()
 	if up && !closed && l.ev.Down != nil {
-		l.ev.Down(context.Cause(c.ctx))
+		l.ev.Down(c.why)
 	}
 }
 

@@ -354,7 +354,7 @@ func TestCutsAtAnyByte(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	const total = 2000
+	const total = 1000
 	cfg := linkstate.Config{Chunk: 700, AckBytes: 2000, MaxUnacked: 1 << 20}
 	ends := make([]*owner, 2)
 	for i := range ends {

@@ -170,7 +170,7 @@ func Check(b []byte) error {
 		if !ok {
 			return badMsgpack("bad or truncated value at byte %d", i)
 		}
-		if uint64(skip) > uint64(len(b)-i) || items > uint64(len(b)-i-int(skip)) {
+		if skip > uint64(len(b)-i) || items > uint64(len(b)-i-int(skip)) {
 			return badMsgpack("value at byte %d is longer than the %d bytes there are", i, len(b)-i)
 		}
 		i += int(skip)

@@ -32,7 +32,6 @@ type end struct {
 	wire []byte   // written by the other side, not yet read
 	got  []string // messages
 	ins  []Input  // with Ready or Reset
-	down int
 }
 
 type pair struct {
