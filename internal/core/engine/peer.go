@@ -229,6 +229,7 @@ func (e *Engine) Receive(from NodeNo, m Msg) {
 // PeerTemplate takes a decoded TemplateMsg.
 func (e *Engine) PeerTemplate(from NodeNo, no uint32, spec TemplateSpec) {
 	if p := e.peers[from]; p != nil {
+		e.jobOf(spec.Job) // it lives here too, until JobEnded
 		t := e.addTemplate(spec)
 		e.templates[t].uses++
 		p.templates[no] = t
