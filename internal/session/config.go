@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // DefaultPort is the head's.
@@ -59,9 +60,14 @@ var reserved = map[string]string{
 	"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory", "object_store_memory": "object_store_memory",
 }
 
+// Compiled on first use: commands that start no node pay nothing.
 var (
-	labelKey   = regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?/)?[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?$`)
-	labelValue = regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?)?$`)
+	labelKey = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?/)?[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?$`)
+	})
+	labelValue = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?)?$`)
+	})
 )
 
 // minObjectStore is the smallest object store Ray accepts, in bytes.
@@ -124,10 +130,10 @@ func (c *NodeConfig) Validate() error {
 		}
 	}
 	for _, k := range sortedKeys(c.Labels) {
-		if !labelKey.MatchString(k) {
+		if !labelKey().MatchString(k) {
 			fault("labels: key %q: want letters, digits, '-', '_', '.', with an optional prefix/", k)
 		}
-		if v := c.Labels[k]; !labelValue.MatchString(v) {
+		if v := c.Labels[k]; !labelValue().MatchString(v) {
 			fault("labels: value %q of %s: want up to 63 letters, digits, '-', '_', '.'", v, k)
 		}
 	}

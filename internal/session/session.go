@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"time"
 
@@ -129,10 +128,26 @@ func (r *Root) Close() error { return r.dir.Close() }
 
 func (r *Root) fd() int { return int(r.dir.Fd()) }
 
-var nameForm = regexp.MustCompile(`^session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d{6}_\d+$`)
+// nameForm: a 9 stands for any digit. Not a regexp, whose compilation every command would pay for at its start.
+const nameForm = "session_9999-99-99_99-99-99_999999_"
 
 // ValidName reports whether name has the form of a session's name. Names come from other machines, too.
-func ValidName(name string) bool { return len(name) < 64 && nameForm.MatchString(name) }
+func ValidName(name string) bool {
+	if len(name) <= len(nameForm) || len(name) >= 64 {
+		return false
+	}
+	for i := range len(name) {
+		digit := name[i] >= '0' && name[i] <= '9'
+		if i >= len(nameForm) || nameForm[i] == '9' {
+			if !digit {
+				return false
+			}
+		} else if name[i] != nameForm[i] {
+			return false
+		}
+	}
+	return true
+}
 
 // Name is the name of a session that starts at t (local time) in process pid.
 func Name(t time.Time, pid int) string {

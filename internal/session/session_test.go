@@ -268,6 +268,24 @@ func TestSession(t *testing.T) {
 	}
 }
 
+func TestValidName(t *testing.T) {
+	if name := Name(time.Now(), 12345); !ValidName(name) {
+		t.Errorf("%q is not valid", name)
+	}
+	const good = "session_2026-01-02_03-04-05_000006_7"
+	for _, bad := range []string{
+		"", good[:len(good)-1], good + "x", good + "/", good + strings.Repeat("1", 64), "x" + good, strings.Replace(good, "-", "_", 1),
+		strings.Replace(good, "2026", "x026", 1), strings.ToUpper(good),
+	} {
+		if ValidName(bad) {
+			t.Errorf("%q is valid", bad)
+		}
+	}
+	if !ValidName(good) {
+		t.Errorf("%q is not valid", good)
+	}
+}
+
 func TestSessionPlanted(t *testing.T) {
 	r := root(t)
 	name := Name(time.Now(), 7)
