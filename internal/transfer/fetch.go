@@ -53,8 +53,8 @@ func (f *Fetcher) Stats() FetcherStats {
 }
 
 // Fetch reads the object at url (…/objects/{id}) into dst, whose length is the object's size, and returns its metadata. Progress,
-// made with NewProgress(len(dst)), tells others meanwhile what is there; it is failed if Fetch fails. When Fetch has returned,
-// nothing writes to dst any more.
+// made with NewProgress(len(dst)), tells others meanwhile what is there. When Fetch has returned, nothing writes to dst any more;
+// when it has failed, progress has too, and nothing that a Server sends reads from dst.
 func (f *Fetcher) Fetch(ctx context.Context, url string, dst []byte, progress *Progress) (meta []byte, err error) {
 	f.fetches.Add(1)
 	f.active.Add(1)

@@ -18,12 +18,16 @@ type Progress struct {
 	have    []int64       // per part: how many of its bytes are here, from its start; guarded by mu
 	total   int64         // guarded by mu
 	err     error         // guarded by mu; set once
+	readers int           // reading now; guarded by mu
+	left    sync.Cond     // on mu: the last reader has left
 	changed chan struct{} // closed at the next change; nil when nobody waits; guarded by mu
 }
 
 // NewProgress is the progress of an object of size bytes of which nothing is here.
 func NewProgress(size int64) *Progress {
-	return &Progress{size: size, have: make([]int64, (size+partSize-1)/partSize)}
+	p := &Progress{size: size, have: make([]int64, max(1, (size+partSize-1)/partSize))}
+	p.left.L = &p.mu
+	return p
 }
 
 // Bytes is how much has arrived.
@@ -33,8 +37,7 @@ func (p *Progress) Bytes() int64 {
 	return p.total
 }
 
-// Fail ends all waiting for bytes that have not arrived, now and later. Whoever reuses an object's bytes calls it, and then waits
-// until those who serve them have closed.
+// Fail ends all serving of the object, now and later, and returns once nobody reads its bytes any more: then they may be reused.
 func (p *Progress) Fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -42,6 +45,28 @@ func (p *Progress) Fail(err error) {
 		p.err = err
 		p.wakeLocked()
 	}
+	for p.readers > 0 {
+		p.left.Wait()
+	}
+}
+
+// read runs f, which reads bytes that have arrived, unless the object has failed.
+func (p *Progress) read(f func() error) error {
+	p.mu.Lock()
+	if p.err != nil {
+		defer p.mu.Unlock()
+		return p.err
+	}
+	p.readers++
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.readers--; p.readers == 0 {
+			p.left.Broadcast()
+		}
+	}()
+	return f()
 }
 
 // Wait returns once the byte at off has arrived; all from off to end have then.

@@ -53,9 +53,9 @@ var (
 // Object is one that can be sent.
 type Object struct {
 	Off, Size int64
-	Version   uint64    // tells copies of one id apart that may differ, such as results of two attempts
+	Version   uint64    // tells bytes of one id apart that may differ, such as results of two attempts; never used twice
 	Meta      []byte    // what else the receiver must know; opaque
-	Partial   *Progress // if it is still being fetched, else nil
+	Partial   *Progress // if it was still being fetched when it was opened, else nil
 	Done      func()    // ends the pin; called once
 }
 
@@ -172,7 +172,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			for at < end {
 				n := min(sendStep, end-at)
-				if err := yield(s.memory.Bytes(o.Off+at, n)); err != nil {
+				write := func() error { return yield(s.memory.Bytes(o.Off+at, n)) }
+				if o.Partial != nil {
+					err = o.Partial.read(write)
+				} else {
+					err = write()
+				}
+				if err != nil {
 					return err
 				}
 				s.stats.bytes.Add(n)

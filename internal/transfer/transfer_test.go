@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -564,6 +565,56 @@ func TestAFailedFetchFailsThoseWhoReadFromIt(t *testing.T) {
 		t.Errorf("error %v, want %v", err, ErrGone)
 	}
 	<-src.closed
+}
+
+// slowMemory reports when its bytes are looked at, and shows them when it may.
+type slowMemory struct {
+	memory
+	asked, may chan struct{}
+}
+
+func (m slowMemory) Bytes(off, size int64) []byte {
+	m.asked <- struct{}{}
+	<-m.may
+	return m.memory.Bytes(off, size)
+}
+
+func TestFailWaitsForReaders(t *testing.T) {
+	partial := NewProgress(1000)
+	partial.add(0, 1000)
+	m := slowMemory{make(memory, 1000), make(chan struct{}), make(chan struct{})}
+	url := serve(t, NewServer(newSource(Object{Size: 1000, Partial: partial}), m, 0))
+	fetched := make(chan error, 1)
+	f := newFetcher(t)
+	go func() {
+		_, err := f.Fetch(t.Context(), url, make([]byte, 1000), nil)
+		fetched <- err
+	}()
+	<-m.asked
+	failed := make(chan struct{})
+	go func() {
+		partial.Fail(errors.New("cancelled"))
+		close(failed)
+	}()
+	for failing := false; !failing; { // Fail has begun
+		partial.mu.Lock()
+		failing = partial.err != nil
+		partial.mu.Unlock()
+		runtime.Gosched()
+	}
+	select {
+	case <-failed:
+		t.Error("Fail returned while a reader was at the bytes")
+	default:
+	}
+	close(m.may)
+	<-failed
+	if err := <-fetched; err != nil {
+		t.Error(err) // what was being written is whole
+	}
+	if err := partial.read(func() error { t.Error("read after Fail"); return nil }); err == nil {
+		t.Error("a reader got in after Fail")
+	}
 }
 
 func TestProgress(t *testing.T) {
