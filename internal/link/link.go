@@ -6,8 +6,7 @@
 // goroutine writes all that is queued at once.
 //
 // Two goroutines run a connection. The reader calls the Events, one at a time and in order; a call must not block for
-// long, and must not call Attach or Close. Between Up and Down messages come from one life of the peer; after
-// PeerReset from another.
+// long, and must not call Attach or Close. After Up messages come from that life of the peer, until PeerReset.
 package link
 
 import (
@@ -28,7 +27,8 @@ type Events struct {
 	Message func(msg []byte)
 	// Up says that a connection to the peer's life of this incarnation is there.
 	Up func(incarnation uint64)
-	// Down says that the connection is gone, and why. It follows each Up, but at Close.
+	// Down says that the connection is gone, and why, also when it never was Up. It is told once for each Attach, but not
+	// when another connection replaces this one, nor at Close.
 	Down func(err error)
 	// PeerReset comes before Up: the peer has started afresh, and dropped messages that it had not acknowledged are gone.
 	PeerReset func(incarnation uint64, dropped int)
@@ -36,14 +36,14 @@ type Events struct {
 	Drained func()
 }
 
-// ErrClosed is what a closed Link answers, and ErrReplaced the reason why a connection went when another was attached.
-var (
-	ErrClosed   = errors.New("link: closed")
-	ErrReplaced = errors.New("link: replaced by a newer connection")
-)
+// ErrClosed is what a closed Link answers.
+var ErrClosed = errors.New("link: closed")
 
-// errSilent is why a connection of which nothing was heard is closed.
-var errSilent = errors.New("link: nothing was heard from the peer for too long")
+// Reasons why a connection went: another was attached, or nothing was heard on it.
+var (
+	errReplaced = errors.New("link: replaced by a newer connection")
+	errSilent   = errors.New("link: nothing was heard from the peer for too long")
+)
 
 // writeBudget is about how many bytes are copied into one write.
 const writeBudget = 256 << 10
@@ -131,7 +131,7 @@ func (l *Link) wakeLocked() {
 func (l *Link) Attach(conn net.Conn) error {
 	l.attach.Lock()
 	defer l.attach.Unlock()
-	l.detach(ErrReplaced)
+	l.detach(errReplaced)
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -217,35 +217,32 @@ func (l *Link) write(c *connection, out []byte) {
 // read hands the peer's frames to the state and tells the owner what they bring, until the connection ends.
 func (l *Link) read(c *connection) {
 	defer c.done.Done()
-	up, err := l.readFrames(c)
-	c.end(err)
+	c.end(l.readFrames(c))
 	l.mu.Lock()
 	l.state.Broke()
 	l.cur = nil
 	closed := l.closed
 	l.mu.Unlock()
-	if up && !closed && l.ev.Down != nil {
+	if !closed && !errors.Is(c.why, errReplaced) && l.ev.Down != nil {
 		l.ev.Down(c.why)
 	}
 }
 
-func (l *Link) readFrames(c *connection) (up bool, err error) {
+func (l *Link) readFrames(c *connection) error {
 	buf := make([]byte, 64<<10)
 	start, end := 0, 0
 	for {
 		for {
 			t, body, n, err := linkstate.Cut(buf[start:end])
 			if err != nil {
-				return up, err
+				return err
 			}
 			if n == 0 {
 				break
 			}
 			start += n
-			ready, err := l.receive(t, body)
-			up = up || ready
-			if err != nil {
-				return up, err
+			if err := l.receive(t, body); err != nil {
+				return err
 			}
 		}
 		if need := linkstate.Need(buf[start:end]); need > len(buf)-start {
@@ -260,30 +257,30 @@ func (l *Link) readFrames(c *connection) (up bool, err error) {
 		}
 		// The writer may be stuck in a write to a peer that hangs: so the reader watches for silence.
 		if err := c.conn.SetReadDeadline(time.Now().Add(l.timeout)); err != nil {
-			return up, fmt.Errorf("link: read: %w", err)
+			return fmt.Errorf("link: read: %w", err)
 		}
 		n, err := c.conn.Read(buf[end:])
 		end += n
 		switch {
 		case err == nil || n > 0:
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return up, errSilent
+			return errSilent
 		case errors.Is(err, io.EOF):
-			return up, fmt.Errorf("link: the peer closed the connection: %w", err)
+			return fmt.Errorf("link: the peer closed the connection: %w", err)
 		default:
-			return up, fmt.Errorf("link: read: %w", err)
+			return fmt.Errorf("link: read: %w", err)
 		}
 	}
 }
 
-func (l *Link) receive(t linkstate.Type, body []byte) (ready bool, err error) {
+func (l *Link) receive(t linkstate.Type, body []byte) error {
 	l.mu.Lock()
 	in, err := l.state.Receive(time.Now(), t, body)
 	peer := l.state.Peer()
 	l.wakeLocked()
 	l.mu.Unlock()
 	if err != nil {
-		return false, err
+		return err
 	}
 	if in.Reset && l.ev.PeerReset != nil {
 		l.ev.PeerReset(peer, in.Dropped)
@@ -297,5 +294,5 @@ func (l *Link) receive(t linkstate.Type, body []byte) (ready bool, err error) {
 	if in.HasMessage && l.ev.Message != nil {
 		l.ev.Message(in.Message)
 	}
-	return in.Ready, nil
+	return nil
 }
