@@ -37,10 +37,14 @@ func (f fakeCluster) Summary(context.Context) (*head.Summary, error) {
 	return &head.Summary{
 		Time: time.UnixMilli(1_700_000_000_500), Cluster: headstate.ClusterID{0xab}, Total: total, Available: available,
 		Nodes: []headstate.NodeRow{
-			{Info: headstate.NodeInfo{ID: ids.NodeID{1}, IP: "10.0.0.1", Hostname: "h1", Head: true, Total: total, Labels: map[string]string{"a": "b"}},
-				Alive: true, Available: available, StartMs: 5},
-			{Info: headstate.NodeInfo{ID: ids.NodeID{2}, IP: "10.0.0.2", Hostname: "h2"},
-				DeathReason: headstate.UnexpectedTermination, DeathMessage: "silent", EndMs: 7},
+			{
+				Info:  headstate.NodeInfo{ID: ids.NodeID{1}, IP: "10.0.0.1", Hostname: "h1", Head: true, Total: total, Labels: map[string]string{"a": "b"}},
+				Alive: true, Available: available, StartMs: 5,
+			},
+			{
+				Info:        headstate.NodeInfo{ID: ids.NodeID{2}, IP: "10.0.0.2", Hostname: "h2"},
+				DeathReason: headstate.UnexpectedTermination, DeathMessage: "silent", EndMs: 7,
+			},
 		},
 		Demands: []headstate.ShapeDemand{{Shape: headstate.Resources{"CPU": 1000000}, Count: 3, Infeasible: true}},
 	}, nil
@@ -183,7 +187,7 @@ func TestDashboard(t *testing.T) {
 		t.Errorf("version: %d %s", status, body)
 	}
 	text := c.data("/api/cluster_status?format=1")
-	sum, _ := fakeCluster{}.Summary(context.Background())
+	sum, _ := fakeCluster{}.Summary(t.Context())
 	if text["clusterStatus"] != sum.Status(false) || text["cluster_status"] != sum.Status(false) {
 		t.Errorf("status text: %v", text)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"gray/internal/core/fault"
 )
@@ -38,7 +39,7 @@ func OpenBolt(path string) (*BoltStore, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: openBoltWithin, FreelistType: bolt.FreelistMapType})
 	if err != nil {
 		detail := "check that the file is readable and its disk is not full, or move it away to start an empty cluster"
-		if errors.Is(err, bolt.ErrTimeout) {
+		if errors.Is(err, bolterrors.ErrTimeout) {
 			detail = "another head has it open: stop that one first (ray stop), or start this one with another --temp-dir"
 		}
 		return nil, &fault.Error{Op: "head.OpenBolt", Kind: fault.System, Ref: path, Detail: detail, Err: err}

@@ -13,14 +13,33 @@ import (
 // Encode is a message as it travels: its kind in one byte, then msgpack. The result may be sent on several links and
 // must not be changed.
 func Encode(m headstate.Message) []byte {
-	b, err := msgpack.Marshal(m)
-	if err != nil {
-		panic(fmt.Sprintf("head: %T can't be encoded: %v", m, err)) // the structs hold nothing that can't be
+	return appendArray([]byte{byte(m.Kind())}, m)
+}
+
+// appendArray appends v as msgpack, structs as arrays of their fields.
+func appendArray(b []byte, v any) []byte {
+	w := (*appender)(&b)
+	e := msgpack.GetEncoder()
+	defer msgpack.PutEncoder(e)
+	e.Reset(w)
+	e.UseArrayEncodedStructs(true)
+	e.UseCompactInts(true)
+	if err := e.Encode(v); err != nil {
+		panic(fmt.Sprintf("head: %T can't be encoded: %v", v, err)) // the structs hold nothing that can't be
 	}
-	out := make([]byte, 1+len(b))
-	out[0] = byte(m.Kind())
-	copy(out[1:], b)
-	return out
+	return b
+}
+
+type appender []byte
+
+func (a *appender) Write(p []byte) (int, error) {
+	*a = append(*a, p...)
+	return len(p), nil
+}
+
+func (a *appender) WriteByte(c byte) error {
+	*a = append(*a, c)
+	return nil
 }
 
 // IsMessage tells whether a message that came in on a link shared with other traffic is one between a daemon and a

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/vmihailenco/msgpack/v5"
-
 	"gray/internal/core/headstate"
 	"gray/internal/wire"
 )
@@ -71,11 +69,7 @@ func encodeOps(ops []headstate.Op) []Op {
 		if op.Delete {
 			continue
 		}
-		v, err := msgpack.Marshal(op.Rec)
-		if err != nil {
-			panic(fmt.Sprintf("head: %T can't be encoded: %v", op.Rec, err))
-		}
-		out[i].Value = v
+		out[i].Value = appendArray(nil, op.Rec)
 	}
 	return out
 }

@@ -106,12 +106,16 @@ func TestRecordsSurviveTheStore(t *testing.T) {
 	records := []headstate.Record{
 		&headstate.Meta{Cluster: headstate.ClusterID{1, 2}, SessionName: "s", NextOwner: 3, NextJob: 4, OwnerMoves: 5},
 		&headstate.NodeRow{
-			Info: headstate.NodeInfo{ID: ids.NodeID{1}, Epoch: 1 << 60, IP: "::1", Port: 65535, Head: true,
-				Total: headstate.Resources{"CPU": 5000, "memory": 1 << 60}, Labels: map[string]string{"a": "b"}},
+			Info: headstate.NodeInfo{
+				ID: ids.NodeID{1}, Epoch: 1 << 60, IP: "::1", Port: 65535, Head: true,
+				Total: headstate.Resources{"CPU": 5000, "memory": 1 << 60}, Labels: map[string]string{"a": "b"},
+			},
 			Owner: 2, DeathReason: headstate.UnexpectedTermination, DeathMessage: "why", StartMs: 1, EndMs: 2,
 		},
-		&headstate.JobRow{ID: ids.JobFromInt(7), Key: [16]byte{9}, Node: ids.NodeID{1}, State: headstate.JobFailed,
-			Driver: headstate.Driver{PID: 1, Namespace: "n", Metadata: map[string]string{"k": "v"}}},
+		&headstate.JobRow{
+			ID: ids.JobFromInt(7), Key: [16]byte{9}, Node: ids.NodeID{1}, State: headstate.JobFailed,
+			Driver: headstate.Driver{PID: 1, Namespace: "n", Metadata: map[string]string{"k": "v"}},
+		},
 		&headstate.KVRecord{NS: "a\xff", Key: "\x00k", Value: []byte{0, 1, 0xff}, By: ids.NodeID{3}, Req: 1 << 63, Fresh: true},
 		&headstate.KVRecord{NS: "", Key: "", Value: []byte{}},
 	}

@@ -385,7 +385,8 @@ func TestTransitions(t *testing.T) {
 			w.say(1, &JobEnd{Req: 2, Job: ids.JobFromInt(1), Message: "done"})
 			w.commit()
 		}, []Effect{
-			Send{nid(1), &JobEnded{Job: ids.JobFromInt(1), Message: "done"}}, Send{nid(2), &JobEnded{Job: ids.JobFromInt(1), Message: "done"}},
+			Send{nid(1), &JobEnded{Job: ids.JobFromInt(1), Message: "done"}},
+			Send{nid(2), &JobEnded{Job: ids.JobFromInt(1), Message: "done"}},
 			Send{nid(1), &Done{Req: 2}},
 		}},
 		{"ended twice is told once", func(w *world) {
@@ -408,7 +409,8 @@ func TestTransitions(t *testing.T) {
 			w.commit()
 		}, []Effect{
 			Send{nid(2), &JobEnded{Job: ids.JobFromInt(1), Message: "the driver's node is dead: bye"}},
-			Send{nid(2), &NodeDead{Node: nid(1), Owners: []ids.Owner{1}, Reason: ExpectedTermination, Message: "bye"}}, Send{nid(1), &Left{}},
+			Send{nid(2), &NodeDead{Node: nid(1), Owners: []ids.Owner{1}, Reason: ExpectedTermination, Message: "bye"}},
+			Send{nid(1), &Left{}},
 		}},
 		{"jobs end whose driver ended while the head was away", func(w *world) {
 			w.join(1)

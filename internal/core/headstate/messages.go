@@ -53,7 +53,7 @@ const (
 )
 
 // Message is what a daemon and the head send each other. Messages are pointers to the structs of this file and are not
-// changed once they are sent.
+// changed once they are sent. Their fields travel in the order in which they stand here.
 type Message interface{ Kind() Kind }
 
 // Call is a message that is answered by exactly one Answer with the same number.
@@ -78,7 +78,6 @@ type ClusterID [28]byte
 
 // NodeInfo is what a daemon says about itself; it stays the same for the daemon's life.
 type NodeInfo struct {
-	_msgpack    struct{} `msgpack:",as_array"`
 	ID          ids.NodeID
 	Epoch       uint64 // the daemon's incarnation
 	IP          string
@@ -97,7 +96,6 @@ type NodeInfo struct {
 
 // Inventory is what a daemon still holds when it registers. The head answers with what of it is gone.
 type Inventory struct {
-	_msgpack struct{}     `msgpack:",as_array"`
 	Cluster  ClusterID    // zero for a daemon that has never been registered
 	Owner    ids.Owner    // its owner number, 0 for none yet
 	Jobs     []ids.Job    // jobs of its drivers, its workers and its tasks
@@ -107,14 +105,12 @@ type Inventory struct {
 
 // Register asks the head to take the daemon in, or to take it back after a link or the head was lost.
 type Register struct {
-	_msgpack  struct{} `msgpack:",as_array"`
 	Node      NodeInfo
 	Inventory Inventory
 }
 
 // Registered takes a daemon in.
 type Registered struct {
-	_msgpack    struct{} `msgpack:",as_array"`
 	Cluster     ClusterID
 	SessionName string
 	Owner       ids.Owner
@@ -134,38 +130,30 @@ const (
 
 // Refused tells a daemon that the head won't have it, for ever.
 type Refused struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Reason   string
-	Error    string // a sentence: why, and what to do
+	Reason string
+	Error  string // a sentence: why, and what to do
 }
 
 // RegisterAgain tells a daemon that the head heard from it before it (re-)registered.
-type RegisterAgain struct {
-	_msgpack struct{} `msgpack:",as_array"`
-}
+type RegisterAgain struct{}
 
 // Lease renews the daemon's lease.
 type Lease struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Seq      uint64
+	Seq uint64
 }
 
 // LeaseAck answers a Lease.
 type LeaseAck struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Seq      uint64
+	Seq uint64
 }
 
 // Leave ends a daemon's membership in an orderly way; Left answers it.
 type Leave struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Message  string
+	Message string
 }
 
 // Left says that the daemon is no longer a member.
-type Left struct {
-	_msgpack struct{} `msgpack:",as_array"`
-}
+type Left struct{}
 
 // DeathReason says why a node is dead. Values are those that Ray's ray.nodes() shows.
 type DeathReason uint8
@@ -179,16 +167,14 @@ const (
 
 // NodeDead tells every daemon that a node is dead, and which owner numbers died with it.
 type NodeDead struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Node     ids.NodeID
-	Owners   []ids.Owner
-	Reason   DeathReason
-	Message  string
+	Node    ids.NodeID
+	Owners  []ids.Owner
+	Reason  DeathReason
+	Message string
 }
 
 // Demand is the number of tasks of one shape that wait at a daemon.
 type Demand struct {
-	_msgpack   struct{} `msgpack:",as_array"`
 	Shape      Resources
 	Count      int64
 	Infeasible bool   // no node that the daemon knows could ever run it
@@ -197,7 +183,6 @@ type Demand struct {
 
 // Report is a daemon's load. A daemon sends one when something changed, coalesced.
 type Report struct {
-	_msgpack  struct{} `msgpack:",as_array"`
 	Available Resources
 	Queued    int64 // tasks that wait at this daemon
 	Demands   []Demand
@@ -205,19 +190,16 @@ type Report struct {
 
 // Subscribe starts or ends the flow of the cluster view to the daemon: a Snapshot, then Deltas.
 type Subscribe struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	On       bool
+	On bool
 }
 
 // ViewAck says that the view up to Version is applied; the head sends the next Delta only then.
 type ViewAck struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Version  uint64
+	Version uint64
 }
 
 // NodeView is what the view says of a live node.
 type NodeView struct {
-	_msgpack  struct{} `msgpack:",as_array"`
 	ID        ids.NodeID
 	Info      *NodeInfo // nil in a Delta if the receiver has it already
 	Owner     ids.Owner
@@ -227,30 +209,26 @@ type NodeView struct {
 
 // Snapshot is the whole view; it replaces what the receiver had.
 type Snapshot struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Version  uint64
-	Nodes    []NodeView
+	Version uint64
+	Nodes   []NodeView
 }
 
 // Delta is what changed in the view since the version that the receiver acknowledged last.
 type Delta struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	From     uint64
-	Version  uint64
-	Changed  []NodeView
-	Gone     []ids.NodeID
+	From    uint64
+	Version uint64
+	Changed []NodeView
+	Gone    []ids.NodeID
 }
 
 // KVGet asks for a value; answered by KVValue.
 type KVGet struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	NS, Key  string
+	Req     uint64
+	NS, Key string
 }
 
 // KVPut stores a value; answered by KVAdded once it is safe.
 type KVPut struct {
-	_msgpack  struct{} `msgpack:",as_array"`
 	Req       uint64
 	NS, Key   string
 	Value     []byte
@@ -259,65 +237,56 @@ type KVPut struct {
 
 // KVDel removes a key, or all keys with a prefix; answered by KVDeleted once it is safe.
 type KVDel struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	NS, Key  string
-	Prefix   bool
+	Req     uint64
+	NS, Key string
+	Prefix  bool
 }
 
 // KVExists asks whether a key is there; answered by KVFound.
 type KVExists struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	NS, Key  string
+	Req     uint64
+	NS, Key string
 }
 
 // KVList asks for the keys with a prefix; answered by KVKeys.
 type KVList struct {
-	_msgpack   struct{} `msgpack:",as_array"`
 	Req        uint64
 	NS, Prefix string
 }
 
 // KVValue answers KVGet.
 type KVValue struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Found    bool
-	Value    []byte
+	Req   uint64
+	Found bool
+	Value []byte
 }
 
 // KVAdded answers KVPut: Added is true if the key was not there before.
 type KVAdded struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Added    bool
+	Req   uint64
+	Added bool
 }
 
 // KVDeleted answers KVDel with the number of keys that were removed.
 type KVDeleted struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Deleted  int64
+	Req     uint64
+	Deleted int64
 }
 
 // KVFound answers KVExists.
 type KVFound struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Exists   bool
+	Req    uint64
+	Exists bool
 }
 
 // KVKeys answers KVList, sorted.
 type KVKeys struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Keys     []string
+	Req  uint64
+	Keys []string
 }
 
 // Driver is what is kept of a job's driver.
 type Driver struct {
-	_msgpack   struct{} `msgpack:",as_array"`
 	PID        int
 	IP         string
 	Namespace  string
@@ -327,52 +296,45 @@ type Driver struct {
 
 // JobStart asks for a job id; answered by JobStarted once the id is safe. The same Key gives the same job again.
 type JobStart struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Key      [16]byte
-	Driver   Driver
+	Req    uint64
+	Key    [16]byte
+	Driver Driver
 }
 
 // JobStarted answers JobStart.
 type JobStarted struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Job      ids.Job
+	Req uint64
+	Job ids.Job
 }
 
 // JobEnd ends a job; answered by Done. Ending an ended job changes nothing.
 type JobEnd struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Job      ids.Job
-	Failed   bool
-	Message  string
+	Req     uint64
+	Job     ids.Job
+	Failed  bool
+	Message string
 }
 
 // JobEnded tells every daemon that a job is over.
 type JobEnded struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Job      ids.Job
-	Message  string
+	Job     ids.Job
+	Message string
 }
 
 // Done answers a call that has nothing to say.
 type Done struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
+	Req uint64
 }
 
 // Lookup asks which node holds an owner number's table or, with Owner 0, where a node is; answered by Owned.
 type Lookup struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Owner    ids.Owner
-	Node     ids.NodeID
+	Req   uint64
+	Owner ids.Owner
+	Node  ids.NodeID
 }
 
 // Owned answers Lookup. Version grows whenever any owner number changes hands or dies.
 type Owned struct {
-	_msgpack   struct{} `msgpack:",as_array"`
 	Req        uint64
 	Owner      ids.Owner
 	Alive      bool // false: the owner is dead, Message says how
@@ -386,13 +348,11 @@ type Owned struct {
 
 // Nodes asks for the node table; answered by NodeList.
 type Nodes struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
+	Req uint64
 }
 
 // NodeRow is a node in NodeList: live ones, and the last 1,000 dead.
 type NodeRow struct {
-	_msgpack     struct{} `msgpack:",as_array"`
 	Info         NodeInfo
 	Owner        ids.Owner
 	Alive        bool
@@ -405,46 +365,40 @@ type NodeRow struct {
 
 // NodeList answers Nodes, in the order in which the nodes joined.
 type NodeList struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Nodes    []NodeRow
+	Req   uint64
+	Nodes []NodeRow
 }
 
 // Jobs asks for the job table; answered by JobList.
 type Jobs struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
+	Req uint64
 }
 
 // JobRow is a job in JobList.
 type JobRow struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	ID       ids.Job
-	Key      [16]byte
-	Node     ids.NodeID
-	Driver   Driver
-	State    JobState
-	Message  string
-	StartMs  int64 // Unix time
-	EndMs    int64 // Unix time, 0 while running
+	ID      ids.Job
+	Key     [16]byte
+	Node    ids.NodeID
+	Driver  Driver
+	State   JobState
+	Message string
+	StartMs int64 // Unix time
+	EndMs   int64 // Unix time, 0 while running
 }
 
 // JobList answers Jobs, by job id.
 type JobList struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Jobs     []JobRow
+	Req  uint64
+	Jobs []JobRow
 }
 
 // Totals asks for the sums over all live nodes; answered by Total.
 type Totals struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
+	Req uint64
 }
 
 // Total answers Totals.
 type Total struct {
-	_msgpack  struct{} `msgpack:",as_array"`
 	Req       uint64
 	Total     Resources
 	Available Resources
@@ -452,8 +406,7 @@ type Total struct {
 
 // Failed answers a call that could not be done.
 type Failed struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Req      uint64
-	Fault    string // a fault.Kind
-	Error    string
+	Req   uint64
+	Fault string // a fault.Kind
+	Error string
 }

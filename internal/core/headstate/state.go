@@ -129,7 +129,6 @@ type Record interface{ record() }
 
 // Meta is the one record of the cluster itself.
 type Meta struct {
-	_msgpack    struct{} `msgpack:",as_array"`
 	Cluster     ClusterID
 	SessionName string
 	NextOwner   ids.Owner // never given out
@@ -139,12 +138,11 @@ type Meta struct {
 
 // KVRecord is one key's record. By and Req name the put that made it, so that the same put sent twice is known.
 type KVRecord struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	NS, Key  string
-	Value    []byte
-	By       ids.NodeID
-	Req      uint64
-	Fresh    bool // the key was not there before the put
+	NS, Key string
+	Value   []byte
+	By      ids.NodeID
+	Req     uint64
+	Fresh   bool // the key was not there before the put
 }
 
 func (*Meta) record()     {}

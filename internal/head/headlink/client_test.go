@@ -255,7 +255,7 @@ func TestAStoreThatFailsIsTriedAgain(t *testing.T) {
 		full.Store(true)
 		got := make(chan error, 1)
 		go func() {
-			_, err := a.KVPut(context.Background(), "ns", "k", nil, false)
+			_, err := a.KVPut(t.Context(), "ns", "k", nil, false)
 			got <- err
 		}()
 		time.Sleep(150 * time.Second)
@@ -406,7 +406,7 @@ func TestCrashAtAnyAppend(t *testing.T) {
 
 // workload makes changes one after the other; each must come true exactly once.
 func workload(t *testing.T, ds []*daemon) {
-	ctx := context.Background()
+	ctx := t.Context()
 	jobs := map[ids.Job]bool{}
 	for i, d := range ds {
 		for j := range 3 {

@@ -157,7 +157,7 @@ func link(t *testing.T, h *head.Service, d *daemon) {
 }
 
 func within(t *testing.T, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
+	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
 }
