@@ -203,6 +203,28 @@ func TestNodesThatJoinAreSeen(t *testing.T) {
 	}
 }
 
+func TestUpsertOfWhatIsKnownAllocatesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.node(1, res{"CPU": 8}, "r", "eu")
+	w.v.Pick(w.shape(res{"CPU": 1}, spread, nil), Options{})
+	total, labels := w.set(res{"CPU": 8}), map[string]string{"r": "eu"}
+	avail := []resource.Set{w.set(res{"CPU": 3}), w.set(res{"CPU": 4})}
+	i := 0
+	up := func() {
+		i++
+		w.v.Upsert(Node{ID: id(1), Total: total, Avail: avail[i%2], Labels: labels, Queue: i})
+	}
+	for range 3000 { // until the log has its size
+		up()
+	}
+	if n := testing.AllocsPerRun(1000, up); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if n, _ := w.v.Node(id(1)); n.Queue != i || !n.Avail.Equal(avail[i%2]) {
+		t.Errorf("known: %+v", n)
+	}
+}
+
 func TestExplain(t *testing.T) {
 	w := newWorld(t)
 	s := w.shape(res{"CPU": 8}, dflt, map[string]string{"r": "eu"})

@@ -17,6 +17,8 @@
 package schedule
 
 import (
+	"maps"
+
 	"gray/internal/core/ids"
 	"gray/internal/core/resource"
 )
@@ -88,9 +90,18 @@ func (v *View) Free(id ids.NodeID) resource.Set {
 	return v.nodes[i].free
 }
 
-// Upsert adds a node, or replaces what is known of it. Reservations stay.
+// Upsert adds a node, or replaces what is known of it. Reservations stay. It is as cheap as SetAvail if no more than
+// Avail and Queue have changed.
 func (v *View) Upsert(n Node) {
 	i, ok := v.byID[n.ID]
+	if ok {
+		p := &v.nodes[i]
+		if p.Draining == n.Draining && p.Total.Equal(n.Total) && maps.Equal(p.Labels, n.Labels) {
+			p.Queue = n.Queue
+			v.SetAvail(n.ID, n.Avail)
+			return
+		}
+	}
 	if !ok {
 		if k := len(v.spare); k > 0 {
 			i, v.spare = v.spare[k-1], v.spare[:k-1]
@@ -114,7 +125,7 @@ func (v *View) Upsert(n Node) {
 
 // SetAvail notes what a node reports as free.
 func (v *View) SetAvail(id ids.NodeID, avail resource.Set) {
-	if i, ok := v.byID[id]; ok {
+	if i, ok := v.byID[id]; ok && !v.nodes[i].Avail.Equal(avail) {
 		p := &v.nodes[i]
 		p.Avail = append(p.Avail[:0], avail...)
 		v.refresh(p)
