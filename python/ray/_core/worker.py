@@ -18,6 +18,19 @@ from ray._core.outbox import Outbox
 from ray._core.refs import Lease, LeaseClaim, PinClaim, Value
 from ray._core.state import WORKER_MODE, state
 
+# What every task needs sooner or later: imported once, before workers are forked.
+import logging  # noqa: E402,F401
+import traceback  # noqa: E402
+
+import cloudpickle.cloudpickle  # noqa: E402,F401
+import msgpack  # noqa: E402,F401
+
+import ray._logging  # noqa: E402,F401
+import ray.exceptions  # noqa: E402,F401
+import ray.remote_function  # noqa: E402,F401
+import ray.runtime_context  # noqa: E402,F401
+import ray.util  # noqa: E402,F401
+
 _SHORT = 0.0002  # seconds: tasks of a shorter mean may run before the results of others are sent
 _RESULT_ROOM = wire.MAX_FRAME - 65536  # bytes of inline outputs in one RESULT
 
