@@ -79,6 +79,7 @@ class FakeDaemon:
         self.free = {}
         self.objects = {}
         self.creating = {}
+        self.known = set()  # ids that somebody held and gave back
         self.peers = {}
         self.frames = []  # (peer name, kind, body) of every frame, when recording
         self.record = False
@@ -454,10 +455,13 @@ class FakeDaemon:
             for i in range(u32(0)):
                 oid, n = struct.unpack_from("<28sI", body, 4 + 32 * i)
                 ledger = peer.deliveries if kind == wire.RELEASE else peer.pins
+                if oid not in ledger and kind == wire.RELEASE and oid not in self.objects and oid not in self.known:
+                    continue  # its frame was never sent
                 ledger[oid] -= n
                 assert ledger[oid] >= 0, f"{peer.name} gave back more than it got of {oid.hex()}: {ledger[oid]}"
                 if not ledger[oid]:
                     del ledger[oid]
+                    self.known.add(oid)
                 self.free_unused(oid)
         elif kind == wire.RESULT:
             unique, _, outcome, n = struct.unpack_from("<8sIBI", body)

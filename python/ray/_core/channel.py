@@ -27,12 +27,13 @@ lease_key = _lease_keys.__next__  # numbers the claims of leases; those of pins 
 class _Received:
     """Bytes received, and how far they are parsed."""
 
-    __slots__ = ("buf", "chunks", "item", "pos", "seen")
+    __slots__ = ("buf", "chunks", "item", "parsed", "pos", "seen")
 
     def __init__(self, buf):
         self.buf = buf
         self.pos = 0
         self.chunks = []
+        self.parsed = not buf  # all complete frames of buf are handled
         self.seen = 0  # chunks that were looked at and left: the frame is not complete
         self.item = None  # a frame that carries deliveries: committed, perhaps not applied
 
@@ -91,7 +92,7 @@ class Channel:
             self._set_timeout(timeout)
         st = self._in
         chunks = st.chunks
-        if len(chunks) == st.seen:
+        if len(chunks) == st.seen and st.parsed:
             try:
                 chunks.extend(map(self._recv, (_CHUNK,)))
             except (BlockingIOError, TimeoutError):
@@ -108,6 +109,7 @@ class Channel:
         else:
             micros = max(int(timeout * 1e6), 1)
             raw = _timeval.pack(micros // 1000000, micros % 1000000)
+        self._timeout = -1.0  # unknown, should an exception come between the two
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, raw)
         self._timeout = timeout
 
@@ -138,6 +140,7 @@ class Channel:
                         return
                 self._in = st = _Received(b"".join((buf[st.pos :], *chunks)))
         self._parse(st)
+        st.parsed = True
 
     def _parse(self, st):
         if st.item is not None:

@@ -44,6 +44,7 @@ class Client:
         self._local = threading.local()
         self._channels = count(1)
         self._warned = set()
+        self._rest = None  # which list the last wait returned, and for how many
         self._ids_lock = threading.Lock()
         first, n = welcome["ids"]
         self._uniques = map(wire.unique.pack, range(first, first + n))
@@ -375,40 +376,39 @@ class Client:
 
     def wait(self, wanted, num_returns=1, timeout=None, fetch_local=True):
         """Split refs into ready and not ready; see ray.wait."""
-        if type(wanted) is not list:
-            if type(wanted) is ObjectRef:
-                raise TypeError("wait() expected a list of ray.ObjectRef, got a single ray.ObjectRef")
-            if not isinstance(wanted, list):
-                raise TypeError(f"wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got {type(wanted)}")
-        if timeout is not None and timeout < 0:
-            raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
-        size = len(wanted)
-        if size == 0:
-            return [], []
-        unique = set(wanted)
-        kinds = set(map(type, wanted))
-        if len(kinds) > 1 or ObjectRef not in kinds:
-            bad = next(r for r in wanted if type(r) is not ObjectRef)
-            raise TypeError(f"wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got list containing {type(bad)}")
-        if len(unique) != size:
-            raise ValueError("Wait requires a list of unique ray_waitables.")
-        if num_returns <= 0:
-            raise ValueError("Invalid number of objects to return %d." % num_returns)
-        if num_returns > size:
-            raise ValueError("num_returns cannot be greater than the number of ray_waitables provided to ray.wait")
-        found = self._ready(wanted, num_returns, fetch_local)
+        # A loop that waits for the rest of the last wait is the common case, and checking 1,000 refs takes longer than all
+        # else: the list that we returned is not checked again unless we have to ask the daemon.
+        if (id(wanted), num_returns) != self._rest or timeout is not None and timeout < 0 or len(wanted) < num_returns:
+            if _check_wait(wanted, num_returns, timeout):
+                return [], []
+            checked = True
+        else:
+            checked = False
+        try:
+            found = self._ready(wanted, num_returns, fetch_local)
+        except AttributeError:
+            _check_wait(wanted, num_returns, timeout)
+            raise
         if len(found) < num_returns:
+            if not checked:
+                _check_wait(wanted, num_returns, timeout)
             found = self._wait(wanted, num_returns, timeout, fetch_local)
+        rest = list(wanted)
         if len(found) == 1:
-            i = found[0]
-            return [wanted[i]], wanted[:i] + wanted[i + 1 :]
-        if not found:
-            return [], list(wanted)
-        if len(found) == size:
-            return list(wanted), []
-        ready = [wanted[i] for i in found]
-        chosen = set(ready)
-        return ready, [r for r in wanted if r not in chosen]
+            ready = [rest.pop(found[0])]
+        elif not found:
+            return [], rest
+        elif len(found) == len(rest):
+            return rest, []
+        else:
+            ready = [wanted[i] for i in found]
+            for i in reversed(found) if len(found) < 16 else ():
+                del rest[i]
+            if len(found) >= 16:
+                chosen = set(ready)
+                rest = [r for r in rest if r not in chosen]
+        self._rest = (id(rest), num_returns)
+        return ready, rest
 
     def _ready(self, wanted, most, fetch):
         """Indexes of up to ``most`` refs that are known to be ready."""
@@ -568,6 +568,32 @@ class Client:
         channel = getattr(self._local, "channel", None)
         if channel is not None:
             channel.close()
+
+
+def _check_wait(wanted, num_returns, timeout) -> bool:
+    """Check the arguments of wait; whether there is nothing to wait for."""
+    if type(wanted) is not list:
+        if type(wanted) is ObjectRef:
+            raise TypeError(
+                "wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got a single ray.ObjectRef or "
+                f"ray.ObjectRefGenerator {wanted}"
+            )
+        if not isinstance(wanted, list):
+            raise TypeError(f"wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got {type(wanted)}")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
+    for kind in set(map(type, wanted)):
+        if kind is not ObjectRef:
+            raise TypeError(f"wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got list containing {kind}")
+    if not wanted:
+        return True
+    if len(set(wanted)) != len(wanted):
+        raise ValueError("Wait requires a list of unique ray_waitables.")
+    if num_returns <= 0:
+        raise ValueError(f"Invalid number of objects to return {num_returns}.")
+    if num_returns > len(wanted):
+        raise ValueError("num_returns cannot be greater than the number of ray_waitables provided to ray.wait.")
+    return False
 
 
 def stale(ref):

@@ -31,7 +31,7 @@ class _Round:
     def __init__(self):
         self.claims = []
         self.frames = []
-        self.last = None  # bytes of the frames made from claims
+        self.last = b""  # the frames made from claims
         self.data = None
         self.sent = []
 
@@ -93,8 +93,9 @@ class Outbox:
 
     def _step(self, block) -> bool:
         rnd = self._round
-        if rnd.data is None:
-            if rnd.last is None:
+        resumed = rnd.data is not None
+        if not resumed:
+            if not rnd.last:
                 self.armed = False  # pokes are taken with the claims
                 self._take_claims(rnd.claims)
                 rnd.last = self._last_words(rnd.claims) if rnd.claims else b""
@@ -103,7 +104,6 @@ class Outbox:
             rnd.frames.extend(starmap(frames.popleft, repeat((), len(frames))))
             data = b"".join(rnd.frames) + rnd.last
             if not data:
-                rnd.last = None
                 return False
             rnd.data = data
         data = rnd.data
@@ -126,7 +126,7 @@ class Outbox:
                 raise ConnectionError(self.broken) from e
         self.congested = False
         self._round = _Round()
-        return bool(self.frames)
+        return resumed or bool(self.frames)
 
     def _wait_writable(self):
         self.congested = True

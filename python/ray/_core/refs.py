@@ -280,19 +280,23 @@ class Table:
     def intern_all(self, ids, lease) -> dict:
         """The refs of many ids, as a dict by id."""
         live = self.live
+        find = live.get
+        add = live.setdefault
         out = {}
-        intern_one = self.intern
         for oid in ids:
-            if oid in live:
-                out[oid] = intern_one(oid, lease)
-                continue
-            ref = _new(ObjectRef)
-            ref._id = oid
-            ref._v = ref._w = None
-            ref._lease = lease
-            claim = _weakref(ref)
-            if live.setdefault(oid, claim) is not claim:
-                ref = intern_one(oid, lease)
+            known = find(oid)
+            if known is not None:
+                ref = known()
+                if ref is None or ref._lease is UNCOUNTED:
+                    ref = self.intern(oid, lease)
+            else:
+                ref = _new(ObjectRef)
+                ref._id = oid
+                ref._v = ref._w = None
+                ref._lease = lease
+                claim = _weakref(ref)
+                if add(oid, claim) is not claim:
+                    ref = self.intern(oid, lease)
             out[oid] = ref
         return out
 
