@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -134,7 +136,7 @@ func resolveToken(cfg *session.NodeConfig) error {
 		if t.Notice != "" {
 			slog.Warn(t.Notice)
 		}
-		cfg.Token = t.Reveal()
+		cfg.Token, cfg.TokenSource = t.Reveal(), t.Source
 	}
 	if err := os.Unsetenv(session.EnvToken); err != nil {
 		return err
@@ -154,7 +156,8 @@ func localTokenFile(tempDir, address string) string {
 	return n.TokenFile
 }
 
-// localNode is a live node of this user and machine whose head is at address; nil if there is none.
+// localNode is a live node of this user and machine whose head is at address; nil if there is none. On the head's own
+// machine 127.0.0.1 means the head, too, whichever address it listens on.
 func localNode(tempDir, address string) (*session.NodeFile, error) {
 	root, err := session.FindRoot(tempDir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -164,13 +167,21 @@ func localNode(tempDir, address string) (*session.NodeFile, error) {
 		return nil, err
 	}
 	defer root.Close()
-	nodes, err := root.LiveNodes()
+	nodes, bad := root.LiveNodes()
 	for i := range nodes {
 		if nodes[i].GCSAddress == address {
 			return &nodes[i], nil
 		}
 	}
-	return nil, err
+	host, port, err := net.SplitHostPort(address)
+	if ip, perr := netip.ParseAddr(host); err == nil && (host == "localhost" || perr == nil && ip.IsLoopback()) {
+		for i := range nodes {
+			if _, p, err := net.SplitHostPort(nodes[i].GCSAddress); err == nil && p == port && nodes[i].Head && !nodes[i].Private {
+				return &nodes[i], nil
+			}
+		}
+	}
+	return nil, bad
 }
 
 // redirectOutput turns stdout and stderr into the session's log files, so that nothing holds the terminal or pipe of who

@@ -39,7 +39,7 @@ func smallNode(ctx context.Context, cfg session.NodeConfig, ready func(session.N
 		return err
 	}
 	defer root.Close()
-	token, err := session.NewToken(cfg.Token, "configuration")
+	token, err := cfg.ClusterToken()
 	if err != nil {
 		return err
 	}
@@ -303,6 +303,22 @@ func TestStartStop(t *testing.T) {
 	}
 }
 
+// On the head's machine 127.0.0.1 means the head, whichever address it listens on: KubeRay sets RAY_ADDRESS so.
+func TestLoopbackMeansTheLocalHead(t *testing.T) {
+	s := newShell(t)
+	out := s.must("start", "--head", "--port=0", "--node-ip-address=127.0.0.3")
+	_, rest, _ := strings.Cut(out, "ray start --address='127.0.0.3:")
+	port, _, _ := strings.Cut(rest, "'")
+	contains(t, s.with("RAY_ADDRESS=127.0.0.1:"+port).must("status"), "======== Autoscaler status")
+	s.must("health-check", "--address=localhost:"+port)
+	s.must("start", "--address=127.0.0.1:"+port)
+	for _, n := range s.nodes() {
+		if n.GCSAddress != "127.0.0.3:"+port {
+			t.Errorf("a node names its head %s, want 127.0.0.3:%s", n.GCSAddress, port)
+		}
+	}
+}
+
 func TestStartProblems(t *testing.T) {
 	s := newShell(t)
 	address := s.head()
@@ -339,7 +355,7 @@ func TestStartProblems(t *testing.T) {
 		if status != 1 || time.Since(start) > 5*time.Second {
 			t.Errorf("status = %d after %v", status, time.Since(start))
 		}
-		contains(t, out, "refuses the token from", "ray get-auth-token")
+		contains(t, out, "refuses the token from RAY_AUTH_TOKEN", "ray get-auth-token")
 		if strings.Contains(out, "wrong-token") {
 			t.Errorf("the token is printed: %s", out)
 		}

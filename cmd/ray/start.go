@@ -48,6 +48,9 @@ func (a *app) start(cfg *session.NodeConfig, block bool) error {
 		}
 		cfg.Address = address
 	}
+	if n, err := localNode(cfg.TempDir, cfg.Address); err == nil && n != nil && !cfg.Head {
+		cfg.Address = n.GCSAddress
+	}
 	if cfg.NodeIP == "" {
 		cfg.NodeIP = rpc.LocalIP(cfg.Address)
 	}
@@ -111,7 +114,7 @@ func refuseSecondHead(cfg *session.NodeConfig) error {
 	}
 	address := net.JoinHostPort(cfg.NodeIP, strconv.Itoa(port))
 	n, err := localNode(cfg.TempDir, address)
-	if err != nil || n == nil || !n.Head {
+	if err != nil || n == nil || !n.Head || n.GCSAddress != address {
 		return err
 	}
 	return connectionError("Ray is trying to start at %s, but is already running at %s. "+

@@ -62,7 +62,7 @@ func (w *where) find(needToken bool) (string, *rpc.Dialer, error) {
 	}
 	tokenFile := ""
 	if n != nil {
-		tokenFile = n.TokenFile
+		tokenFile, address = n.TokenFile, n.GCSAddress
 		if n.TLS == "off" {
 			d.TLS = rpc.TLSOff
 		}

@@ -264,6 +264,25 @@ func TestPlainIsRefusedOffLoopback(t *testing.T) {
 	if !peer.TLS || !got.peer.TLS || got.peer.NodeID != nodeID("b") {
 		t.Errorf("peers = %+v, %+v; want TLS", peer, got.peer)
 	}
+	t.Run("tls off", func(t *testing.T) {
+		bare := newCluster(t, func(c *ServerConfig) { c.Plain, c.Identity.TLS = PlainAny, TLSOff })
+		ln, err := Listen(ip, 0, "--port")
+		check(t, err)
+		s, err := Serve(ln, bare.Server.cfg)
+		check(t, err)
+		defer s.Close()
+		j, err := Join(ctx10(t), s.Addr().String(), token(t, secret), TLSOff, hello("b"))
+		check(t, err)
+		conn, peer, err := DialLink(ctx10(t), s.Addr().String(), j.Identity, j.Hello, nodeID("a"))
+		check(t, err)
+		defer conn.Close()
+		(<-bare.links).Close()
+		if peer.TLS {
+			t.Error("TLS, although it is off")
+		}
+		_, err = Join(ctx10(t), s.Addr().String(), token(t, "wrong"), TLSOff, hello("b"))
+		wantError(t, err, fault.Auth, "refuses the token")
+	})
 	_, err = (&Dialer{Token: token(t, secret), TLS: TLSOff}).Dial(ctx10(t), s.Addr().String())
 	wantError(t, err, fault.Protocol, "--tls is the same on all nodes")
 }

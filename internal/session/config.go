@@ -50,9 +50,19 @@ type NodeConfig struct {
 	DriverStartTime int64  `json:"driver_start_time,omitempty"` // see StartTime
 	TLS             string `json:"tls,omitempty"`               // "" or "on": always off loopback; "off"
 	Token           string `json:"token,omitempty"`             // "": found or made by the daemon
+	TokenSource     string `json:"token_source,omitempty"`      // where Token was found, for errors
 	AuthDisabled    bool   `json:"auth_disabled,omitempty"`
 
 	SystemConfig map[string]any `json:"system_config,omitempty"`
+}
+
+// ClusterToken is Token with its source; none is an error.
+func (c *NodeConfig) ClusterToken() (Token, error) {
+	source := c.TokenSource
+	if source == "" {
+		source = "the daemon's configuration"
+	}
+	return NewToken(c.Token, source)
 }
 
 // reserved resource names have options of their own.
