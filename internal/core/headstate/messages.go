@@ -96,11 +96,11 @@ type NodeInfo struct {
 
 // Inventory is what a daemon still holds when it registers. The head answers with what of it is gone.
 type Inventory struct {
-	Cluster  ClusterID    // zero for a daemon that has never been registered
-	Owner    ids.Owner    // its owner number, 0 for none yet
-	Jobs     []ids.Job    // jobs of its drivers, its workers and its tasks
-	Drivers  []ids.Job    // jobs whose driver is connected to it
-	Peers    []ids.NodeID // daemons that it has links, claims or tasks with
+	Cluster ClusterID    // zero for a daemon that has never been registered
+	Owner   ids.Owner    // its owner number, 0 for none yet
+	Jobs    []ids.Job    // jobs of its drivers, its workers and its tasks
+	Drivers []ids.Job    // jobs whose driver is connected to it
+	Peers   []ids.NodeID // daemons that it has links, claims or tasks with
 }
 
 // Register asks the head to take the daemon in, or to take it back after a link or the head was lost.
