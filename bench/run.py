@@ -330,7 +330,7 @@ def ratios(c, gray, ray):
 def goal(c):
     if c.must:
         return "%gx" % c.must
-    return "%s %s %s" % ("≥" if best_is_more(c) else "≤", with_commas(c.limit), c.unit) if c.limit else ""
+    return "%s %s %s" % ("≥" if best_is_more(c) else "≤", format(c.limit, ",g"), c.unit) if c.limit else ""
 
 
 def reached(c, gray, ratio):
