@@ -7,7 +7,9 @@ import (
 	"os"
 	"strings"
 
+	"gray/internal/api"
 	"gray/internal/node"
+	"gray/internal/rpc"
 	"gray/internal/session"
 )
 
@@ -42,5 +44,16 @@ func logLevel(text string) (slog.Level, error) {
 		return slog.LevelError, nil
 	default:
 		return 0, fmt.Errorf("RAY_LOGGER_LEVEL=%q: want debug, info, warning, error or critical", text)
+	}
+}
+
+// face hands a port's routes what they may ask of the daemon.
+func face(routes func(*rpc.Mux, api.Config)) func(*rpc.Mux, node.FaceConfig) {
+	return func(m *rpc.Mux, c node.FaceConfig) {
+		a := api.Config{SessionName: c.SessionName, AuthDisabled: c.AuthDisabled, Local: c.Local, Log: c.Log}
+		if c.Head != nil {
+			a.Cluster = c.Head
+		}
+		routes(m, a)
 	}
 }

@@ -80,7 +80,7 @@ func (s *source) Open(_ context.Context, id ids.ObjectID) (transfer.Object, erro
 		if !ok {
 			return
 		}
-		o = transfer.Object{Off: int64(v.Off), Size: int64(v.Size), Done: func() { n.locked(func(e *engine.Engine) { e.Served(id, v.Key) }) }}
+		o = transfer.Object{Off: int64(v.Off), Size: int64(v.Size), Version: v.Key, Done: func() { n.locked(func(e *engine.Engine) { e.Served(id, v.Key) }) }}
 		if v.Partial {
 			f := n.fetches[v.Key]
 			if f == nil {

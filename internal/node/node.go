@@ -75,6 +75,7 @@ type Node struct {
 	fetches   map[uint64]*fetching
 	headConns map[*headConn]bool
 	ticking   bool
+	trim      *time.Timer
 	closed    bool
 	scratch   []byte
 	warnings  map[string]time.Time
@@ -135,7 +136,14 @@ func (n *Node) finishLocked() {
 
 // tickLocked keeps a timer running while the engine has anything to watch.
 func (n *Node) tickLocked() {
-	if n.ticking || n.closed || !n.eng.Busy() {
+	if n.closed {
+		return
+	}
+	if !n.eng.Busy() {
+		n.trimLocked()
+		return
+	}
+	if n.ticking {
 		return
 	}
 	n.ticking = true
@@ -145,6 +153,26 @@ func (n *Node) tickLocked() {
 		n.mu.Unlock()
 		n.locked(func(e *engine.Engine) { e.Tick() })
 	})
+}
+
+const (
+	trimAfter = 10 * time.Second // of idleness
+	trimKeep  = 64 << 20         // bytes of warm store pages that an idle node keeps
+)
+
+// trimLocked gives warm store pages back some time after the last work.
+func (n *Node) trimLocked() {
+	if n.trim == nil {
+		n.trim = time.AfterFunc(trimAfter, func() {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if !n.closed && !n.eng.Busy() {
+				n.eng.Trim(trimKeep)
+			}
+		})
+		return
+	}
+	n.trim.Reset(trimAfter)
 }
 
 func (n *Node) spawn(f func()) {
@@ -211,6 +239,9 @@ func (n *Node) Close() {
 		return
 	}
 	n.closed = true
+	if n.trim != nil {
+		n.trim.Stop()
+	}
 	clients := make([]*client, 0, len(n.clients))
 	for _, c := range n.clients {
 		clients = append(clients, c)

@@ -261,7 +261,7 @@ func decodeMsg(b []byte) (engine.Msg, error) {
 	if m == nil {
 		return nil, fmt.Errorf("unknown kind %d of message", b[0])
 	}
-	return m, msgpack.Unmarshal(b[1:], m)
+	return m, wire.Unmarshal(b[1:], m)
 }
 
 // receive takes a peer's message to the engine.
@@ -451,7 +451,7 @@ func (n *Node) takeHeadLink(c net.Conn, info rpc.PeerInfo) {
 	n.spawn(func() {
 		err := n.head.Connect(id, h)
 		if err == nil {
-			err = h.read(func(b []byte) error { return n.head.Receive(id, b) })
+			err = h.read(func(b []byte) error { return n.head.ReceiveOn(id, h, b) })
 			n.head.Disconnect(id, h)
 		}
 		h.Close()

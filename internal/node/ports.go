@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -92,7 +93,7 @@ func (n *Node) startHead() error {
 	_, _ = rand.Read(cluster[:]) // never fails
 	var err error
 	if n.cfg.Private {
-		n.store = head.NewMemStore()
+		n.store = head.Discard{}
 	} else if n.store, err = head.OpenBolt(filepath.Join(n.dir.Path, "head.db")); err != nil {
 		return err
 	}
@@ -132,6 +133,83 @@ func (n *Node) startHead() error {
 	mux.HandleFunc("GET /api/cluster_status", rpc.Token, n.clusterStatus)
 	mux.HandleFunc("GET /api/version", rpc.Token, n.versionInfo)
 	return n.servePort(ln, "head", mux, rpc.PlainLoopback, rpc.NoBrowsers)
+}
+
+// Faces add the routes of the HTTP ports that people and probes ask: the head's dashboard and each node's agent. They lie
+// over this package, so the program hands them in.
+type Faces struct {
+	Dashboard func(*rpc.Mux, FaceConfig)
+	Agent     func(*rpc.Mux, FaceConfig)
+}
+
+// FaceConfig is what they may ask.
+type FaceConfig struct {
+	Head         *head.Service // nil on a node without the head
+	SessionName  string
+	AuthDisabled bool
+	Local        func(context.Context) error // nil while this daemon works
+	Log          *slog.Logger
+}
+
+// Default ports of the faces.
+const (
+	dashboardPort = 8265
+	agentPort     = 52365
+)
+
+// face opens the HTTP ports: the agent's on nodes of clusters that were started by a command, the dashboard's on the head
+// unless it is switched off; a private cluster has them only if asked.
+func (n *Node) face(f Faces) error {
+	c := FaceConfig{Head: n.head, SessionName: filepath.Base(n.dir.Path), AuthDisabled: n.cfg.AuthDisabled, Log: n.log, Local: n.local}
+	if n.head != nil && f.Dashboard != nil && (n.cfg.Dashboard == nil && !n.cfg.Private || n.cfg.Dashboard != nil && *n.cfg.Dashboard) {
+		mux := &rpc.Mux{}
+		f.Dashboard(mux, c)
+		host := n.cfg.DashboardHost
+		if host == "" {
+			host = "127.0.0.1"
+		}
+		port, err := n.openFace("dashboard", mux, host, n.cfg.DashboardPort, dashboardPort, "--dashboard-port", rpc.BrowsersRead)
+		if err != nil {
+			return err
+		}
+		n.file.DashboardURL = addressOf(host, port)
+	}
+	if f.Agent == nil || n.cfg.Private {
+		return nil
+	}
+	mux := &rpc.Mux{}
+	f.Agent(mux, c)
+	var err error
+	n.agentPort, err = n.openFace("agent", mux, n.ip, n.cfg.AgentPort, agentPort, "--dashboard-agent-listen-port", rpc.NoBrowsers)
+	return err
+}
+
+// openFace opens a port; the default one gives way to any other when it is taken.
+func (n *Node) openFace(name string, mux *rpc.Mux, host string, asked *int, usual int, flag string, b rpc.BrowserPolicy) (int, error) {
+	port := usual
+	if asked != nil {
+		port = *asked
+	}
+	ln, err := rpc.Listen(host, port, flag)
+	if err != nil && asked == nil {
+		n.log.Info("the usual port is taken, another is used", "port", usual, "for", name)
+		ln, err = rpc.Listen(host, 0, flag)
+	}
+	if err != nil {
+		return 0, err
+	}
+	port = ln.Addr().(*net.TCPAddr).Port
+	return port, n.servePort(ln, name, mux, rpc.PlainAny, b)
+}
+
+// local is nil while this daemon serves its clients.
+func (n *Node) local(context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed || n.eng == nil {
+		return errors.New("the node daemon is starting or ending")
+	}
+	return nil
 }
 
 func (n *Node) closePorts() {

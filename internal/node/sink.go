@@ -207,11 +207,13 @@ func (s *sink) KillWorker(w engine.SessionID, _ string) {
 	}
 }
 
-func (s *sink) Commit(key uint64, at extent.Extent) bool {
+func (s *sink) Commit(key uint64, at extent.Extent) engine.Commit {
 	if at.Size <= quickCommit {
-		if err := s.n.arena.Ensure(at); err == nil {
-			return true
+		if err := s.n.arena.Ensure(at); err != nil {
+			s.Warn("the object store could not grow: " + err.Error())
+			return engine.CommitFailed
 		}
+		return engine.CommitDone
 	}
 	s.n.after = append(s.n.after, func() {
 		s.n.spawn(func() {
@@ -222,7 +224,7 @@ func (s *sink) Commit(key uint64, at extent.Extent) bool {
 			s.n.locked(func(e *engine.Engine) { e.Committed(key, err == nil) })
 		})
 	})
-	return false
+	return engine.CommitLater
 }
 
 // quickCommit is how many bytes of pages are made under the lock.

@@ -34,7 +34,7 @@ const joinTimeout = 60 * time.Second
 const keptSessions = 10
 
 // Run runs a daemon until ctx ends or it must stop. ready is called once clients can connect.
-func Run(ctx context.Context, cfg session.NodeConfig, log *slog.Logger, ready func(session.NodeFile) error) error {
+func Run(ctx context.Context, cfg session.NodeConfig, log *slog.Logger, faces Faces, ready func(session.NodeFile) error) error {
 	if err := cfg.Validate(); err != nil {
 		return &fault.Error{Op: "node.Run", Kind: fault.System, Detail: "the configuration is not valid", Err: err}
 	}
@@ -44,7 +44,7 @@ func Run(ctx context.Context, cfg session.NodeConfig, log *slog.Logger, ready fu
 		clients: map[engine.SessionID]*client{}, byKey: map[[wire.SessionSize]byte]engine.SessionID{}, byWorker: map[*pool.Worker]*client{},
 		peers: peerTable{byID: map[ids.NodeID]*peer{}, byNo: map[engine.NodeNo]*peer{}, dead: map[ids.NodeID]bool{}}, fetches: map[uint64]*fetching{}, headConns: map[*headConn]bool{},
 		jobs: map[ids.Job]*jobInfo{}, warnings: map[string]time.Time{}, registered: make(chan *headstate.Registered, 1)}
-	if err := n.start(ctx); err != nil {
+	if err := n.start(ctx, faces); err != nil {
 		n.abandon()
 		return err
 	}
@@ -71,7 +71,7 @@ func (n *Node) Prestart() {
 	}
 }
 
-func (n *Node) start(ctx context.Context) error {
+func (n *Node) start(ctx context.Context, faces Faces) error {
 	root, err := session.OpenRoot(n.cfg.TempDir)
 	if err != nil {
 		return err
@@ -102,6 +102,9 @@ func (n *Node) start(ctx context.Context) error {
 		return err
 	}
 	if err := n.listen(ctx, root); err != nil {
+		return err
+	}
+	if err := n.face(faces); err != nil {
 		return err
 	}
 	return n.announce(ctx, root)

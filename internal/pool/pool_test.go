@@ -29,22 +29,22 @@ func TestExit(t *testing.T) {
 		want       Exit
 		text       string
 	}{
-		{"returns", "packets.shutdown(socket.SHUT_RDWR)", Exit{Known: true}, "exited with code 0"},
-		{"exit code", "sys.exit(7)", Exit{Known: true, Code: 7}, "exited with code 7"},
-		{"exit message", "sys.exit('no more')", Exit{Known: true, Code: 1, Stderr: []string{"no more"}}, "exited with code 1"},
-		{"at once", "os._exit(3)", Exit{Known: true, Code: 3}, "exited with code 3"},
+		{"returns", "packets.shutdown(socket.SHUT_RDWR)", Exit{Known: true}, "exit code 0"},
+		{"exit code", "sys.exit(7)", Exit{Known: true, Code: 7}, "exit code 7"},
+		{"exit message", "sys.exit('no more')", Exit{Known: true, Code: 1, Stderr: []string{"no more"}}, "exit code 1"},
+		{"at once", "os._exit(3)", Exit{Known: true, Code: 3}, "exit code 3"},
 		{"signal", "os.kill(os.getpid(), signal.SIGUSR1)", Exit{Known: true, Signal: unix.SIGUSR1}, "killed by SIGUSR1"},
 		{"kill -9", "os.kill(os.getpid(), signal.SIGKILL)", Exit{Known: true, Signal: unix.SIGKILL}, "killed by SIGKILL"},
 		{
 			"last words", "for i in range(30): print('line', i, file=sys.stderr)\nos._exit(1)",
 			Exit{Known: true, Code: 1, Stderr: lines(10, 30)},
-			"exited with code 1",
+			"exit code 1",
 		},
 		{
 			"atexit runs, threads do not hold it",
 			"import atexit; atexit.register(lambda: print('bye', file=sys.stderr))\nthreading.Thread(target=time.sleep, args=(600,)).start()\nsys.exit(0)",
 			Exit{Known: true, Stderr: []string{"bye"}},
-			"exited with code 0",
+			"exit code 0",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

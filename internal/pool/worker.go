@@ -64,7 +64,7 @@ func (e Exit) String() string {
 	case !e.Known:
 		return "ended with an unknown status (the process that could have told was killed as well)"
 	case e.Signal == 0:
-		return fmt.Sprintf("exited with code %d", e.Code)
+		return fmt.Sprintf("exit code %d", e.Code)
 	}
 	s := "killed by " + unix.SignalName(e.Signal)
 	switch {

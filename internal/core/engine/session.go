@@ -478,6 +478,7 @@ func (e *Engine) SessionGone(sid SessionID) {
 		e.unuseTemplate(t)
 	}
 	delete(e.sessions, sid)
+	e.mem.Forget(uint64(sid))
 }
 
 func (e *Engine) dropClaims(s *session) {

@@ -43,6 +43,16 @@ type Setup struct {
 	IDCount      uint64
 }
 
+// Commit says what became of pages that were asked for.
+type Commit uint8
+
+// The outcomes of Sink.Commit.
+const (
+	CommitDone   Commit = iota // they exist
+	CommitLater                // Committed will tell
+	CommitFailed               // the system has no room for them
+)
+
 // Sink takes an Engine's effects, in order. Its methods must not call the Engine. They never fail: a client or a peer
 // that is gone is reported to the Engine as an event of its own.
 type Sink interface {
@@ -75,8 +85,8 @@ type Sink interface {
 	// Fetch copies an object's bytes from another node to an arena offset; Fetched answers, also after CancelFetch.
 	Fetch(key uint64, id ids.ObjectID, from NodeNo, off, size uint64)
 	CancelFetch(key uint64)
-	// Commit makes pages exist; false: it takes a while, Committed answers. Punch gives pages back.
-	Commit(key uint64, at extent.Extent) bool
+	// Commit makes pages exist, at once or later. Punch gives pages back.
+	Commit(key uint64, at extent.Extent) Commit
 	Punch(at extent.Extent)
 	// Load tells that what this node has free, or wants, has changed.
 	Load()

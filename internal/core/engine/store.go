@@ -73,11 +73,18 @@ func (e *Engine) granted(req uint64, placed []memory.Placed) {
 	w := e.memWants[req]
 	for _, p := range placed {
 		pl := placedAt{req: req, off: uint64(p.Off)}
-		if p.Commit.Size > 0 && !e.sink.Commit(p.Key, p.Commit) {
-			e.commits[p.Key] = pl
-			continue
+		made := CommitDone
+		if p.Commit.Size > 0 {
+			made = e.sink.Commit(p.Key, p.Commit)
 		}
-		e.placed(p.Key, pl)
+		switch made {
+		case CommitDone:
+			e.placed(p.Key, pl)
+		case CommitLater:
+			e.commits[p.Key] = pl
+		case CommitFailed:
+			e.uncommitted(p.Key)
+		}
 	}
 	if w.kind == wantArgs {
 		e.argsGranted(w.task)
@@ -97,12 +104,20 @@ func (e *Engine) Committed(key uint64, ok bool) {
 		return
 	}
 	if !ok {
-		e.sink.Warn("the object store's pages could not be made: the machine has less shared memory than the store's size; see --object-store-memory")
-		e.memRun(e.mem.Uncommitted(e.now, key, nil))
+		e.uncommitted(key)
 		return
 	}
 	e.placed(key, pl)
 }
+
+// uncommitted tells the admission that the system has less memory than the store's size.
+func (e *Engine) uncommitted(key uint64) {
+	e.sink.Warn("the object store's pages could not be made: the machine has less shared memory than the store's size; see --object-store-memory")
+	e.memRun(e.mem.Uncommitted(e.now, key, nil))
+}
+
+// Trim gives pages of free store bytes back to the system, but for keep bytes: for an idle node.
+func (e *Engine) Trim(keep int64) { e.memRun(e.mem.Trim(keep, nil)) }
 
 // placed gives bytes to whoever wanted them: a client that writes, or a fetch.
 func (e *Engine) placed(key uint64, pl placedAt) {

@@ -29,10 +29,20 @@ func (e *Engine) Busy() bool {
 	return len(e.active) > 0 || len(e.pool.all) > e.cfg.CPUs || e.tasks.live > 0 || len(e.memWants) > 0
 }
 
+// writesSoon tells whether the session itself waits for store bytes.
+func (s *session) writesSoon() bool {
+	for _, request := range s.creates {
+		if request != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // couldRelease tells whether a running task may still give store bytes back.
 func (e *Engine) couldRelease() bool {
 	for _, w := range e.pool.all {
-		if w.state == workBusy && !w.blocked {
+		if w.state == workBusy && !w.blocked && !w.s.writesSoon() {
 			return true
 		}
 	}
