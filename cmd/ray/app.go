@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
 	"os"
 	"strconv"
 	"strings"
@@ -200,7 +199,7 @@ func (c *choice) Set(s string) error {
 	for i, o := range c.of {
 		quoted[i] = "'" + o + "'"
 	}
-	return fmt.Errorf("'%s' is not one of %s.", s, strings.Join(quoted, ", ")) //nolint:staticcheck // click's words
+	return fmt.Errorf("'%s' is not one of %s.", s, strings.Join(quoted, ", ")) // click's words
 }
 
 // boolean is click's BOOL: a flag that takes its value as a word.
@@ -221,7 +220,7 @@ func (b *boolean) Set(s string) error {
 		v = true
 	case "0", "false", "f", "no", "n", "off":
 	default:
-		return fmt.Errorf("'%s' is not a valid boolean.", s) //nolint:staticcheck // click's words
+		return fmt.Errorf("'%s' is not a valid boolean.", s) // click's words
 	}
 	b.value = &v
 	return nil

@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"gray/internal/session"
 )
 
 func (s *shell) command(args ...string) *exec.Cmd {
@@ -34,7 +32,6 @@ type blocked struct {
 	*exec.Cmd
 	out  *bytes.Buffer // complete once read is closed
 	read chan struct{}
-	node session.NodeFile
 }
 
 func (s *shell) block(args ...string) *blocked {

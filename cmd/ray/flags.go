@@ -337,7 +337,7 @@ func labelItem(item, flag string) (key, value string, err error) {
 		key, value = unquote(key), unquote(value)
 	}
 	if !found || key == "" {
-		return "", "", fmt.Errorf("Invalid value for '%s': '%s' is not key%svalue.", flag, strings.TrimSpace(item), separator) //nolint:staticcheck // click's words
+		return "", "", fmt.Errorf("Invalid value for '%s': '%s' is not key%svalue.", flag, strings.TrimSpace(item), separator) // click's words
 	}
 	return key, value, nil
 }

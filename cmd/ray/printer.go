@@ -68,6 +68,7 @@ func (p *printer) warn(format string, a ...any)  { p.write("WARNING", fmt.Sprint
 func (p *printer) fail(format string, a ...any) {
 	p.write("ERR", p.paint(red, fmt.Sprintf(format, a...)))
 }
+
 func (p *printer) success(format string, a ...any) {
 	p.write("SUCC", p.paint(green, fmt.Sprintf(format, a...)))
 }

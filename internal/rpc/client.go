@@ -93,7 +93,7 @@ func (d *Dialer) authenticate(ctx context.Context, raw net.Conn, addr string) (*
 	}
 	if mode == TLSOff || server.Addr().IsLoopback() && !d.always {
 		c := &Conn{Conn: raw, r: bufio.NewReaderSize(raw, 64<<10)}
-		return c, c.prove(token, addr, addrBinding(server))
+		return c, c.prove(ctx, token, addr, addrBinding(server))
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true} // the proof is over its hash
 	if d.Identity != nil {
@@ -111,26 +111,26 @@ func (d *Dialer) authenticate(ctx context.Context, raw net.Conn, addr string) (*
 	if d.Identity != nil {
 		return c, nil
 	}
-	return c, c.prove(token, addr, certBinding(leaf(t)))
+	return c, c.prove(ctx, token, addr, certBinding(leaf(t)))
 }
 
 func leaf(t *tls.Conn) *x509.Certificate { return t.ConnectionState().PeerCertificates[0] }
 
 // prove is the client's side of the proof.
-func (c *Conn) prove(token session.Token, addr string, b binding) error {
+func (c *Conn) prove(ctx context.Context, token session.Token, addr string, b binding) error {
 	if token.IsZero() {
 		return nil
 	}
 	mine := newNonce()
 	var first, second proofReply
-	if err := c.call(addr, token.Source, proofRequest{Nonce: mine[:]}, &first); err != nil {
+	if err := c.call(ctx, addr, token.Source, proofRequest{Nonce: mine[:]}, &first); err != nil {
 		return err
 	}
 	if len(first.Nonce) != nonceSize {
 		return notGray(addr, errors.New("bad nonce"))
 	}
 	theirs := nonce(first.Nonce)
-	if err := c.call(addr, token.Source, proofRequest{MAC: proofMAC(token, clientLabel, b, mine, theirs)}, &second); err != nil {
+	if err := c.call(ctx, addr, token.Source, proofRequest{MAC: proofMAC(token, clientLabel, b, mine, theirs)}, &second); err != nil {
 		return err
 	}
 	if !hmac.Equal(second.MAC, proofMAC(token, serverLabel, b, mine, theirs)) {
@@ -144,12 +144,12 @@ func notGray(addr string, err error) error {
 	return dialError(addr, "it answers, but not as a Gray daemon; check the address and port", fault.Protocol, err)
 }
 
-func (c *Conn) call(addr, source string, in proofRequest, out *proofReply) error {
+func (c *Conn) call(ctx context.Context, addr, source string, in proofRequest, out *proofReply) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequest(http.MethodPost, "http://"+addr+proofPath, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+proofPath, bytes.NewReader(body))
 	if err != nil {
 		return dialError(addr, "", fault.System, err)
 	}
@@ -231,7 +231,7 @@ func LocalIP(target string) string {
 	if target == "" {
 		target = "8.8.8.8:53" // any address beyond the default route
 	}
-	c, err := net.Dial("udp", target)
+	c, err := (&net.Dialer{}).DialContext(context.Background(), "udp", target)
 	if err != nil {
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1}).String()
 	}

@@ -104,7 +104,7 @@ func dialLink(ctx context.Context, d *Dialer, addr string, hello Hello, wantNode
 	if err != nil {
 		return nil, PeerInfo{}, err
 	}
-	req, err := http.NewRequest(http.MethodPost, "http://"+addr+linkPath, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+linkPath, nil)
 	if err != nil {
 		c.Close()
 		return fail(fault.Protocol, "", err)
@@ -126,6 +126,7 @@ func dialLink(ctx context.Context, d *Dialer, addr string, hello Hello, wantNode
 		}
 		return fail(fault.System, "", later{err})
 	}
+	defer resp.Body.Close() // of a 101 it is empty; what follows is the link's
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		err := refusal("link", addr, resp.StatusCode, resp.Body)
 		stop()

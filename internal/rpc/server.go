@@ -104,7 +104,7 @@ func Serve(ln *net.TCPListener, cfg ServerConfig) (*Server, error) {
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
 	s.done.Go(func() { s.accept(ctx) })
-	s.done.Go(func() { _ = s.http.Serve(sniffed{s, ctx}) }) // ends with ErrServerClosed
+	s.done.Go(func() { _ = s.http.Serve(sniffed{s, ctx.Done()}) }) // ends with ErrServerClosed
 	return s, nil
 }
 
@@ -137,15 +137,15 @@ func (s *Server) Close() error {
 
 // sniffed is the listener that net/http sees: connections that have sent a request line.
 type sniffed struct {
-	s   *Server
-	ctx context.Context
+	s    *Server
+	done <-chan struct{}
 }
 
 func (l sniffed) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.s.ready:
 		return c, nil
-	case <-l.ctx.Done():
+	case <-l.done:
 		return nil, net.ErrClosed
 	}
 }
@@ -471,7 +471,7 @@ func Peer(r *http.Request) PeerInfo {
 // Listen opens a TCP port; 0 is any free one. A busy one is one sentence that names the flag to change.
 func Listen(host string, port int, flag string) (*net.TCPListener, error) {
 	addr := net.JoinHostPort(host, fmt.Sprint(port))
-	l, err := net.Listen("tcp", addr)
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", addr)
 	if err == nil {
 		return l.(*net.TCPListener), nil
 	}

@@ -156,8 +156,12 @@ func (c *NodeConfig) Validate() error {
 		name string
 		port *int
 	}{
-		{"port", c.Port}, {"node_manager_port", &c.NodeManagerPort}, {"object_manager_port", &c.ObjectManagerPort},
-		{"dashboard_port", c.DashboardPort}, {"dashboard_agent_listen_port", c.AgentPort}, {"metrics_export_port", &c.MetricsExportPort},
+		{"port", c.Port},
+		{"node_manager_port", &c.NodeManagerPort},
+		{"object_manager_port", &c.ObjectManagerPort},
+		{"dashboard_port", c.DashboardPort},
+		{"dashboard_agent_listen_port", c.AgentPort},
+		{"metrics_export_port", &c.MetricsExportPort},
 	} {
 		if p.port != nil {
 			port(p.name, *p.port)

@@ -170,7 +170,7 @@ func TestTwoUsers(t *testing.T) {
 		t.Skip("needs root to become another user")
 	}
 	const other = 54321
-	base, err := os.MkdirTemp("", "users") // t.TempDir lies below a folder that only root may enter
+	base, err := os.MkdirTemp("", "users") //nolint:usetesting // t.TempDir lies below a folder that only root may enter
 	check(t, err)
 	t.Cleanup(func() { os.RemoveAll(base) })
 	check(t, os.Chmod(base, 0o1777))

@@ -92,7 +92,7 @@ func bind(dir *os.File, name string) (*net.UnixListener, error) {
 
 // stale reports whether nobody listens on the socket.
 func stale(dir *os.File, name string) bool {
-	c, err := net.Dial("unix", procPath(dir, name))
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: procPath(dir, name), Net: "unix"})
 	if err == nil {
 		c.Close()
 	}
