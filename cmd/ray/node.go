@@ -24,7 +24,7 @@ func runNode(ctx context.Context, cfg session.NodeConfig, ready func(session.Nod
 	shown.Set(max(level, slog.LevelWarn))
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &shown}))
 	slog.SetDefault(log)
-	return node.Run(ctx, cfg, log, func(n session.NodeFile) error {
+	return node.Run(ctx, cfg, log, node.Faces{Dashboard: face(api.Dashboard), Agent: face(api.Agent)}, func(n session.NodeFile) error {
 		err := ready(n)
 		shown.Set(level)
 		return err
