@@ -55,12 +55,15 @@ def main():
     subprocess.run(command, check=True)
 
     with open(args.out, encoding="utf-8") as f:
-        tests = json.load(f)["tests"]
+        results = json.load(f)
+    tests, files = results["tests"], results["files"]
     passed = [i for i, t in tests.items() if t["outcome"] == "passed"]
     counted = [i for i, t in tests.items() if t["outcome"] != "skipped"]
     rate = 100.0 * len(passed) / max(1, len(counted))
     for i in sorted(set(tests) - set(passed)):
-        print("%-8s %s (%s): %s" % (tests[i]["outcome"], i, area_of[i], tests[i]["text"][:200]))
+        notes = files.get(i.split("::")[0], {}).get("notes", [])  # why a file could not be imported
+        cause = "; ".join([*notes, tests[i]["text"]])
+        print("%-8s %s (%s): %s" % (tests[i]["outcome"], i, area_of[i], cause[:300]))
     print("%d of %d passed, %.1f %%; at least %g %% must" % (len(passed), len(counted), rate, args.least))
     return 0 if rate >= args.least else 1
 
