@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"gray/internal/core/fault"
@@ -221,6 +222,11 @@ func (a *app) nextSteps(p *printer, cfg *session.NodeConfig, n *session.NodeFile
 		p.print("")
 		p.print("  To view the status of the cluster, use")
 		p.command("  ray status")
+		if n.DashboardURL != "" {
+			p.print("")
+			p.print("  To look at the cluster in a browser, open the dashboard at")
+			p.command("  http://" + strings.TrimPrefix(n.DashboardURL, "http://"))
+		}
 		return
 	}
 	p.print("To terminate the Ray runtime, run")
