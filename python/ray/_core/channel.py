@@ -240,14 +240,14 @@ class Channel:
                 if early is not None and value.ids is item.ids:
                     value.ids = [i for ids in (*early.values(), item.ids) for i in ids]
                 claim = LeaseClaim(item.lease, put)
-                claim.key = item.key
                 claim.ids = value.ids
+                claim.key = item.key
                 held[item.key] = claim
                 self._ids.pop(oid, None)
             if item.pin is not None:
                 claim = PinClaim(item.pin, put)
-                claim.key = ~item.key
                 claim.oid = oid
+                claim.key = ~item.key
                 held[~item.key] = claim
                 value.data = readable(item.pin, item.view)
             known = self.table.live.get(oid)

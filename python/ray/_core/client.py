@@ -94,8 +94,8 @@ class Client:
             raise
         channel = Channel(sock, no, self.box, self.arena)
         claim = refs.ChannelClaim(channel, self.table.put)
-        claim.key = no
         claim.sock = sock
+        claim.key = no
         self.table.held["channel", no] = claim
         return channel
 

@@ -93,8 +93,8 @@ class Outbox:
 
     def _step(self, block) -> bool:
         rnd = self._round
-        resumed = rnd.data is not None
-        if not resumed:
+        resumed = rnd.data is not None or rnd.last  # another flush began this round: ours comes after it
+        if rnd.data is None:
             if not rnd.last:
                 self.armed = False  # pokes are taken with the claims
                 self._take_claims(rnd.claims)
@@ -126,7 +126,7 @@ class Outbox:
                 raise ConnectionError(self.broken) from e
         self.congested = False
         self._round = _Round()
-        return resumed or bool(self.frames)
+        return bool(resumed or self.frames)
 
     def _wait_writable(self):
         self.congested = True
@@ -153,32 +153,33 @@ class Outbox:
         rest = []
         gone = []
         for c in claims:
-            if c is None:
-                continue
+            key = getattr(c, "key", None)
+            if key is None:
+                continue  # a poke, or a claim whose making was interrupted
             kind = type(c)
             if kind is refs.Claim:
-                release[c.key] = release.get(c.key, 0) + 1
-                gone.append(c.key)
+                release[key] = release.get(key, 0) + 1
+                gone.append(key)
             elif kind is refs.LeaseClaim:
                 for oid in c.ids:
                     release[oid] = release.get(oid, 0) + 1
                 gone.extend(c.ids)
-                held.pop(c.key, None)
+                held.pop(key, None)
             elif kind is refs.PinClaim:
                 unpin[c.oid] = unpin.get(c.oid, 0) + 1
-                held.pop(c.key, None)
+                held.pop(key, None)
             elif kind is refs.UncountedClaim:
-                gone.append(c.key)
+                gone.append(key)
             elif kind is refs.CreateClaim:
-                rest.append(wire.abort(c.key))
-                held.pop(c.key, None)
+                rest.append(wire.abort(key))
+                held.pop(("create", key), None)
             elif kind is refs.TemplateClaim:
-                rest.append(wire.template_drop(c.key))
-                held.pop(("template", c.key), None)
+                rest.append(wire.template_drop(key))
+                held.pop(("template", key), None)
             elif kind is refs.ChannelClaim:
-                rest.append(wire.channel_close(c.key))
+                rest.append(wire.channel_close(key))
                 c.sock.close()
-                held.pop(("channel", c.key), None)
+                held.pop(("channel", key), None)
         if gone:
             table.forget(gone)
         if release:

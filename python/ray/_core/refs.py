@@ -244,8 +244,9 @@ class Table:
         ref = _new(ObjectRef)
         ref._id = oid
         ref._v = ref._lease = ref._w = None
-        self.live[oid] = claim = Claim(ref, self.put)
+        claim = Claim(ref, self.put)
         claim.key = oid
+        self.live[oid] = claim
         return ref
 
     def intern(self, oid, lease) -> ObjectRef:

@@ -232,8 +232,9 @@ def submit(template: Template, args, kwargs=None, num_returns: int = 1, override
     ref._id = oid
     ref._v = ref._lease = ref._w = None
     table = client.table
-    table.live[oid] = claim = _Claim(ref, table.put)
+    claim = _Claim(ref, table.put)
     claim.key = oid
+    table.live[oid] = claim
     client.credit_left -= 35
     if client.credit_left < 0:
         client.wait_for_credit()
