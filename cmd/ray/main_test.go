@@ -19,9 +19,13 @@ import (
 	"gray/internal/version"
 )
 
-// TestMain lets the test binary be the ray command, with a daemon that has a head port and a node file and no workers.
+// TestMain lets the test binary be the ray command: with the real daemon, or with a small one that has a head port and a
+// node file and does what a test wants.
 func TestMain(m *testing.M) {
-	if os.Getenv("CMD_TEST_RAY") != "" {
+	switch os.Getenv("CMD_TEST_RAY") {
+	case "real":
+		os.Exit(newApp(os.Stdin, os.Stdout, os.Stderr, runNode).main(os.Args[1:]))
+	case "small":
 		os.Exit(newApp(os.Stdin, os.Stdout, os.Stderr, smallNode).main(os.Args[1:]))
 	}
 	os.Exit(m.Run())
@@ -136,7 +140,7 @@ func newShell(t *testing.T) *shell {
 			s.env = append(s.env, kv)
 		}
 	}
-	s.env = append(s.env, "CMD_TEST_RAY=1", "HOME="+s.home, "RAY_TMPDIR="+filepath.Dir(s.temp))
+	s.env = append(s.env, "CMD_TEST_RAY=small", "HOME="+s.home, "RAY_TMPDIR="+filepath.Dir(s.temp))
 	t.Cleanup(func() {
 		if out, status := s.ray("stop", "--force"); status != 0 {
 			t.Errorf("stop: status %d: %s", status, out)
