@@ -191,13 +191,16 @@ def token(node: Node) -> str:
     """The cluster's token, as this process may know it.
 
     Looked for in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, in the file that the node names, and in
-    ~/.ray/auth_token. A private cluster has a token of its own, which stands in the node's file only.
+    ~/.ray/auth_token. A private cluster has a token of its own, which stands in the node's file only. With
+    RAY_AUTH_MODE=disabled it is empty.
 
     Raises:
         AuthenticationError: There is none, or its file can't be read.
     """
     from ray.exceptions import AuthenticationError
 
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        return ""
     if not node.get("private"):
         if os.environ.get("RAY_AUTH_TOKEN"):
             return os.environ["RAY_AUTH_TOKEN"].strip()

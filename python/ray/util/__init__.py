@@ -1,10 +1,11 @@
 """Helpers around Ray. Submodules are imported on use."""
 
-import sys
-import types
 from typing import Any, Dict, List, Optional
 
 from ray._missing import missing
+
+# Imported at once: a function and a module have one name, and the one that is bound last stays.
+from ray.util.placement_group import placement_group
 
 _WHERE = {
     "inspect_serializability": "ray.util.check_serialize",
@@ -56,23 +57,9 @@ def __getattr__(name):
         value = getattr(importlib.import_module(where), name)
         globals()[name] = value
         return value
-    if name == "placement_group":
-        importlib.import_module("ray.util.placement_group")
-        return globals()[name]
     if name in _MODULES:
         return importlib.import_module("ray.util." + name)
     raise AttributeError(f"module 'ray.util' has no attribute {name!r}")
-
-
-class _Util(types.ModuleType):
-    # placement_group is a function here, and a module below: importing the module must not hide the function
-    def __setattr__(self, name, value):
-        if name == "placement_group" and isinstance(value, types.ModuleType):
-            value = value.placement_group
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Util
 
 
 def get_node_ip_address(address: Optional[str] = None) -> str:

@@ -1,0 +1,251 @@
+"""What a driver sees of a task that fails: class, fields and text."""
+
+import os
+import re
+import sys
+import threading
+
+import pytest
+
+import ray
+from ray.exceptions import RayTaskError, UnserializableException, WorkerCrashedError
+
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
+
+def scrubbed(error):
+    text = re.sub(r"\x1b\[\d+m", "", str(error))
+    text = re.sub(r"pid=\d+", "pid=P", text)
+    text = re.sub(r"ip=[\d.]+", "ip=A", text)
+    text = re.sub(r'File ".*", line \d+', "File F", text)
+    return re.sub(r"^\s+[~^]+\n", "", text, flags=re.MULTILINE)
+
+
+@ray.remote
+def fail(kind=ValueError, *args):
+    raise kind(*args)
+
+
+@ray.remote
+def take(*args):
+    return args
+
+
+def test_classes():
+    with pytest.raises(ValueError) as e:
+        ray.get(fail.remote(ValueError, 7))
+    assert isinstance(e.value, RayTaskError) and isinstance(e.value.cause, ValueError)
+    assert type(e.value).__name__ == "RayTaskError(ValueError)" and e.value.cause.args == (7,)
+    assert e.value.function_name == "fail"
+
+
+def test_text():
+    def g(a):
+        raise ValueError(a)
+
+    @ray.remote
+    def f():
+        return g(7)
+
+    with pytest.raises(ValueError) as e:
+        ray.get(f.remote())
+    assert scrubbed(e.value) == (
+        "ray::f() (pid=P, ip=A)\n  File F, in f\n    return g(7)\n  File F, in g\n    raise ValueError(a)\nValueError: 7"
+    )
+    assert str(e.value).startswith("\x1b[36mray::f()\x1b[39m (pid=")
+
+
+def test_text_of_a_nested_failure():
+    @ray.remote
+    def inner():
+        return 1 / 0
+
+    @ray.remote
+    def outer():
+        return ray.get(inner.remote())
+
+    with pytest.raises(ZeroDivisionError) as e:
+        ray.get(outer.remote())
+    assert scrubbed(e.value) == (
+        "ray::outer() (pid=P, ip=A)\n"
+        "  File F, in outer\n    return ray.get(inner.remote())\n"
+        "ray.exceptions.RayTaskError(ZeroDivisionError): ray::inner() (pid=P, ip=A)\n"
+        "  File F, in inner\n    return 1 / 0\n"
+        "ZeroDivisionError: division by zero"
+    )
+    assert type(e.value.cause) is ZeroDivisionError
+
+
+def test_text_of_a_failed_dependency():
+    @ray.remote
+    def a():
+        raise ValueError("a failed")
+
+    @ray.remote
+    def b(x):
+        pass
+
+    @ray.remote
+    def c(x, y):
+        pass
+
+    with pytest.raises(ValueError) as e:
+        ray.get(c.remote(b.remote(a.remote()), a.remote()))
+    assert scrubbed(e.value) == (
+        "ray::c() (pid=P, ip=A)\n"
+        "  At least one of the input arguments for this task could not be computed:\n"
+        "ray.exceptions.RayTaskError: ray::b() (pid=P, ip=A)\n"
+        "  At least one of the input arguments for this task could not be computed:\n"
+        "ray.exceptions.RayTaskError: ray::a() (pid=P, ip=A)\n"
+        '  File F, in a\n    raise ValueError("a failed")\n'
+        "ValueError: a failed"
+    )
+    assert type(e.value.cause) is ValueError
+
+
+def test_name_in_the_text():
+    with pytest.raises(ValueError, match=r"ray::fail\(\)"):
+        ray.get(fail.remote())
+
+
+class Mine(Exception):
+    def __init__(self, a, b):
+        super().__init__(a, b)
+        self.a, self.b = a, b
+
+    def both(self):
+        return self.a + self.b
+
+
+def test_own_exception():
+    with pytest.raises(Mine) as e:
+        ray.get(fail.remote(Mine, 1, 2))
+    assert e.value.both() == 3 and e.value.cause.b == 2
+
+
+def test_the_first_error_in_order_is_raised(tmp_path):
+    refs = [ray.put(1), fail.remote(KeyError), fail.remote(ValueError)]
+    ray.wait(refs, num_returns=3)
+    with pytest.raises(KeyError):
+        ray.get(refs)
+
+
+def test_an_error_does_not_wait_for_the_others(tmp_path):
+    @ray.remote
+    def hang(path):
+        import time
+
+        while not os.path.exists(path):
+            time.sleep(0.005)
+
+    hanging = hang.remote(str(tmp_path / "go"))
+    with pytest.raises(ValueError):
+        ray.get([hanging, fail.remote()], timeout=60)
+    (tmp_path / "go").touch()
+    ray.get(hanging)
+
+
+def test_every_return_fails():
+    refs = fail.options(num_returns=2).remote()
+    for ref in refs:
+        with pytest.raises(ValueError):
+            ray.get(ref)
+
+
+def test_unpicklable_exception():
+    class Locked(Exception):
+        def __init__(self):
+            self.lock = threading.Lock()
+
+    with pytest.raises(RayTaskError) as e:
+        ray.get(fail.remote(Locked))
+    assert "isn't serializable" in str(e.value.cause)
+
+
+def test_exception_that_cant_be_rebuilt():
+    class Odd(Exception):
+        def __init__(self, a, b):
+            super().__init__(a)
+
+    with pytest.raises(UnserializableException, match="Failed to deserialize exception"):
+        ray.get(fail.remote(Odd, 1, 2))
+
+
+def test_keyboard_interrupt_is_a_task_error():
+    with pytest.raises(RayTaskError):
+        ray.get(fail.options(max_retries=0).remote(KeyboardInterrupt))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with 3.11")
+def test_exception_group():
+    @ray.remote
+    def group():
+        raise ExceptionGroup("g", [ValueError(1), KeyError(2)])  # noqa: F821
+
+    with pytest.raises(ExceptionGroup) as e:  # noqa: F821
+        ray.get(group.remote())
+    assert [type(x) for x in e.value.exceptions] == [ValueError, KeyError]
+
+
+def count(path):
+    with open(path, "a") as f:
+        f.write("x")
+    return os.path.getsize(path)
+
+
+@pytest.mark.parametrize(
+    "retry,retries,runs",
+    [(False, 3, 1), (True, 1, 2), ([ValueError], 2, 3), ([KeyError], 2, 1), (True, 0, 1)],
+)
+def test_retried_exceptions(tmp_path, retry, retries, runs):
+    path = str(tmp_path / "runs")
+
+    @ray.remote(retry_exceptions=retry, max_retries=retries)
+    def f():
+        count(path)
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        ray.get(f.remote())
+    assert os.path.getsize(path) == runs
+
+
+def test_retry_that_succeeds(tmp_path):
+    path = str(tmp_path / "runs")
+
+    @ray.remote(retry_exceptions=True)
+    def f():
+        if count(path) < 3:
+            raise ValueError
+        return "done"
+
+    assert ray.get(f.remote()) == "done"
+
+
+@pytest.mark.parametrize("end", [lambda: os._exit(3), lambda: os.kill(os.getpid(), 9), lambda: sys.exit(4)])
+def test_a_worker_that_dies(tmp_path, end):
+    path = str(tmp_path / "runs")
+
+    @ray.remote(max_retries=1)
+    def f():
+        count(path)
+        print("last words", file=sys.stderr, flush=True)
+        end()
+
+    with pytest.raises(WorkerCrashedError) as e:
+        ray.get(f.remote())
+    assert os.path.getsize(path) == 2
+    assert re.search(r"exit code [34]|signal 9|SIGKILL", str(e.value))
+
+
+def test_max_calls(tmp_path):
+    @ray.remote(max_calls=1)
+    def pid():
+        return os.getpid()
+
+    pids = [ray.get(pid.remote()) for _ in range(4)]
+    assert len(set(pids)) == 4
+
+
+def test_the_cluster_goes_on_after_failures():
+    assert ray.get(take.remote(1, 2)) == (1, 2)
