@@ -121,9 +121,6 @@ func resolveToken(cfg *session.NodeConfig) error {
 		return err
 	}
 	cfg.AuthDisabled = cfg.AuthDisabled || off
-	if cfg.AuthDisabled && !cfg.Private {
-		slog.Warn("RAY_AUTH_MODE=disabled: whoever reaches this node's ports can run code on it")
-	}
 	if cfg.Token == "" && !cfg.Private {
 		find := session.HeadToken
 		if !cfg.Head {

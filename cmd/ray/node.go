@@ -27,6 +27,12 @@ func runNode(ctx context.Context, cfg session.NodeConfig, ready func(session.Nod
 	return node.Run(ctx, cfg, log, node.Faces{Dashboard: face(api.Dashboard), Agent: face(api.Agent)}, func(n session.NodeFile) error {
 		err := ready(n)
 		shown.Set(level)
+		if cfg.AuthDisabled && !cfg.Private { // for the log; `ray start` has told the terminal
+			log.Warn("RAY_AUTH_MODE=disabled: whoever reaches this node's ports can run code on it")
+		}
+		if cfg.TLS == "off" {
+			log.Warn("--tls=off: what nodes say to each other can be read and changed on the network")
+		}
 		return err
 	})
 }
