@@ -29,6 +29,8 @@ def main():
     parser.add_argument("--areas", nargs="+", default=AREAS)
     parser.add_argument("--only", help="only ids with this text in them")
     parser.add_argument("--least", type=float, default=80, help="per cent that must pass")
+    parser.add_argument("--pythonpath", action="append", default=[], help="folder with another ray to test")
+    parser.add_argument("--shared", action="store_true", help="run in this machine's own namespaces, as root too")
     parser.add_argument("--logs", help="folder for each file's whole output")
     args = parser.parse_args()
 
@@ -50,6 +52,10 @@ def main():
     if os.path.exists(args.out):
         os.unlink(args.out)  # an old file must not pass for this run's
     command = [sys.executable, runner, "--python", args.python, "--out", args.out, "--ids", *chosen]
+    if os.geteuid() == 0 and not args.shared:
+        command += ["--isolate"]  # the tests want Ray's usual ports, which others here may have
+    for folder in args.pythonpath:
+        command += ["--pythonpath", folder]
     if args.logs:
         command += ["--logs", args.logs]
     subprocess.run(command, check=True)
