@@ -23,6 +23,9 @@ func (s *shell) command(args ...string) *exec.Cmd {
 	if exe, err := os.Executable(); err == nil {
 		cmd.Path = exe
 	}
+	if len(s.prefix) > 0 {
+		cmd = exec.Command(s.prefix[0], append(append(s.prefix[1:len(s.prefix):len(s.prefix)], cmd.Path), args...)...)
+	}
 	cmd.Env = s.env
 	return cmd
 }

@@ -130,6 +130,8 @@ type shell struct {
 	env  []string
 	temp string
 	home string
+
+	prefix []string // in front of each command line
 }
 
 func newShell(t *testing.T) *shell {
