@@ -216,9 +216,15 @@ class Cluster:
 
 
 def written(pid):
-    """Returns the bytes that a process has written, to sockets too, by write and sendfile."""
-    with open("/proc/%d/io" % pid) as f:
-        return sum(int(line.split()[1]) for line in f if line.startswith("wchar:"))
+    """Returns the bytes that a process and those below it have written, to sockets too, by write and sendfile."""
+    total = 0
+    for p in [pid, *cases.below(pid)]:
+        try:
+            with open("/proc/%d/io" % p) as f:
+                total += sum(int(line.split()[1]) for line in f if line.startswith("wchar:"))
+        except OSError:
+            continue  # it ended meanwhile
+    return total
 
 
 class Alarm:
