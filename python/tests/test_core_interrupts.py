@@ -33,6 +33,7 @@ class Storm:
         self.random = random.Random(seed)
         self.longest = longest
         self.hits = 0
+        self.armed = False
 
     def __enter__(self):
         self.before = signal.signal(signal.SIGALRM, self.strike)
@@ -43,21 +44,23 @@ class Storm:
         signal.signal(signal.SIGALRM, self.before)
 
     def strike(self, *_):
-        self.hits += 1
-        raise Interrupt
+        if self.armed:
+            self.hits += 1
+            raise Interrupt
 
     def attempt(self, fn):
         """Run fn with an interrupt on its way; whether it came through."""
+        done = False
         try:
-            try:
-                signal.setitimer(signal.ITIMER_REAL, self.random.uniform(1e-6, self.longest))
-                fn()
-                return True
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            self.armed = True
+            signal.setitimer(signal.ITIMER_REAL, self.random.uniform(1e-6, self.longest))
+            fn()
+            done = True
+            self.armed = False
         except Interrupt:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            return False
+            self.armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return done
 
 
 class Reader(threading.Thread):

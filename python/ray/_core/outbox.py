@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import select
 import socket
+import sys
 import time
 from _queue import Empty, SimpleQueue
-from _thread import allocate_lock, start_new_thread
+from _thread import RLock, allocate_lock, start_new_thread
 from collections import deque
 from itertools import repeat, starmap
 
@@ -23,17 +24,29 @@ _LAST_FLUSH = 1.0  # seconds that close gives a daemon that does not read
 _STOP = object()
 
 
+def _nested() -> bool:
+    """Whether this thread is inside a flush already."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code is Outbox.flush.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
 class _Round:
     """What one flush has taken, and how much of it is sent."""
 
-    __slots__ = ("claims", "data", "frames", "last", "sent")
+    __slots__ = ("blocked", "claims", "data", "frames", "last", "pieces", "sent")
 
     def __init__(self):
         self.claims = []
+        self.last = None  # the frames made from claims
         self.frames = []
-        self.last = b""  # the frames made from claims
         self.data = None
+        self.pieces = {}  # (offset, failed attempts) -> what to send there, an iterator that gives it out once
         self.sent = []
+        self.blocked = []
 
 
 class Outbox:
@@ -52,7 +65,7 @@ class Outbox:
         self.broken = None  # why nothing can be sent any more
         self._late = deque()  # claims that the flusher took
         self._round = _Round()
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self._stopped = allocate_lock()
         self._stopped.acquire()
         self._flushing = False
@@ -81,7 +94,11 @@ class Outbox:
         Raises:
             ConnectionError: The daemon is gone.
         """
-        with self._lock:
+        lock = self._lock
+        if lock._is_owned() and not _nested():
+            while lock._is_owned():
+                lock.release()  # Python 3.9 can leave a with statement by an exception and not call __exit__
+        with lock:
             try:
                 while self._step(block):
                     pass
@@ -92,20 +109,43 @@ class Outbox:
                 raise
 
     def _step(self, block) -> bool:
+        # Wherever memory is allocated the collector may run a program's finalizer, and that may call ray and flush: all of
+        # this may have been done meanwhile by a call inside this one. So whatever commits is made first, then what it
+        # relies on is looked at, then it is stored; nothing is allocated between the last two.
         rnd = self._round
-        resumed = rnd.data is not None or rnd.last  # another flush began this round: ours comes after it
+        begun = rnd.data is not None or rnd.last
         if rnd.data is None:
-            if not rnd.last:
+            if rnd.last is None:
                 self.armed = False  # pokes are taken with the claims
-                self._take_claims(rnd.claims)
-                rnd.last = self._last_words(rnd.claims) if rnd.claims else b""
+                self._take_claims(rnd)
+                last = self._last_words(rnd.claims) if rnd.claims else b""
+                n = len(rnd.claims)
+                if rnd.last is None and n == len(rnd.claims):
+                    rnd.last = last
+                else:
+                    return True
             # Claims first, frames second: so a claim's frames follow all that was buffered while its object lived.
             frames = self.frames
-            rnd.frames.extend(starmap(frames.popleft, repeat((), len(frames))))
+            moves = starmap(frames.popleft, repeat((), len(frames)))
+            try:
+                if self._round is rnd and rnd.data is None:
+                    rnd.frames.extend(moves)
+            except IndexError:
+                pass  # a call inside this one was faster
+            n = len(rnd.frames)
             data = b"".join(rnd.frames) + rnd.last
             if not data:
+                if not rnd.claims:
+                    rnd.last = None
+                    return False
+                fresh = _Round()  # nothing but pokes
+                if self._round is rnd:
+                    self._round = fresh
                 return False
-            rnd.data = data
+            if rnd.data is None and len(rnd.frames) == n:
+                rnd.data = data
+            else:
+                return True
         data = rnd.data
         sent = rnd.sent
         size = len(data)
@@ -113,9 +153,13 @@ class Outbox:
             at = sum(sent)
             if at == size:
                 break
+            piece = rnd.pieces.setdefault((at, len(rnd.blocked)), iter((memoryview(data)[at:] if at else data,)))
             try:
-                sent.extend(map(self._send, (memoryview(data)[at:] if at else data,)))
+                sent.extend(map(self._send, piece))
+                if sum(sent) == at:
+                    rnd.blocked.append(None)  # this try was used up by an exception
             except BlockingIOError:
+                rnd.blocked.append(None)
                 if not block:
                     self.congested = True
                     self.dead.put(None)
@@ -125,8 +169,10 @@ class Outbox:
                 self.broken = self.broken or f"the connection to the node daemon broke: {e}"
                 raise ConnectionError(self.broken) from e
         self.congested = False
-        self._round = _Round()
-        return bool(resumed or self.frames)
+        fresh = _Round()
+        if self._round is rnd:
+            self._round = fresh
+        return bool(begun or self.frames)
 
     def _wait_writable(self):
         self.congested = True
@@ -134,13 +180,21 @@ class Outbox:
         poll.register(self.sock.fileno(), select.POLLOUT)
         poll.poll(1000)
 
-    def _take_claims(self, into):
+    def _take_claims(self, rnd):
+        into = rnd.claims
         late = self._late
         if late:
-            into.extend(starmap(late.popleft, repeat((), len(late))))
-        if not self.dead.empty():
+            moves = starmap(late.popleft, repeat((), len(late)))
             try:
-                into.extend(iter(self.dead.get_nowait, _STOP))
+                if rnd.last is None:
+                    into.extend(moves)
+            except IndexError:
+                pass  # a call inside this one was faster
+        if not self.dead.empty():
+            moves = iter(self.dead.get_nowait, _STOP)
+            try:
+                if rnd.last is None:
+                    into.extend(moves)
             except Empty:
                 pass
 
