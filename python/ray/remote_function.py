@@ -222,7 +222,7 @@ class RemoteFunction(_Submitter):
                 max_retries=retries,
                 retry_exceptions=again,
                 strategy=strategy,
-                env=env or None,
+                env={"env_vars": env} if env else None,
                 max_calls=calls,
                 labels=labels,
             )

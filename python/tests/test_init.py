@@ -199,8 +199,11 @@ def test_a_daemon_that_ends_at_once(own_env, monkeypatch, tmp_path):
 def test_what_a_daemon_says_when_it_cant_start(own_env, monkeypatch, tmp_path):
     script = tmp_path / "refuses"
     script.write_text(
-        "#!/bin/sh\nfor last; do :; done\ncat <&$3 >/dev/null\n"
-        'eval \'echo "{\\"error\\": \\"no room for it\\", \\"kind\\": \\"SYSTEM\\"}" >&\'$last\n'
+        f"#!{sys.executable}\n"
+        "import os, sys\n"
+        "config, ready = int(sys.argv[3]), int(sys.argv[5])\n"
+        "assert os.read(config, 1)\n"
+        "os.write(ready, b'{\"error\": \"no room for it\", \"kind\": \"SYSTEM\"}\\n')\n"
     )
     script.chmod(0o755)
     monkeypatch.setenv("GRAY_BIN", str(script))

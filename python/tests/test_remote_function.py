@@ -199,9 +199,9 @@ def test_env_vars_are_merged(calls, monkeypatch):
     g.options(runtime_env={"env_vars": {"B": "task", "C": "task"}}).remote(1)
     monkeypatch.setattr(_core.state, "env", {"A": "parent"})
     ray.remote(f).options(runtime_env={"env_vars": {"C": "task"}}).remote(1)
-    assert calls[1][0]["env"] == {"A": "job", "B": "job"}
-    assert calls[2][0]["env"] == {"A": "job", "B": "task", "C": "task"}
-    assert calls[3][0]["env"] == {"A": "parent", "C": "task"}
+    assert calls[1][0]["env"]["env_vars"] == {"A": "job", "B": "job"}
+    assert calls[2][0]["env"]["env_vars"] == {"A": "job", "B": "task", "C": "task"}
+    assert calls[3][0]["env"]["env_vars"] == {"A": "parent", "C": "task"}
 
 
 def test_late_faults_show_at_the_call(calls):
