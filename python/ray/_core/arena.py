@@ -8,6 +8,7 @@ import os
 _COPY_FREE = 1 << 20  # bytes from which a copy lets other Python threads run
 _COPY_WIDE = 64 << 20  # bytes from which several threads copy
 _MADV_POPULATE_WRITE = 23
+_GRAIN = 18  # bits of a stretch of the arena that counts as touched or not
 
 
 class Arena:
@@ -21,6 +22,7 @@ class Arena:
         finally:
             os.close(fd)
         self._types = {}
+        self._warm = bytearray((size >> _GRAIN) + 1)  # stretches that this process has written to
 
     def exporter(self, offset: int, size: int):
         """An object that owns a view of an extent: it lives while any view made from it does, and can be watched weakly."""
@@ -41,7 +43,10 @@ class Arena:
     def write(self, offset: int, payload):
         """Copy a Payload into the extent at ``offset``."""
         if payload.size >= _COPY_FREE:
-            _populate(self, offset, payload.size)
+            first, end = offset >> _GRAIN, (offset + payload.size - 1 >> _GRAIN) + 1
+            if self._warm.count(1, first, end) < end - first:  # asking for pages that are there costs as much as a copy
+                _populate(self, offset, payload.size)
+                self._warm[first:end] = b"\x01" * (end - first)
         with memoryview(self._map) as whole:
             at = 0
             for start, piece in payload.pieces:
@@ -88,13 +93,17 @@ def _populate(arena, offset, size):
     _c().madvise(_address(arena) + start, end - start, _MADV_POPULATE_WRITE)
 
 
-def _source_address(piece):
+_py_buffer = None
+
+
+def _buffer_class():
+    global _py_buffer
     import ctypes
 
-    class PyBuffer(ctypes.Structure):
+    class PyBuffer(ctypes.Structure):  # Py_buffer of CPython's C API
         _fields_ = (
             ("buf", ctypes.c_void_p),
-            ("obj", ctypes.py_object),
+            ("obj", ctypes.c_void_p),
             ("len", ctypes.c_ssize_t),
             ("itemsize", ctypes.c_ssize_t),
             ("readonly", ctypes.c_int),
@@ -106,11 +115,22 @@ def _source_address(piece):
             ("internal", ctypes.c_void_p),
         )
 
-    view = PyBuffer()
     api = ctypes.pythonapi
-    api.PyObject_GetBuffer(ctypes.py_object(piece), ctypes.byref(view), 0)
+    api.PyObject_GetBuffer.argtypes = (ctypes.py_object, ctypes.POINTER(PyBuffer), ctypes.c_int)
+    api.PyBuffer_Release.argtypes = (ctypes.POINTER(PyBuffer),)
+    api.PyBuffer_Release.restype = None
+    _py_buffer = PyBuffer
+    return PyBuffer
+
+
+def _source_address(piece):
+    import ctypes
+
+    view = (_py_buffer or _buffer_class())()
+    api = ctypes.pythonapi
+    api.PyObject_GetBuffer(piece, view, 0)
     address = view.buf
-    api.PyBuffer_Release(ctypes.byref(view))
+    api.PyBuffer_Release(view)
     return address  # valid while the caller holds piece
 
 
