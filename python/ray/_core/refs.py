@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from threading import RLock
 from weakref import WeakValueDictionary
 from weakref import ref as _weakref
 
@@ -224,6 +223,16 @@ class ObjectRef:
         return ObjectRef, (self._id,)
 
 
+def _drop(live, oid, dead):
+    """Remove an entry unless another thread has replaced it."""
+    try:
+        # No call stands between the two: no other thread runs there. (A lock could be lost to an exception in Python 3.9.)
+        if live[oid] is dead:
+            del live[oid]
+    except KeyError:
+        pass  # gone already
+
+
 _pinned: list = []
 _new = object.__new__
 
@@ -234,7 +243,6 @@ class Table:
     def __init__(self, put):
         self.live = {}  # id -> weakref of its ObjectRef
         self.held = {}  # claims of everything else, by an int of our own; a claim that is in no dict never fires
-        self.lock = RLock()
         self.put = put  # the callback of claims
         self.kept = deque()  # (id, bytes) of cached values, oldest first, those of dead refs too
         self.kept_bytes = 0
@@ -268,15 +276,14 @@ class Table:
             claim.key = oid
         else:
             claim = _weakref(ref)  # goes when the lease goes
-        known = live.setdefault(oid, claim)
-        if known is claim:
-            return ref
-        with self.lock:
-            winner = live[oid]() if oid in live else None
-            if winner is None:
-                live[oid] = claim
+        while True:
+            known = live.setdefault(oid, claim)
+            if known is claim:
                 return ref
-        return winner
+            winner = known()
+            if winner is not None:
+                return winner
+            _drop(live, oid, known)
 
     def intern_all(self, ids, lease) -> dict:
         """The refs of many ids, as a dict by id."""
@@ -319,11 +326,10 @@ class Table:
     def forget(self, ids):
         """Drop the entries of ids whose refs are gone."""
         live = self.live
-        with self.lock:
-            for oid in ids:
-                known = live.get(oid)
-                if known is not None and known() is None:
-                    del live[oid]
+        for oid in ids:
+            known = live.get(oid)
+            if known is not None and known() is None:
+                _drop(live, oid, known)
 
     def close(self):
         """Make all refs of this connection useless."""
