@@ -125,6 +125,21 @@ def nodes_of(root: str, address: str) -> Iterator[Node]:
     yield from near
 
 
+def ip_of(host: str) -> str:
+    """The address of a machine that is named by host name or address.
+
+    Raises:
+        ValueError: Nobody knows the name.
+    """
+    try:
+        infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as e:
+        raise ValueError(
+            f"The node address {host!r} is no address, and no host of that name is known: {e.strerror}"
+        ) from None
+    return str(min(infos, key=lambda info: info[0] != socket.AF_INET)[4][0])
+
+
 def _same_host(host: str) -> List[str]:
     try:
         return [host, *{str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}]
@@ -214,10 +229,10 @@ def token(node: Node) -> str:
                     f"RAY_AUTH_TOKEN_PATH names {path}, which can't be read: {e.strerror}"
                 ) from None
     tried = []
-    for path in (node.get("token_file"), os.path.expanduser("~/.ray/auth_token")):
-        if path:
-            text = _read_own(path)
+    for file in (node.get("token_file"), os.path.expanduser("~/.ray/auth_token")):
+        if file:
+            text = _read_own(file)
             if text and text.strip():
                 return text.strip()
-            tried.append(path)
+            tried.append(file)
     raise AuthenticationError(f"No token for the cluster at {node.get('gcs_address')}: none in {' and '.join(tried)}")

@@ -1,7 +1,7 @@
 """Options of remote functions and actors: which there are, what they accept, and what a task's mean for the engine."""
 
 import os
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from ray._missing import missing
 
@@ -230,7 +230,7 @@ def _fallback_strategy(_: str, value: list) -> None:
         _label_selector("label_selector", entry.get("label_selector", {}))
 
 
-_RULES = {
+_RULES: Dict[str, Callable[[str, Any], None]] = {
     "num_cpus": _quantity,
     "num_gpus": _quantity,
     "memory": _not_negative,

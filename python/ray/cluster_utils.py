@@ -8,7 +8,9 @@ from typing import Any, Dict, List, Optional
 from ray import _address, _daemon
 from ray._missing import missing
 
-__all__ = ["AutoscalingCluster", "Cluster", "Node"]
+__all__ = ["AutoscalingCluster", "Cluster", "Node", "cluster_not_supported"]
+
+cluster_not_supported = False  # Ray's name for "this is Windows or a Mac"
 
 _DEFAULT_STORE = 150 * 1024 * 1024
 
@@ -162,6 +164,11 @@ class Cluster:
         return self.gcs_address
 
     @property
+    def global_state(self) -> "GlobalState":
+        """What the head knows."""
+        return GlobalState(self)
+
+    @property
     def webui_url(self) -> Optional[str]:
         """``host:port`` of the dashboard, or None."""
         return (self.head_node._info.get("dashboard_url") or None) if self.head_node is not None else None
@@ -219,10 +226,10 @@ class Cluster:
             from ray._labels import check_labels
 
             check_labels(config["labels"])
-        config.setdefault("node_ip", "127.0.0.1")
-        if port and head:
-            config["port"] = port
+        config["node_ip"] = _address.ip_of(config.get("node_ip") or "127.0.0.1")
+        config["dashboard"] = False
         if head:
+            config["port"] = port or config.get("port") or 0
             self._root = temp_dir
             config.update(head=True, private=False)
         else:
@@ -334,6 +341,17 @@ class Cluster:
             self.remove_node(self.head_node)
         if self._atexit:
             atexit.unregister(self.shutdown)
+
+
+class GlobalState:
+    """What the head of a :class:`Cluster` knows."""
+
+    def __init__(self, cluster: Cluster):
+        self._cluster = cluster
+
+    def node_table(self) -> List[Dict[str, Any]]:
+        """The nodes, as ``ray.nodes()`` has them."""
+        return self._cluster._listed()
 
 
 def _check_ports(args: Dict[str, Any]) -> None:

@@ -89,7 +89,7 @@ class RayError(Exception):
             return UnserializableException(text)
 
     @staticmethod
-    def from_ray_exception(ray_exception) -> "RayError":
+    def from_ray_exception(ray_exception) -> Exception:
         """Make an error from its bytes, or from the map by which a daemon describes one (kind, error, …)."""
         if isinstance(ray_exception, Mapping):
             return from_daemon(ray_exception)
@@ -331,6 +331,20 @@ class LocalRayletDiedError(RayError):
             if self.args and isinstance(self.args[0], str)
             else ("The task's local raylet died. Check raylet.out for more information.")
         )
+
+
+class _DaemonGone(LocalRayletDiedError, ConnectionError):
+    # What a process is told whose own daemon has gone: Ray's class, and the one that Python has for it.
+    def __reduce__(self):
+        return daemon_gone, self.args
+
+
+_DaemonGone.__name__ = _DaemonGone.__qualname__ = LocalRayletDiedError.__name__
+
+
+def daemon_gone(text: str) -> LocalRayletDiedError:
+    """The error of a call whose connection to the node daemon broke: a ``LocalRayletDiedError`` and ``ConnectionError``."""
+    return _DaemonGone(text)
 
 
 class WorkerCrashedError(RayError):

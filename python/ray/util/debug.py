@@ -2,11 +2,12 @@
 
 import threading
 import time
+from typing import Dict
 
 __all__ = ["disable_log_once_globally", "enable_periodic_logging", "log_once"]
 
 _lock = threading.Lock()
-_logged = {}  # guarded by _lock
+_logged: Dict[str, float] = {}  # guarded by _lock
 _disabled = False
 _period_s = 0.0
 
