@@ -282,6 +282,11 @@ func (n *Node) Close() {
 	if err := n.dir.RemoveNode(n.id.String()); err != nil && !os.IsNotExist(err) {
 		n.log.Warn("the node file stays behind", "err", err)
 	}
+	if n.cfg.Private { // no other daemon shares the session
+		if err := n.dir.Remove(session.TokenFile); err != nil {
+			n.log.Warn("the token stays behind", "err", err)
+		}
+	}
 }
 
 // refuse answers a connection with one sentence and closes it.

@@ -130,7 +130,7 @@ func (r *Root) sessionNodes(name string) (nodes []NodeFile, bad []error) {
 	return nodes, bad
 }
 
-// ForgetNode removes the file of a node that is dead; one that lives stays and is an error.
+// ForgetNode removes the file and the socket of a node that is dead; one that lives stays and is an error.
 func (r *Root) ForgetNode(n NodeFile) error {
 	if n.Alive() {
 		return &fault.Error{Op: "remove node file", Ref: n.NodeID, Kind: fault.System, Detail: fmt.Sprintf("its daemon runs as process %d", n.PID)}
@@ -152,6 +152,29 @@ func (r *Root) ForgetNode(n NodeFile) error {
 	}
 	defer sub.Close()
 	if err := unix.Unlinkat(int(sub.Fd()), n.NodeID+".json", 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return forgetSocket(dir, filepath.Base(n.Socket))
+}
+
+// forgetSocket removes a socket that nobody listens on any more.
+func forgetSocket(dir *os.File, name string) error {
+	sub, err := openOwnDir(int(dir.Fd()), "sockets")
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	if err := unix.Flock(int(sub.Fd()), unix.LOCK_EX); err != nil { // as Listen; goes with sub
+		return err
+	}
+	var st unix.Stat_t
+	if unix.Fstatat(int(sub.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return nil
+	}
+	if !stale(sub, name) { // a head that takes a dead one's place listens under its name
+		return nil
+	}
+	if err := unix.Unlinkat(int(sub.Fd()), name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	return nil

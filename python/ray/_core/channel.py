@@ -44,10 +44,6 @@ class _Item:
     __slots__ = ("end", "ids", "key", "kind", "lease", "oid", "pin", "value", "view")
 
 
-class ChannelClosed(ConnectionError):
-    """The daemon closed the channel."""
-
-
 class Channel:
     """One socket on which answers arrive. Belongs to one thread."""
 
@@ -86,7 +82,7 @@ class Channel:
             False if nothing came in time.
 
         Raises:
-            ChannelClosed: The daemon is gone.
+            LocalRayletDiedError: The daemon is gone; a ConnectionError, too.
         """
         if timeout != self._timeout:
             self._set_timeout(timeout)
@@ -98,7 +94,7 @@ class Channel:
             except (BlockingIOError, TimeoutError):
                 return False
             except ConnectionError as e:
-                raise ChannelClosed(self._gone()) from e
+                raise self._gone() from e
         self._digest()
         return True
 
@@ -114,9 +110,12 @@ class Channel:
         self._timeout = timeout
 
     def _gone(self):
-        return self.box.broken or (
-            "The node daemon closed the connection: it has stopped, or it ended this session. Its log is raylet.log in the "
-            "session's logs directory."
+        from ray import exceptions
+
+        return exceptions.daemon_gone(
+            self.box.broken
+            or "The node daemon closed the connection: it was stopped or killed, or it ended this session. Its log is raylet.err "
+            "in the session's logs directory; after ray.shutdown(), ray.init() starts or finds another."
         )
 
     def _digest(self):
@@ -125,7 +124,7 @@ class Channel:
         chunks = st.chunks
         if chunks:
             if not chunks[-1]:
-                raise ChannelClosed(self._gone())
+                raise self._gone()
             if st.item is not None:
                 self._apply(st)
             buf = st.buf
