@@ -108,6 +108,9 @@ func readConfig(fd int) (*session.NodeConfig, error) {
 	if err := dec.Decode(&cfg); err != nil {
 		return nil, fmt.Errorf("read the daemon's configuration: %w", err)
 	}
+	if err := cfg.Override(os.Getenv); err != nil {
+		return nil, err
+	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}

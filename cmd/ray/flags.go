@@ -204,7 +204,7 @@ func (f *startFlags) config(cmd *cobra.Command) (*session.NodeConfig, error) {
 		return nil, err
 	}
 	var err error
-	if cfg.Resources, err = mergeJSON[float64](cmd, "resources", f.resources, "RAY_OVERRIDE_RESOURCES"); err != nil {
+	if cfg.Resources, err = jsonObject[float64](cmd, "resources", f.resources); err != nil {
 		return nil, err
 	}
 	if cfg.Labels, err = f.allLabels(cmd); err != nil {
@@ -253,25 +253,19 @@ func (f *startFlags) workerRange(cmd *cobra.Command) error {
 	return nil
 }
 
-// mergeJSON reads a JSON object of a flag, and one of the environment over it.
-func mergeJSON[V any](cmd *cobra.Command, flag, text, env string) (map[string]V, error) {
-	all := map[string]V{}
-	for _, src := range []struct{ name, text string }{{"'--" + flag + "'", text}, {env, os.Getenv(env)}} {
-		if strings.TrimSpace(src.text) == "" {
-			continue
-		}
-		var m map[string]V
-		if err := json.Unmarshal([]byte(src.text), &m); err != nil || m == nil {
-			return nil, &usageError{cmd, fmt.Sprintf(`Invalid value for %s: %s is not a valid JSON object; try '{"name": 1}'`, src.name, src.text)}
-		}
-		for k, v := range m {
-			all[k] = v
-		}
+// jsonObject reads a JSON object of a flag; without one it is empty.
+func jsonObject[V any](cmd *cobra.Command, flag, text string) (map[string]V, error) {
+	m := map[string]V{}
+	if strings.TrimSpace(text) == "" {
+		return m, nil
 	}
-	return all, nil
+	if err := json.Unmarshal([]byte(text), &m); err != nil || m == nil {
+		return nil, &usageError{cmd, fmt.Sprintf(`Invalid value for '--%s': %s is not a valid JSON object; try '{"name": 1}'`, flag, text)}
+	}
+	return m, nil
 }
 
-// allLabels joins --labels-file, --labels and RAY_OVERRIDE_LABELS, the later over the earlier.
+// allLabels joins --labels-file and --labels, the later over the earlier.
 func (f *startFlags) allLabels(cmd *cobra.Command) (map[string]string, error) {
 	labels := map[string]string{}
 	add := func(flag, text, separator string) error {
@@ -296,7 +290,7 @@ func (f *startFlags) allLabels(cmd *cobra.Command) (map[string]string, error) {
 		}
 	}
 	if strings.HasPrefix(strings.TrimSpace(f.labels), "{") { // the deprecated form
-		m, err := mergeJSON[string](cmd, "labels", f.labels, "")
+		m, err := jsonObject[string](cmd, "labels", f.labels)
 		if err != nil {
 			return nil, err
 		}
@@ -305,13 +299,6 @@ func (f *startFlags) allLabels(cmd *cobra.Command) (map[string]string, error) {
 		}
 	} else if err := add("--labels", f.labels, ","); err != nil {
 		return nil, err
-	}
-	over, err := mergeJSON[string](cmd, "labels", "", "RAY_OVERRIDE_LABELS")
-	if err != nil {
-		return nil, err
-	}
-	for k, v := range over {
-		labels[k] = v
 	}
 	return labels, nil
 }

@@ -55,6 +55,9 @@ func (a *app) start(cfg *session.NodeConfig, block bool) error {
 	if cfg.NodeIP == "" {
 		cfg.NodeIP = rpc.LocalIP(cfg.Address)
 	}
+	if err := cfg.Override(os.Getenv); err != nil {
+		return err
+	}
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
