@@ -98,7 +98,14 @@ func (n *Node) check(h *wire.Hello) (fault.Kind, string) {
 			return fault.Auth, "the token of this client is not that of the cluster at " + n.file.GCSAddress + "; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token, as `ray get-auth-token` prints it on the head's machine"
 		}
 	}
-	if py := n.pythonMinor(); py != "" && h.Py != py && h.Role == wire.RoleDriver {
+	if h.Role != wire.RoleDriver {
+		return "", ""
+	}
+	if h.Ray != version.Version {
+		return fault.Version, fmt.Sprintf("this node runs ray %s, the driver ray %s: values and functions cannot be exchanged; install the same version on both, for example pip install \"ray==%s\"",
+			version.Version, orUnknown(h.Ray), version.Version)
+	}
+	if py := n.pythonMinor(); py != "" && h.Py != py {
 		return fault.Python, fmt.Sprintf("this node's workers run Python %s, the driver runs Python %s: functions cannot be exchanged; run the driver with Python %s, or start the cluster with the driver's Python", py, h.Py, py)
 	}
 	return "", ""

@@ -229,12 +229,21 @@ func (n *Node) healthz(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte("success")) // the caller may be gone
 }
 
-// pythonMinor is the workers' Python minor version, "" before it is known.
+// interpreterWait bounds how long a driver waits for the first answer of the workers' interpreter.
+const interpreterWait = 3 * time.Second
+
+// pythonMinor is the workers' Python minor version, "" if it is not known. A private cluster's interpreter is its
+// driver's own, which so need not wait for it.
 func (n *Node) pythonMinor() string {
 	if n.pool == nil {
 		return ""
 	}
 	v := n.pool.PythonMinor()
+	if v == "" && !n.cfg.Private {
+		ctx, stop := context.WithTimeout(context.Background(), interpreterWait)
+		defer stop()
+		v = n.pool.AwaitPython(ctx)
+	}
 	if parts := strings.SplitN(v, ".", 3); len(parts) >= 2 {
 		return parts[0] + "." + parts[1]
 	}
