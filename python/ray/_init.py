@@ -200,10 +200,11 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         _address.split(address)
         logger.info("Connecting to existing Ray cluster at address: %s...", address)
         daemon = None
-        node = _address.find_node(root, address, given.get("_node_ip_address"))
+        node_ip = given.get("_node_ip_address")
+        node = _address.find_node(root, address, node_ip and _address.ip_of(node_ip))
         _raise_file_limit()
     try:
-        _core.connect(node["socket"], _address.token(node), job, ray_version=version)
+        _core.connect(node["socket"], _address.token(node), job, ray_version=_said_version())
     except BaseException:
         if daemon is not None:
             daemon.stop()
@@ -216,6 +217,12 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         started += f" View the dashboard at \x1b[1m\x1b[32mhttp://{_context.dashboard_url} \x1b[39m\x1b[22m"
     logger.info(started)
     return _context
+
+
+def _said_version() -> str:
+    import ray
+
+    return ray.__version__
 
 
 def _resolve(address: Optional[str], root: str):
@@ -365,7 +372,7 @@ def _config(given: Dict[str, Any]) -> Dict[str, Any]:
         "labels": given["labels"],
         "memory": given.get("_memory"),
         "object_store_memory": given["object_store_memory"],
-        "node_ip": given.get("_node_ip_address"),
+        "node_ip": given.get("_node_ip_address") and _address.ip_of(given["_node_ip_address"]),
         "node_name": given.get("_node_name"),
         "driver_pid": pid,
         "driver_start_time": _address.start_time(pid),
@@ -462,7 +469,7 @@ def _address_info(node: Dict[str, Any]) -> Dict[str, Any]:
         "redis_address": None,
         "object_store_address": socket,
         "raylet_socket_name": socket,
-        "webui_url": state.dashboard_url or node.get("dashboard_url") or "",
+        "webui_url": _dashboard_url(node.get("dashboard_url")),
         "session_dir": node.get("session_dir") or state.session_dir,
         "metrics_export_port": node.get("metrics_export_port", 0),
         "gcs_address": node.get("gcs_address") or state.gcs_address,
@@ -470,6 +477,12 @@ def _address_info(node: Dict[str, Any]) -> Dict[str, Any]:
         "dashboard_agent_listen_port": node.get("agent_port", 0),
         "node_id": node.get("node_id") or state.node_id.hex(),
     }
+
+
+def _dashboard_url(of_node: Optional[str]) -> str:
+    # behind a proxy the dashboard's users need another address than the one it listens on
+    url = os.environ.get("RAY_OVERRIDE_DASHBOARD_URL") or _core.state.dashboard_url or of_node or ""
+    return url.split("://", 1)[-1]
 
 
 def _raise_file_limit() -> None:

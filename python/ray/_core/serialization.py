@@ -208,6 +208,18 @@ def _load_pickle(data, ids, lease, buffers=None):
     return _Unpickler(io.BytesIO(data), resolver.__getitem__, buffers).load()
 
 
+def _aligned(view):
+    """A read-only copy of bytes at an address that is a multiple of 64."""
+    import ctypes
+
+    size = len(view)
+    room = bytearray(size + _ALIGN)
+    skip = -ctypes.addressof(ctypes.c_char.from_buffer(room)) % _ALIGN
+    copy = memoryview(room)[skip : skip + size]
+    copy[:] = view
+    return copy.toreadonly()
+
+
 def deserialize(data, ids=(), lease=None):
     """The Python value of serialized bytes (formats 0, 1, 2, 5).
 
@@ -225,6 +237,8 @@ def deserialize(data, ids=(), lease=None):
         return bytes(memoryview(data)[1:])
     if fmt == wire.PICKLE_BUFFERS:
         view = memoryview(data)
+        if type(view.obj) is bytes:  # inline: only the arena's extents lie where vector code wants them
+            view = _aligned(view)
         _, n, length = _buffers_head.unpack_from(view)
         at = _buffers_head.size
         buffers = []

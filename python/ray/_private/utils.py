@@ -3,7 +3,15 @@
 import asyncio
 import os
 
-__all__ = ["binary_to_hex", "decode", "get_num_cpus", "get_or_create_event_loop", "get_system_memory", "hex_to_binary"]
+__all__ = [
+    "binary_to_hex",
+    "decode",
+    "detect_fate_sharing_support",
+    "get_num_cpus",
+    "get_or_create_event_loop",
+    "get_system_memory",
+    "hex_to_binary",
+]
 
 
 def binary_to_hex(identifier: bytes) -> str:
@@ -27,6 +35,11 @@ def decode(byte_str, allow_none: bool = False, encode_type: str = "utf-8") -> st
     if not isinstance(byte_str, bytes):
         raise ValueError(f"The argument {byte_str!r} must be a bytes object.")
     return byte_str.decode(encode_type)
+
+
+def detect_fate_sharing_support() -> bool:
+    """Whether a node's processes end with the process that started it, however that ends: always."""
+    return True
 
 
 def get_num_cpus() -> int:
