@@ -1,0 +1,643 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Check verifies the engine's structure: that its tables agree with each other. It is for tests, and costs time
+// proportional to what there is. The first fault found is returned.
+func (e *Engine) Check() error {
+	c := &checker{e: e}
+	c.tasks()
+	c.queues()
+	c.slots()
+	c.workers()
+	c.objects()
+	c.holds()
+	c.waiters()
+	c.memory()
+	return c.err
+}
+
+type checker struct {
+	e   *Engine
+	err error
+}
+
+func (c *checker) failf(format string, args ...any) {
+	if c.err == nil {
+		c.err = fmt.Errorf(format, args...)
+	}
+}
+
+// tasks looks at each task by its state.
+func (c *checker) tasks() {
+	e, live := c.e, 0
+	pending := map[uint32]int{}
+	for _, i := range e.pool.pending {
+		pending[i]++
+	}
+	for i := uint32(1); i < e.tasks.limit(); i++ {
+		t := e.tasks.at(i)
+		if t.state == taskNone {
+			if t.unique != 0 {
+				c.failf("task %x is in no state, but not released", uint64(t.unique))
+			}
+			continue
+		}
+		live++
+		name := fmt.Sprintf("task %x (%s)", uint64(t.unique), t.state)
+		own := t.owner == 0
+		if at := e.remoteRun[runKey{t.unique}]; (at == i) != (!own || t.state == taskAway) {
+			c.failf("%s: remoteRun names %d, the task is %d", name, at, i)
+		}
+		if hasSlot := t.slot != 0; hasSlot && e.slots.at(t.slot).task != i {
+			c.failf("%s: its slot %d runs task %d", name, t.slot, e.slots.at(t.slot).task)
+		}
+		switch t.state {
+		case taskWaiting, taskQueued, taskAway, taskHeld:
+			if t.slot != 0 || t.worker != 0 || e.bundles[i] != nil {
+				c.failf("%s: has slot %d, worker %d, bundle %v", name, t.slot, t.worker, e.bundles[i] != nil)
+			}
+			if (t.state == taskHeld) == own {
+				c.failf("%s: owner %d", name, t.owner)
+			}
+		case taskFetching:
+			if t.slot == 0 || e.bundles[i] == nil || t.worker != 0 {
+				c.failf("%s: has slot %d, bundle %v, worker %d", name, t.slot, e.bundles[i] != nil, t.worker)
+			}
+		case taskAssigned:
+			if t.slot == 0 || pending[i] != 1 {
+				c.failf("%s: has slot %d, waits for a worker %d times", name, t.slot, pending[i])
+			}
+			delete(pending, i)
+		case taskSent:
+			if w := e.pool.all[t.worker]; w == nil || !slices.Contains(w.fifo, i) {
+				c.failf("%s: its worker %d does not have it", name, t.worker)
+			}
+		}
+	}
+	if live != e.tasks.live {
+		c.failf("%d tasks live, %d are counted", live, e.tasks.live)
+	}
+	if len(pending) > 0 {
+		c.failf("tasks %v wait for a worker, but are not assigned", sortedKeys(pending))
+	}
+	for i := range e.bundles {
+		if st := e.tasks.at(i).state; st != taskFetching && st != taskAssigned && st != taskSent {
+			c.failf("a bundle belongs to task %d, which is %s", i, st)
+		}
+	}
+	for i := range e.covered {
+		if t := e.tasks.at(i); t.state == taskNone || t.owner == 0 {
+			c.failf("covered refs belong to task %d, which is %s of owner %d", i, t.state, t.owner)
+		}
+	}
+}
+
+// queues looks at the lists of tasks that wait for slots.
+func (c *checker) queues() {
+	e := c.e
+	listed := 0
+	walk := func(q *queue, want taskState, what string) {
+		n, prev := 0, uint32(0)
+		for i := q.head; i != 0; i = e.tasks.at(i).next {
+			t := e.tasks.at(i)
+			if t.state != want || t.prev != prev {
+				c.failf("%s: task %x is %s, prev %d want %d", what, uint64(t.unique), t.state, t.prev, prev)
+				return
+			}
+			prev = i
+			n++
+		}
+		if n != q.n || (q.n > 0 && q.tail != prev) {
+			c.failf("%s: %d tasks, %d counted, tail %d want %d", what, n, q.n, q.tail, prev)
+		}
+		listed += n
+	}
+	for _, sh := range e.shapes[1:] {
+		sum := 0
+		for _, q := range sh.queues {
+			if q.n == 0 {
+				c.failf("shape %d keeps an empty queue", sh.no)
+			}
+			sum += q.n
+			walk(q, taskQueued, fmt.Sprintf("queue of shape %d", sh.no))
+		}
+		if sum != sh.backlog || (sum > 0) != slices.Contains(e.active, sh) {
+			c.failf("shape %d: %d tasks, backlog %d, active %v", sh.no, sum, sh.backlog, slices.Contains(e.active, sh))
+		}
+		for no, a := range sh.away {
+			if a.asked < 0 || a.reserved < 0 || a.slots < 0 || a.busy < 0 || a.reserved > a.asked {
+				c.failf("shape %d at node %d: %+v", sh.no, no, *a)
+			}
+		}
+	}
+	for _, p := range e.peers {
+		for _, q := range p.held {
+			walk(q, taskHeld, fmt.Sprintf("tasks held for node %d", p.no))
+		}
+	}
+	waiting := 0
+	for i := uint32(1); i < e.tasks.limit(); i++ {
+		if st := e.tasks.at(i).state; st == taskQueued || st == taskHeld {
+			waiting++
+		}
+	}
+	if waiting != listed {
+		c.failf("%d tasks are queued, %d are in queues", waiting, listed)
+	}
+	for k, a := range e.asks {
+		if e.peers[a.node] == nil || a.want <= 0 {
+			c.failf("ask %d of node %d wants %d slots", k, a.node, a.want)
+		}
+	}
+}
+
+// slots adds up what is taken of the node's resources.
+func (c *checker) slots() {
+	e := c.e
+	idle := map[uint32]bool{}
+	for _, p := range e.peers {
+		for _, l := range p.idle {
+			for _, n := range l {
+				if idle[n] {
+					c.failf("slot %d is idle twice", n)
+				}
+				idle[n] = true
+			}
+		}
+	}
+	sum := e.res.Total().Clone()
+	perShape := map[uint32]int{}
+	n := 0
+	for i := uint32(1); i < e.slots.limit(); i++ {
+		s := e.slots.at(i)
+		if s.since.IsZero() {
+			continue
+		}
+		n++
+		need := s.alloc.Need
+		sum = sum.Sub(need)
+		if s.alloc.Lent {
+			sum = sum.Add(need.CPUOnly())
+		}
+		if s.owner == 0 {
+			perShape[s.shape]++
+		}
+		switch {
+		case s.task == 0 && !idle[i]:
+			c.failf("slot %d of owner %d runs nothing, and is not known to be idle", i, s.owner)
+		case s.task != 0 && (idle[i] || e.tasks.at(s.task).slot != i):
+			c.failf("slot %d runs task %d, whose slot is %d; idle %v", i, s.task, e.tasks.at(s.task).slot, idle[i])
+		}
+	}
+	if n != e.slots.live {
+		c.failf("%d slots live, %d are counted", n, e.slots.live)
+	}
+	for _, en := range e.res.Avail() {
+		if sum.Get(en.Name) != en.Amount {
+			c.failf("%d of %s is free, %d is the total less what slots have", en.Amount, e.cfg.Names.Text(en.Name), sum.Get(en.Name))
+		}
+		if en.Amount < 0 && en.Name != e.cpu {
+			c.failf("%s is overdrawn: %d", e.cfg.Names.Text(en.Name), en.Amount)
+		}
+	}
+	for _, sh := range e.shapes[1:] {
+		if sh.slots != perShape[sh.no] {
+			c.failf("shape %d counts %d slots, has %d", sh.no, sh.slots, perShape[sh.no])
+		}
+	}
+}
+
+// workers looks at the pool.
+func (c *checker) workers() {
+	e := c.e
+	starting, blocked := 0, 0
+	in := map[*worker]string{}
+	for _, w := range e.pool.blank {
+		in[w] = "blank"
+	}
+	for key, ws := range e.pool.idle {
+		if len(ws) == 0 {
+			c.failf("the pool keeps an empty list of idle workers")
+		}
+		for _, w := range ws {
+			if in[w] != "" || w.key != key {
+				c.failf("%s is idle twice, or under the wrong key", w)
+			}
+			in[w] = "idle"
+		}
+	}
+	for sid, w := range e.pool.all {
+		if w.state == workStarting {
+			starting++
+		}
+		if w.blocked {
+			blocked++
+		}
+		if (w.state == workIdle) != (in[w] == "idle") || (w.state == workBlank) != (in[w] == "blank") {
+			c.failf("%s is in state %d, and listed as %q", w, w.state, in[w])
+		}
+		if (w.state == workBusy) != (len(w.fifo) > 0) && w.state != workLeaving {
+			c.failf("%s is in state %d with %d tasks", w, w.state, len(w.fifo))
+		}
+		if e.sessions[sid] != w.s {
+			c.failf("%s has no session", w)
+		}
+		for k, i := range w.fifo {
+			t := e.tasks.at(i)
+			if t.state != taskSent || t.worker != sid || (t.slot != 0) != (k == 0) {
+				c.failf("%s: task %d of %d is %s, of worker %d, slot %d", w, k, len(w.fifo), t.state, t.worker, t.slot)
+			}
+		}
+		if w.blocked && len(w.fifo) > 0 {
+			if sl := e.slots.at(e.tasks.at(w.fifo[0]).slot); !sl.alloc.Lent && len(sl.alloc.Need.CPUOnly()) > 0 {
+				c.failf("%s is blocked and lends nothing", w)
+			}
+		}
+	}
+	if starting != e.pool.starting || blocked != e.pool.blocked {
+		c.failf("%d workers start (%d counted), %d are blocked (%d counted)", starting, e.pool.starting, blocked, e.pool.blocked)
+	}
+}
+
+// objects looks at each object by its state.
+func (c *checker) objects() {
+	e, live := c.e, 0
+	for i := uint32(1); i < e.objs.limit(); i++ {
+		o := e.objs.at(i)
+		if e.objIndex[keyOf(o.id)] != i {
+			if o.holds != 0 || o.mem != 0 || o.waiters != 0 {
+				c.failf("object %s is not in the index, but in use", o.id)
+			}
+			continue
+		}
+		live++
+		name := fmt.Sprintf("object %s (%s)", o.id, o.state)
+		if (e.foreign[i] == nil) != e.mine(o.id) {
+			c.failf("%s: mine %v, foreign record %v", name, e.mine(o.id), e.foreign[i] != nil)
+		}
+		hasBytes := o.state == objArena || o.state == objFetching || o.state == objCreating
+		if hasBytes && (o.mem == 0 || e.memObjs[o.mem] != i) {
+			c.failf("%s: its memory key %d is object %d's", name, o.mem, e.memObjs[o.mem])
+		}
+		if o.state == objInline && o.mem != 0 {
+			c.failf("%s: it has arena bytes too", name)
+		}
+		if o.pins > 0 && o.state != objArena {
+			c.failf("%s: it is pinned", name)
+		}
+		if o.task != 0 {
+			t := e.tasks.at(o.task)
+			if t.unique != o.id.Unique() || t.owner != 0 || o.ready() {
+				c.failf("%s: task %x makes it", name, uint64(t.unique))
+			}
+		}
+		if o.holds == 0 && o.task == 0 && o.pins == 0 && o.state != objCreating {
+			f := e.foreign[i]
+			if f == nil || (f.cover == 0 && f.unsettled == 0) {
+				c.failf("%s: nothing needs it, and it is still here", name)
+			}
+		}
+	}
+	if live != e.objs.live || live != len(e.objIndex) {
+		c.failf("%d objects live, %d are counted, %d are in the index", live, e.objs.live, len(e.objIndex))
+	}
+	for key, i := range e.memObjs {
+		if e.objs.at(i).mem != key {
+			c.failf("memory key %d names object %s, whose key is %d", key, e.objs.at(i).id, e.objs.at(i).mem)
+		}
+	}
+	for i := range e.foreign {
+		if o := e.objs.at(i); e.objIndex[keyOf(o.id)] != i || e.mine(o.id) {
+			c.failf("a foreign record belongs to %s", o.id)
+		}
+	}
+	for i := range e.spread {
+		if o := e.objs.at(i); e.objIndex[keyOf(o.id)] != i || !e.mine(o.id) {
+			c.failf("borrowers or copies are kept of %s", o.id)
+		}
+	}
+}
+
+// holds counts every reason to keep an object, and compares.
+func (c *checker) holds() {
+	e := c.e
+	holds, pins, covers := map[uint32]int{}, map[uint32]int{}, map[uint32]int{}
+	add := func(list []uint32) {
+		for _, i := range list {
+			holds[i]++
+		}
+	}
+	claims := map[SessionID]int{}
+	for i := uint32(1); i < e.objs.limit(); i++ {
+		o := e.objs.at(i)
+		if o.claimS != 0 {
+			holds[i]++
+			claims[o.claimS]++
+		}
+		if o.flags&flagPrimary != 0 {
+			holds[i]++
+		}
+	}
+	for sid, s := range e.sessions {
+		for i := range s.claims {
+			holds[i]++
+		}
+		if claims[sid]+len(s.claims) != s.nClaims {
+			c.failf("session %d has %d claims, counted %d", sid, claims[sid]+len(s.claims), s.nClaims)
+		}
+		for i, n := range s.pins {
+			pins[i] += int(n)
+		}
+		for _, ch := range s.chans {
+			add(ch.queue)
+		}
+		for i := range s.creates {
+			if e.objs.at(i).state != objCreating {
+				c.failf("session %d writes %s, which is %s", sid, e.objs.at(i).id, e.objs.at(i).state)
+			}
+		}
+	}
+	for i := uint32(1); i < e.tasks.limit(); i++ {
+		add(e.tasks.at(i).refs)
+	}
+	for i, inner := range e.contained {
+		add(inner)
+		if e.objIndex[keyOf(e.objs.at(i).id)] != i {
+			c.failf("contents are kept of object %d, which is gone", i)
+		}
+	}
+	for _, tm := range e.templates[1:] {
+		if e.tmplIndex[tm.key] != 0 && tm.key != "" {
+			holds[tm.fn]++
+		}
+	}
+	for _, s := range e.spread {
+		_ = s
+	}
+	for i, s := range e.spread {
+		holds[i] += len(s.borrowers)
+	}
+	for _, k := range e.keeps {
+		add(k.refs)
+	}
+	for _, k := range e.results {
+		add(k.refs)
+	}
+	for _, cov := range e.covered {
+		for _, i := range cov {
+			covers[i]++
+		}
+	}
+	readers := 0
+	for _, n := range e.readers {
+		readers += n
+	}
+	over := 0
+	for i := uint32(1); i < e.objs.limit(); i++ {
+		o := e.objs.at(i)
+		if e.objIndex[keyOf(o.id)] != i {
+			if holds[i] > 0 || pins[i] > 0 {
+				c.failf("object %d is gone, but held %d times and pinned %d times", i, holds[i], pins[i])
+			}
+			continue
+		}
+		sent := int(o.pins) - pins[i] // served to other nodes
+		extra := int(o.holds) - holds[i] - sent
+		if sent < 0 || extra < 0 {
+			c.failf("object %s (%s): %d holds for %d reasons, %d pins for %d", o.id, o.state, o.holds, holds[i], o.pins, pins[i])
+		}
+		over += extra
+		if f := e.foreign[i]; f != nil && int(f.cover) > covers[i] {
+			c.failf("object %s: covered %d times by %d refs of tasks", o.id, f.cover, covers[i])
+		}
+	}
+	if over != readers {
+		c.failf("%d holds have no reason but %d readers of bytes that arrive", over, readers)
+	}
+}
+
+// waiters looks at the lists of who waits for what.
+func (c *checker) waiters() {
+	e, n := c.e, 0
+	missing := map[uint32]uint32{}
+	for i := uint32(1); i < e.objs.limit(); i++ {
+		o := e.objs.at(i)
+		here := false
+		for w := o.waiters; w != 0; w = e.waiters.at(w).next {
+			p := e.waiters.at(w)
+			n++
+			switch p.kind {
+			case waitDep, waitRun:
+				missing[p.a]++
+				want := taskWaiting
+				if p.kind == waitRun {
+					want = taskFetching
+				}
+				if e.tasks.at(p.a).state != want {
+					c.failf("task %d (%s) waits for %s", p.a, e.tasks.at(p.a).state, o.id)
+				}
+			}
+			switch p.kind {
+			case waitDep, waitWatch, waitPeer:
+				if o.ready() {
+					c.failf("object %s is %s, and a waiter of kind %d was not told", o.id, o.state, p.kind)
+				}
+			case waitGet, waitHere:
+				if ch := e.channelOf(SessionID(p.a), p.b); ch == nil || (p.kind == waitGet && (ch.get == nil || ch.get.req != p.req)) {
+					break // nobody listens any more
+				}
+				here = true
+				if o.local() {
+					c.failf("object %s is %s, and a waiter of kind %d was not told", o.id, o.state, p.kind)
+				}
+			case waitRun:
+				if o.local() {
+					c.failf("object %s is %s, and a task was not told", o.id, o.state)
+				}
+			}
+		}
+		if here && o.state == objElsewhere && e.fetches[i] == 0 {
+			c.failf("object %s is elsewhere, wanted here, and not fetched", o.id)
+		}
+	}
+	if n != e.waiters.live {
+		c.failf("%d waiters are in lists, %d live", n, e.waiters.live)
+	}
+	for i := uint32(1); i < e.tasks.limit(); i++ {
+		if t := e.tasks.at(i); (t.state == taskWaiting || t.state == taskFetching) && t.missing != missing[i] {
+			c.failf("task %x (%s) misses %d arguments, waits for %d", uint64(t.unique), t.state, t.missing, missing[i])
+		}
+	}
+}
+
+func (c *checker) memory() {
+	e := c.e
+	if e.mem == nil {
+		return
+	}
+	if err := e.mem.Check(); err != nil {
+		c.failf("memory: %w", err)
+	}
+	if len(e.memEff) > 0 {
+		c.failf("%d decisions of the store are not carried out", len(e.memEff))
+	}
+	for i, req := range e.fetches {
+		if w, ok := e.memWants[req]; !ok || w.obj != i || w.kind != wantFetch {
+			c.failf("fetch %d of %s has no request", req, e.objs.at(i).id)
+		}
+	}
+	for req, w := range e.memWants {
+		_, live := e.mem.StatusOf(req)
+		ok := live
+		switch w.kind {
+		case wantFetch:
+			ok = ok && e.fetches[w.obj] == req
+		case wantArgs:
+			ok = ok && e.bundles[w.task] != nil && e.bundles[w.task].req == req
+		case wantCreate:
+			ok = ok || len(e.commits) > 0
+		}
+		if !ok {
+			c.failf("request %d (kind %d, object %d, task %d) is wanted by nobody, or not known to the store: %v", req, w.kind, w.obj, w.task, live)
+		}
+	}
+}
+
+// Empty tells what is left of tasks, objects and everything about them. With jobs, jobs and their functions may be left.
+func (e *Engine) Empty(jobs bool) error {
+	var left []string
+	add := func(name string, n int) {
+		if n != 0 {
+			left = append(left, fmt.Sprintf("%d %s", n, name))
+		}
+	}
+	fns := 0
+	for _, tm := range e.templates[1:] {
+		if tm.key != "" {
+			fns++
+		}
+	}
+	objs := map[uint32]bool{}
+	for i := uint32(1); i < e.objs.limit(); i++ {
+		if o := e.objs.at(i); e.objIndex[keyOf(o.id)] == i {
+			objs[i] = true
+		}
+	}
+	if jobs {
+		for _, tm := range e.templates[1:] {
+			if tm.key != "" {
+				delete(objs, tm.fn)
+			}
+		}
+	} else {
+		add("jobs", len(e.jobs))
+		add("templates", fns)
+		add("bytes in blobs", int(e.blobs.bytes))
+	}
+	for _, i := range sortedKeys(objs) {
+		left = append(left, e.story(i))
+	}
+	add("tasks", e.tasks.live)
+	add("slots", e.slots.live)
+	add("tasks waiting for workers", len(e.pool.pending))
+	add("asks", len(e.asks))
+	add("covered tasks", len(e.covered))
+	add("keeps", len(e.keeps))
+	add("results", len(e.results))
+	add("settles", len(e.settles))
+	add("remote tasks", len(e.remoteRun))
+	add("lookups", len(e.lookups))
+	add("bundles", len(e.bundles))
+	add("fetches", len(e.fetches))
+	add("commits", len(e.commits))
+	add("readers", len(e.readers))
+	add("store requests", len(e.memWants))
+	if e.mem != nil {
+		u := e.mem.Usage()
+		for _, s := range []struct {
+			name string
+			n    int
+		}{{"held", u.Held.Objects}, {"used", u.InUse.Objects}, {"stopping", u.Stopping.Objects}, {"creating", u.Creating.Objects}, {"primary", u.Primary.Objects}, {"pinned", u.Pinned.Objects}, {"evictable", u.Evictable.Objects}} {
+			add(s.name+" store objects", s.n)
+		}
+		add("waiting store requests", u.Waiting)
+	}
+	for _, j := range e.jobs {
+		if j.bytes != 0 && !jobs {
+			left = append(left, fmt.Sprintf("%d bytes of credit of job %s", j.bytes, j.id))
+		}
+		if j.tasks != 0 {
+			left = append(left, fmt.Sprintf("%d tasks counted of job %s", j.tasks, j.id))
+		}
+	}
+	for no, sh := range e.shapes {
+		if sh != nil && len(sh.away) > 0 {
+			left = append(left, fmt.Sprintf("slots of shape %d at %d nodes", no, len(sh.away)))
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return fmt.Errorf("there are left: %s", strings.Join(left, "; "))
+}
+
+// story tells what is known of an object, for a failing test.
+func (e *Engine) story(i uint32) string {
+	o := e.objs.at(i)
+	s := fmt.Sprintf("object %x:%d %s holds %d pins %d task %d claim of %d mem %d", uint64(o.id.Unique()), o.id.Index(), o.state, o.holds, o.pins, o.task, o.claimS, o.mem)
+	if f := e.foreign[i]; f != nil {
+		s += fmt.Sprintf(" foreign%+v", *f)
+	}
+	if sp := e.spread[i]; sp != nil {
+		s += fmt.Sprintf(" spread%+v", *sp)
+	}
+	for _, sid := range sortedKeys(e.sessions) {
+		if n := e.sessions[sid].claims[i]; n > 0 {
+			s += fmt.Sprintf(" claimed %d times by session %d", n, sid)
+		}
+	}
+	for _, k := range sortedKeys(e.contained) {
+		if slices.Contains(e.contained[k], i) {
+			s += fmt.Sprintf(" in %x:%d", uint64(e.objs.at(k).id.Unique()), e.objs.at(k).id.Index())
+		}
+	}
+	return s
+}
+
+// Dump tells what the engine holds, for a failing test.
+func (e *Engine) Dump() string {
+	var b strings.Builder
+	for i := uint32(1); i < e.tasks.limit(); i++ {
+		if t := e.tasks.at(i); t.state != taskNone {
+			fmt.Fprintf(&b, "\n  task %x %s owner %d at %d slot %d worker %d missing %d attempt %d gone %v refs %v", uint64(t.unique), t.state, t.owner, t.at, t.slot, t.worker, t.missing, t.attempt, t.gone, t.refs)
+		}
+	}
+	for i := uint32(1); i < e.objs.limit(); i++ {
+		if o := e.objs.at(i); e.objIndex[keyOf(o.id)] == i {
+			fmt.Fprintf(&b, "\n  %d: %s", i, e.story(i))
+		}
+	}
+	for _, sid := range e.pool.sorted() {
+		w := e.pool.all[sid]
+		fmt.Fprintf(&b, "\n  worker %d state %d fifo %v blocked %v leaving %v", sid, w.state, w.fifo, w.blocked, w.leaving)
+	}
+	for _, sh := range e.active {
+		fmt.Fprintf(&b, "\n  shape %d backlog %d slots %d stuck %q", sh.no, sh.backlog, sh.slots, sh.stuck)
+		for _, no := range sortedKeys(sh.away) {
+			fmt.Fprintf(&b, " away %d %+v", no, *sh.away[no])
+		}
+	}
+	for _, a := range e.asks {
+		fmt.Fprintf(&b, "\n  ask of node %d for %v: %d", a.node, a.res, a.want)
+	}
+	fmt.Fprintf(&b, "\n  free %v of %v; fenced %v; fetches %v wants %v", e.res.Avail(), e.res.Total(), e.fenced, e.fetches, e.memWants)
+	if e.mem != nil {
+		fmt.Fprintf(&b, "\n  store %+v", e.mem.Usage())
+	}
+	return b.String()
+}

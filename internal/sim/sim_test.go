@@ -1,0 +1,63 @@
+package sim
+
+import (
+	"flag"
+	"os"
+	"testing"
+	"time"
+)
+
+var (
+	seeds = flag.Int("seeds", 0, "how many worlds to play; 0: a few")
+	first = flag.Uint64("first", 1, "the first seed")
+	one   = flag.Uint64("seed", 0, "play this seed only")
+	trace = flag.Bool("trace", false, "with -seed: print what happens")
+)
+
+// TestSeeds plays worlds. A failing one is played again with
+//
+//	go test ./internal/sim -run TestSeeds -args -seed=N -trace
+func TestSeeds(t *testing.T) {
+	if *one != 0 {
+		w := New(MakeConfig(*one))
+		if *trace {
+			w.trace = os.Stdout
+		}
+		t.Logf("%+v", w.cfg)
+		err := w.Run()
+		t.Logf("%+v", w.Stats)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	n := *seeds
+	if n == 0 {
+		n = 30
+	}
+	var sum Stats
+	start := time.Now()
+	for seed := *first; seed < *first+uint64(n); seed++ {
+		w := New(MakeConfig(seed))
+		if err := w.Run(); err != nil {
+			t.Errorf("%v\nreplay: go test ./internal/sim -run TestSeeds -args -seed=%d -trace", err, seed)
+		}
+		sum.add(&w.Stats)
+	}
+	t.Logf("%d seeds in %.1f s (%.1f a second): %+v", n, time.Since(start).Seconds(), float64(n)/time.Since(start).Seconds(), sum)
+}
+
+func (s *Stats) add(o *Stats) {
+	s.Events += o.Events
+	s.Tasks += o.Tasks
+	s.Starts += o.Starts
+	s.Gets += o.Gets
+	s.Values += o.Values
+	s.Errors += o.Errors
+	s.Crashes += o.Crashes
+	s.NodeDeaths += o.NodeDeaths
+	s.Cuts += o.Cuts
+	s.Fetches += o.Fetches
+	s.Interrupts += o.Interrupts
+	s.Virtual += o.Virtual
+}
