@@ -131,11 +131,11 @@ class FakeDaemon:
         self.thread.join(10)
         for w in self.workers:
             w.sock.close()
-        for w in self.workers:
-            w.process.wait(10)
         for key in list(self.sel.get_map().values()):
             if isinstance(key.data, Conn):
                 key.data.sock.close()
+        for w in self.workers:
+            w.process.wait(10)
         self.listener.close()
         self.sel.close()
         os.close(self.wake_r)
