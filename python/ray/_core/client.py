@@ -240,12 +240,12 @@ class Client:
                 raise TypeError(
                     f"Attempting to call `get` on the value {ref!r}, which is not an ray.ObjectRef."
                 )
+        cached = [ref._v for ref in wanted]  # held: what comes in may push them out of the refs
         channel = self._fetch(wanted, timeout)
         try:
             out = []
             append = out.append
-            for ref in wanted:
-                value = ref._v
+            for ref, value in zip(wanted, cached):
                 if type(value) is Value and not value.status:
                     append(_load(value))
                 else:

@@ -21,7 +21,7 @@ from ray._core import refs, wire
 FLUSH_AT = 32  # frames
 _LINGER = 0.001  # seconds that the flusher lets a batch grow
 _LAST_FLUSH = 1.0  # seconds that close gives a daemon that does not read
-_STOP = object()
+_NEVER = object()
 
 
 def _nested() -> bool:
@@ -166,8 +166,13 @@ class Outbox:
                     return False
                 self._wait_writable()
             except OSError as e:
-                self.broken = self.broken or f"the connection to the node daemon broke: {e}"
-                raise ConnectionError(self.broken) from e
+                self.broken = self.broken or (
+                    f"The connection to the node daemon broke ({e}): it was stopped or killed. Its log is raylet.err in the session's "
+                    "logs directory; after ray.shutdown(), ray.init() starts or finds another."
+                )
+                from ray import exceptions
+
+                raise exceptions.daemon_gone(self.broken) from e
         self.congested = False
         fresh = _Round()
         if self._round is rnd:
@@ -191,7 +196,7 @@ class Outbox:
             except IndexError:
                 pass  # a call inside this one was faster
         if not self.dead.empty():
-            moves = iter(self.dead.get_nowait, _STOP)
+            moves = iter(self.dead.get_nowait, _NEVER)
             try:
                 if rnd.last is None:
                     into.extend(moves)
@@ -244,14 +249,16 @@ class Outbox:
 
     def _run(self):
         dead = self.dead
-        while True:
+        while self._flushing:
             item = dead.get()
-            if item is _STOP:
-                break
             if item is not None:
                 self._late.append(item)
+            if not self._flushing:
+                break
             time.sleep(_LINGER)
             self.armed = False
+            if not self._flushing:
+                break
             try:
                 self.flush()
             except ConnectionError:
@@ -271,7 +278,7 @@ class Outbox:
                     self._wait_writable()
             except ConnectionError:
                 pass  # the daemon went first: nobody is left to tell
-            self.dead.put(_STOP)
+            self.dead.put(None)
             self._stopped.acquire(True, 1.0)
         self.sock.close()
 
