@@ -15,6 +15,7 @@ import threading
 from collections import Counter, deque
 
 import msgpack
+
 from ray._core import greeting, wire
 
 TOKEN = b"t" * 32
@@ -388,12 +389,16 @@ class FakeDaemon:
     def frame(self, conn, kind, body):
         if conn.kind == "new":
             assert kind == wire.HELLO
-            return self.hello(conn, body)
+            self.hello(conn, body)
+            return
         assert conn.kind == "stream", conn.kind
         peer = conn.client
         if self.record:
             self.frames.append((peer.name, kind, body))
-        u32 = lambda at: struct.unpack_from("<I", body, at)[0]
+
+        def u32(at):
+            return struct.unpack_from("<I", body, at)[0]
+
         early = conn.ids
         if kind == wire.TEMPLATE:
             no = u32(0)

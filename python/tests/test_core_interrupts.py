@@ -11,6 +11,7 @@ from collections import Counter
 
 import pytest
 from fake_daemon import TOKEN, FakeDaemon
+
 from ray import _core
 from ray._core import wire
 from ray._core.arena import Arena
@@ -239,10 +240,12 @@ def test_whole_client_ends_with_a_clean_ledger(tmp_path, seed):
         def pair():
             return [_core.put(1), _core.put(b"x" * 200000)]
 
-        make = lambda fn: _core.Template(
-            _core.Function(fn, fn.__name__, fn.__name__), name=fn.__name__, qualname=fn.__name__,
-            resources={}, max_retries=0, retry_exceptions=False,
-        )  # fmt: skip
+        def make(fn):
+            body = _core.Function(fn, fn.__name__, fn.__name__)
+            return _core.Template(
+                body, name=fn.__name__, qualname=fn.__name__, resources={}, max_retries=0, retry_exceptions=False
+            )
+
         tsame, tpair = make(same), make(pair)
         _core.get([_core.submit(tsame, ()), _core.submit(tpair, ())])
         rng = random.Random(seed)

@@ -4,6 +4,7 @@ import gc
 
 import pytest
 from fake_daemon import TOKEN, FakeDaemon
+
 from ray import _core
 from ray._core.state import state
 

@@ -6,6 +6,7 @@ import struct
 
 import msgpack
 import pytest
+
 from ray._core import wire
 
 _PATH = os.path.join(os.path.dirname(__file__), "..", "..", "internal", "wire", "testdata", "vectors.json")

@@ -6,30 +6,28 @@ short tasks are at hand, so that many of them share a write; it never waits for 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 import time
+import traceback
 
+# Used later or only by tasks: imported once, before workers are forked.
+import cloudpickle.cloudpickle  # noqa: F401
+import msgpack
+
+import ray._logging
+import ray.remote_function
+import ray.runtime_context
+import ray.util  # noqa: F401
+from ray import exceptions
 from ray._core import refs, serialization, wire
 from ray._core.arena import Arena
 from ray._core.client import Client, as_exception
 from ray._core.outbox import Outbox
 from ray._core.refs import Lease, LeaseClaim, PinClaim, Value
 from ray._core.state import WORKER_MODE, state
-
-# What every task needs sooner or later: imported once, before workers are forked.
-import logging  # noqa: E402,F401
-import traceback  # noqa: E402
-
-import cloudpickle.cloudpickle  # noqa: E402,F401
-import msgpack  # noqa: E402,F401
-
-import ray._logging  # noqa: E402,F401
-import ray.exceptions  # noqa: E402,F401
-import ray.remote_function  # noqa: E402,F401
-import ray.runtime_context  # noqa: E402,F401
-import ray.util  # noqa: E402,F401
 
 _SHORT = 0.0002  # seconds: tasks of a shorter mean may run before the results of others are sent
 _RESULT_ROOM = wire.MAX_FRAME - 65536  # bytes of inline outputs in one RESULT
@@ -153,8 +151,6 @@ class Worker:
             if kind == wire.EXECUTE:
                 self.execute(packet, start, at)
             elif kind == wire.X_TEMPLATE:
-                import msgpack
-
                 no = wire.u32(packet, start)[0]
                 self.templates[no] = _Template(msgpack.unpackb(packet[start + 4 : at], strict_map_key=False))
             elif kind == wire.EXECUTE_AT:
@@ -162,8 +158,6 @@ class Worker:
                 body = self.client.arena.read(offset, n)
                 self.execute(body, 0, n)
             elif kind == wire.SETUP:
-                import msgpack
-
                 self.setup(msgpack.unpackb(packet[start:at], strict_map_key=False))
             elif kind == wire.X_TEMPLATE_DROP:
                 self.templates.pop(wire.u32(packet, start)[0], None)
@@ -206,9 +200,7 @@ class Worker:
             if entry not in sys.path:
                 sys.path.insert(0, entry)
         if job.get("logging"):
-            from ray._logging import configure_worker
-
-            configure_worker(job["logging"])
+            ray._logging.configure_worker(job["logging"])
 
     # running a task
 
@@ -222,8 +214,6 @@ class Worker:
         name = template.name
         retry = template.retry
         if len_overrides:
-            import msgpack
-
             overrides = msgpack.unpackb(buf[at : at + len_overrides], strict_map_key=False)
             at += len_overrides
             name = overrides.get("name") or name
@@ -274,8 +264,6 @@ class Worker:
             box.flush()
 
     def _load(self, template):
-        import traceback
-
         try:
             function = self.client.load_function(template.fn)
         except Exception as e:
@@ -363,8 +351,6 @@ class Worker:
             return self._encode(unique8, (serialization.serialize(result),))
         if num_returns == 0:
             if result is not None:
-                import logging
-
                 logging.getLogger("ray").warning(
                     "Task with num_returns=0 returned a value other than None; it is dropped."
                 )
@@ -407,10 +393,6 @@ class Worker:
             return self._encode(unique8, [payload] * num_returns)
 
     def _error_value(self, error, name, unique8) -> bytes:
-        import traceback
-
-        from ray import exceptions
-
         if isinstance(error, _DependencyFailed):
             cause = error.cause
             shown = "ray.exceptions.RayTaskError" if isinstance(cause, exceptions.RayTaskError) else _full_name(type(cause))
