@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -131,9 +130,7 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 	}
 	var key [16]byte
 	_, _ = rand.Read(key[:]) // never fails
-	ctx, stop := context.WithTimeout(context.Background(), headTimeout)
-	id, err := n.link.JobStart(ctx, key, headstate.Driver{PID: pid, IP: n.ip, Namespace: job.Namespace, Entrypoint: job.Entrypoint})
-	stop()
+	id, err := n.newJob(&headstate.JobStart{Key: key, Driver: headstate.Driver{PID: pid, IP: n.ip, Namespace: job.Namespace, Entrypoint: job.Entrypoint}})
 	if err != nil {
 		refuse(c, fault.System, "the head at "+n.file.GCSAddress+" gave no job id: "+err.Error())
 		return
@@ -166,6 +163,19 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 	cl.unwatch = unwatch
 	n.mu.Unlock()
 	n.read(cl, st)
+}
+
+// newJob asks the head for a job id.
+func (n *Node) newJob(c *headstate.JobStart) (id ids.Job, err error) {
+	done := make(chan struct{})
+	n.link.Go(c, headTimeout, func(a headstate.Answer, e error) {
+		defer close(done)
+		if err = e; e == nil {
+			id = a.(*headstate.JobStarted).Job
+		}
+	})
+	<-done
+	return id, err
 }
 
 // headTimeout bounds a client's wait for the head.
@@ -349,7 +359,7 @@ func (n *Node) endJob(job ids.Job) {
 	if closed {
 		return
 	}
-	n.link.Go(&headstate.JobEnd{Job: job}, headTimeout, func(_ headstate.Answer, err error) {
+	n.link.Go(&headstate.JobEnd{Job: job}, 0, func(_ headstate.Answer, err error) {
 		if err != nil {
 			n.log.Warn("the head was not told of a job's end", "job", job.String(), "err", err)
 		}

@@ -48,6 +48,7 @@ type Node struct {
 	head    *head.Service // nil where the head is elsewhere
 	store   head.Store
 	link    *headlink.Client
+	hangUp  context.CancelFunc // ends the connection to a head elsewhere
 	sock    *session.Socket
 	started time.Time
 	cancel  context.CancelCauseFunc
@@ -261,6 +262,9 @@ func (n *Node) Close() {
 	}
 	n.mu.Unlock()
 	n.leave()
+	if n.hangUp != nil {
+		n.hangUp()
+	}
 	_ = n.sock.Close() // accepting ends; nobody is left to tell
 	for _, c := range clients {
 		c.close()

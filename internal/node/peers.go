@@ -39,8 +39,18 @@ type peer struct {
 	jobs    map[ids.Job]bool // whose driver's settings it was sent
 	dialing bool             // guarded by Node.mu, as all above
 	up      bool
+	retry   time.Duration // how long the next dial waits, since the last connections came to nothing
 	stop    context.CancelFunc
 }
+
+// Waits before a peer is dialled again.
+const (
+	minRedial = 20 * time.Millisecond
+	maxRedial = time.Second
+)
+
+// again is the wait after one of d.
+func again(d time.Duration) time.Duration { return min(max(2*d, minRedial), maxRedial) }
 
 func (t *peerTable) known() []ids.NodeID {
 	list := make([]ids.NodeID, 0, len(t.byID))
@@ -104,8 +114,13 @@ func (n *Node) peerLocked(id ids.NodeID, owner ids.Owner, addr string) *peer {
 	p := &peer{no: n.peers.last, id: id, owner: owner, addr: addr, jobs: map[ids.Job]bool{}}
 	l, err := link.New(linkstate.Config{Incarnation: uint64(n.started.UnixNano()), MaxUnacked: linkBytes, MaxMessage: linkBytes}, link.Events{
 		Message: func(msg []byte) { n.receive(p, msg) },
-		Up:      func(uint64) { n.linkUp(p, true) },
-		Down:    func(err error) { n.linkDown(p, err) },
+		Up: func(uint64) {
+			n.linkUp(p, true)
+			n.mu.Lock()
+			p.retry = 0
+			n.mu.Unlock()
+		},
+		Down: func(err error) { n.linkDown(p, err) },
 		PeerReset: func(uint64, int) {
 			n.peerDead(id, []ids.Owner{owner}, "it started afresh")
 		},
@@ -131,7 +146,9 @@ func (n *Node) linkDown(p *peer, err error) {
 	n.log.Info("the link to a node broke", "node", p.id.String(), "err", err)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.iDial(p.id) {
+	// A peer that has not heard of this node yet hangs up, and then has no reason to dial: what it was to get brings us back.
+	if n.iDial(p.id) || p.link.Owes() {
+		p.retry = again(p.retry)
 		n.dialLocked(p)
 	}
 }
@@ -149,14 +166,21 @@ func (n *Node) dialLocked(p *peer) {
 	p.stop = stop
 	n.spawn(func() {
 		defer stop()
-		wait := 20 * time.Millisecond
 		for {
 			n.mu.Lock()
-			if n.closed || n.peers.byID[p.id] != p || p.up {
+			wait := p.retry
+			n.mu.Unlock()
+			select {
+			case <-ctx.Done():
+			case <-time.After(wait):
+			}
+			n.mu.Lock()
+			if n.closed || n.peers.byID[p.id] != p || p.up || ctx.Err() != nil {
 				p.dialing = false
 				n.mu.Unlock()
 				return
 			}
+			p.retry = again(p.retry)
 			n.mu.Unlock()
 			dctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 			c, _, err := rpc.DialLink(dctx, p.addr, n.identity, n.hello(), p.id.String())
@@ -171,15 +195,6 @@ func (n *Node) dialLocked(p *peer) {
 				return
 			}
 			n.warn("dial "+p.id.String(), fmt.Sprintf("node %s at %s cannot be reached, trying on: %v", p.id, p.addr, err))
-			select {
-			case <-ctx.Done():
-				n.mu.Lock()
-				p.dialing = false
-				n.mu.Unlock()
-				return
-			case <-time.After(wait):
-			}
-			wait = min(2*wait, time.Second)
 		}
 	})
 }
@@ -233,7 +248,7 @@ func (s *sink) Peer(no engine.NodeNo, m engine.Msg) {
 		n.log.Error("a message cannot be encoded", "err", err)
 		return
 	}
-	if err := p.link.Send(b); err != nil {
+	if err := p.link.Send(b); err != nil && !n.closed {
 		n.log.Error("a message to a node is lost", "node", p.id.String(), "err", err)
 	}
 	if !p.up && !p.dialing {

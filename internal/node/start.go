@@ -285,7 +285,10 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 			return err
 		}
 	} else {
-		n.spawn(func() { n.dialHead(ctx) })
+		// It outlives ctx: the head is told when this daemon ends.
+		link, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+		n.hangUp = hangUp
+		n.spawn(func() { n.dialHead(link) })
 	}
 	select {
 	case r := <-n.registered:
@@ -342,6 +345,9 @@ func (n *Node) abandon() {
 	}
 	if n.pool != nil {
 		n.pool.Stop()
+	}
+	if n.hangUp != nil {
+		n.hangUp()
 	}
 	if n.link != nil {
 		n.link.Close()

@@ -544,7 +544,7 @@ class ObjectLostError(RayError):
             self._detail = detail
 
     def _base_str(self) -> str:
-        text = f"Failed to retrieve object {self.object_ref_hex}."
+        text = f"Failed to retrieve object {self.object_ref_hex}." if self.object_ref_hex else "Failed to retrieve an object."
         if self.call_site:
             text += f" The ObjectRef was created at: {self.call_site}"
         return text

@@ -126,7 +126,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 		if s == nil {
 			continue
 		}
-		e.dropCopy(i, s, no, why)
+		e.dropCopy(i, s, no, "node "+p.id.String()+": "+why)
 		if s.borrowers[no] {
 			delete(s.borrowers, no)
 			e.unhold(i)

@@ -353,7 +353,7 @@ func (e *Engine) dropCopy(i uint32, s *spread, no NodeNo, why string) {
 	if o.state == objFetching {
 		e.cancelFetch(i, o)
 	}
-	e.setError(i, fault.ObjectLost, "object "+o.id.String()+", made by task "+o.id.Task().String()+": its only copy was lost with its node: "+why)
+	e.setError(i, fault.ObjectLost, "object "+o.id.String()+", made by task "+o.id.Task().String()+": its only copy was lost with "+why)
 }
 
 // fetchAsk tells a node from whom to copy: the latest to have or get the bytes whom nobody else copies from, so that a

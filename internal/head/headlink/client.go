@@ -143,8 +143,8 @@ func (c *Client) Report(r *headstate.Report) { c.do(func() { c.step(member.Loade
 // Follow asks for the cluster view, or no longer. What was seen stays as it was when it is no longer followed.
 func (c *Client) Follow(on bool) { c.do(func() { c.step(member.Follow{On: on}) }) }
 
-// Go sends a call; done is called once, on the Client's goroutine, and must not block. 0 waits for ever. cancel makes
-// it likely that done is not called.
+// Go sends a call; done is called once, on the Client's goroutine, and must not block. 0 waits for ever; a call that has a
+// timeout is given up sooner when there is no head. cancel makes it likely that done is not called.
 func (c *Client) Go(call headstate.Call, timeout time.Duration, done func(headstate.Answer, error)) (cancel func()) {
 	c.mu.Lock()
 	if c.over {

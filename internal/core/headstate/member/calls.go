@@ -26,7 +26,7 @@ func (s *State) ask(now time.Duration, ev Asked) {
 	s.calls[s.nextReq] = c
 	s.tags[ev.Tag] = s.nextReq
 	s.nextReq++
-	s.due = min(s.due, c.deadline)
+	s.due = min(s.due, s.until(c))
 	if s.phase == Member {
 		s.send(c.call)
 	}
@@ -50,12 +50,20 @@ func (s *State) drop(c *call) {
 	delete(s.tags, c.tag)
 }
 
+// until is when a call is given up.
+func (s *State) until(c *call) time.Duration {
+	if c.deadline == never || s.phase == Member {
+		return c.deadline
+	}
+	return min(c.deadline, max(c.asked, s.awayAt)+awayPatience)
+}
+
 func (s *State) timeouts(now time.Duration) {
 	s.due = never
 	for _, req := range slices.Sorted(maps.Keys(s.calls)) {
 		c := s.calls[req]
-		if now < c.deadline {
-			s.due = min(s.due, c.deadline)
+		if at := s.until(c); now < at {
+			s.due = min(s.due, at)
 			continue
 		}
 		detail := "the head did not answer"

@@ -64,7 +64,8 @@ type (
 	Loaded struct{ Report *headstate.Report }
 	// Follow asks for the cluster view, or no longer.
 	Follow struct{ On bool }
-	// Asked is a call for the head. Its number is of no matter; CallDone names the tag.
+	// Asked is a call for the head. Its number is of no matter; CallDone names the tag. One without a Timeout waits for
+	// ever, one that has one waits less while there is no head.
 	Asked struct {
 		Tag     uint64
 		Call    headstate.Call
@@ -153,6 +154,10 @@ const (
 	quietAfter  = 3 * time.Second // silence of the head before it is called unreachable
 	quietEvery  = time.Minute     // how often that is said
 	maxRenewals = 16              // unacknowledged renewals under way
+
+	// awayPatience is how long a call that does not wait for ever waits for a head that is not there: long enough for one
+	// that is being restarted, short enough for who wants to know.
+	awayPatience = 4 * time.Second
 )
 
 // State is what a daemon knows of its membership.
@@ -161,6 +166,8 @@ type State struct {
 	phase Phase
 	link  bool
 	cause string // why there is no link
+
+	awayAt time.Duration // since when it is not MEMBER
 
 	cluster     headstate.ClusterID
 	owner       ids.Owner
@@ -243,11 +250,11 @@ func (s *State) Step(now time.Duration, ev Event) []Effect {
 	switch ev := ev.(type) {
 	case LinkUp:
 		s.link, s.cause = true, ""
-		s.to(Away)
+		s.away(now)
 		s.register(now)
 	case LinkDown:
 		s.link, s.cause = false, ev.Cause
-		s.to(Away)
+		s.away(now)
 	case HeadAbsent:
 		if s.link {
 			break // about another attempt than the one that succeeded
@@ -313,6 +320,15 @@ func (s *State) to(p Phase) {
 	s.phase = p
 }
 
+// away notes since when calls wait for nothing that answers.
+func (s *State) away(now time.Duration) {
+	if s.phase == Member {
+		s.awayAt = now
+		s.due = min(s.due, now+awayPatience)
+	}
+	s.to(Away)
+}
+
 func (s *State) send(m headstate.Message) { s.out = append(s.out, Send{m}) }
 
 func (s *State) note(warn bool, format string, args ...any) {
@@ -342,7 +358,7 @@ func (s *State) receive(now time.Duration, msg headstate.Message) {
 		s.registered(now, m)
 	case *headstate.RegisterAgain:
 		if s.phase == Member {
-			s.to(Away)
+			s.away(now)
 			s.register(now)
 		}
 	case *headstate.Refused:

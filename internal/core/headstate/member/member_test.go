@@ -160,6 +160,13 @@ func TestMembership(t *testing.T) {
 			c.step(member.Tick{})
 			c.got = c.got[len(c.got)-1:]
 		}, []string{"call 7: head.KVGet h:1: the head did not answer within 5.0 s; check that the head runs (ray status) and that its address can be reached from here"}},
+		{"given up sooner without a head", func(c *script) {
+			c.joined().at(sec(1)).step(member.Asked{Tag: 7, Call: &headstate.KVGet{NS: "n", Key: "k"}, Timeout: 30 * time.Second})
+			c.at(sec(2)).step(member.LinkDown{Cause: "reset"}).at(sec(6) - 1)
+			c.now = sec(6)
+			c.step(member.Tick{})
+			c.got = c.got[len(c.got)-1:]
+		}, []string{"call 7: head.KVGet h:1: the head is unreachable (reset) within 5.0 s; check that the head runs (ray status) and that its address can be reached from here"}},
 		{"no link in time", func(c *script) {
 			c.step(get(7)).step(member.LinkDown{Cause: "no route"})
 			c.now = sec(5)

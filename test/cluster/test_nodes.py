@@ -1,0 +1,290 @@
+"""Nodes that die, hang, leave and join; a head that is killed and comes back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from machines import alive, family, line, tell, until, workers_of
+
+CONNECT = """
+    import os, sys, time, ray
+    ray.init("auto", log_to_driver=False)
+"""
+
+
+def nodes_of(home, driver_env=None):
+    """What ``ray.nodes()`` says: {node id: row}."""
+    out = home.python("""
+        import json, ray
+        ray.init("auto", log_to_driver=False, configure_logging=False)
+        print(json.dumps({n["NodeID"]: n for n in ray.nodes()}, default=str))
+    """)
+    return json.loads(out)
+
+
+def test_killed_node(home):
+    """Its tasks run elsewhere; what only it held is lost, and says where; what its tasks owned fails by its owner."""
+    head = home.head(cpus=1)
+    dying = home.node(head["gcs_address"], "--resources", '{"dying": 4}', ip="127.0.0.2", cpus=2)
+    driver = home.driver(CONNECT + """
+    @ray.remote(num_cpus=0)
+    def where(folder):
+        node = ray.get_runtime_context().get_node_id()
+        open(os.path.join(folder, node), "w").close()
+        while len(os.listdir(folder)) < 2:
+            time.sleep(0.005)
+        return node
+
+    @ray.remote(resources={"dying": 1}, max_retries=0)
+    def make():
+        return bytes(1 << 20)
+
+    @ray.remote(resources={"dying": 1}, max_retries=0)
+    def own():
+        return [ray.put(bytes(1 << 20)), ray.put(1)]
+
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity
+    os.mkdir("runs")
+    moved = where.options(scheduling_strategy=Affinity(sys.argv[1], soft=True)).remote(os.path.abspath("runs"))
+    lost = make.remote()
+    ray.wait([lost], fetch_local=False)
+    big, small = ray.get(own.remote())
+    late = ray.remote(lambda x: len(x)).options(resources={"later": 1}).remote(lost)
+    while not os.listdir("runs"):
+        time.sleep(0.005)
+    print(os.listdir("runs")[0], flush=True)
+    print(ray.get(moved), flush=True)
+    for ref in (lost, big, small):
+        try:
+            print("value", type(ray.get(ref)), flush=True)
+        except ray.exceptions.RayError as e:
+            print(type(e).__name__, str(e).replace("\\n", " "), flush=True)
+    (dead,) = [n for n in ray.nodes() if not n["Alive"]]
+    print(dead["NodeID"], dead["Resources"], dead["DeathReason"], dead["DeathReasonMessage"], flush=True)
+    print(ray.cluster_resources()["CPU"], flush=True)
+    try:
+        ray.get(late)
+    except Exception as e:
+        print(type(e).__name__, flush=True)
+    """, dying["node_id"])  # fmt: skip
+    assert line(driver) == dying["node_id"]
+    os.kill(dying["pid"], signal.SIGKILL)
+    assert line(driver) == head["node_id"]
+    text = line(driver)
+    assert text.startswith("ObjectLostError ") and dying["node_id"] in text and "make" in text, text
+    for _ in range(2):
+        text = line(driver)
+        assert text.startswith("OwnerDiedError ") and (dying["node_id"] in text or "127.0.0.2" in text), text
+    text = line(driver)
+    assert text.startswith(f"{dying['node_id']} {{}} ") and "heard nothing from it" in text, text
+    assert line(driver) == "1.0"
+    home.node(head["gcs_address"], "--resources", '{"later": 1}', ip="127.0.0.3")
+    assert "ObjectLostError" in line(driver)
+    assert driver.wait(20) == 0
+
+
+def test_stopped_node_loses_its_lease(home):
+    """A daemon that hangs stops its workers when it goes on, and starts afresh as the head has given it up."""
+    head = home.head(cpus=1)
+    hung = home.node(head["gcs_address"], "--resources", '{"hung": 1}', ip="127.0.0.2", cpus=1)
+    driver = home.driver(CONNECT + """
+    @ray.remote(num_cpus=0, max_retries=1)
+    def hold(folder):
+        open(os.path.join(folder, str(os.getpid())), "w").close()
+        while not os.path.exists(os.path.join(folder, "go")):
+            time.sleep(0.01)
+        return ray.get_runtime_context().get_node_id()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity
+    os.mkdir("runs")
+    ref = hold.options(scheduling_strategy=Affinity(sys.argv[1], soft=True)).remote(os.path.abspath("runs"))
+    print(ray.get(ref), flush=True)
+    """, hung["node_id"])  # fmt: skip
+    runs = home.folder / "runs"
+    first = int(until(lambda: runs.exists() and os.listdir(runs), "the first run")[0])
+    workers = family(first)
+    os.kill(hung["pid"], signal.SIGSTOP)
+    try:
+        until(lambda: len(os.listdir(runs)) == 2, "the second run", 30)
+    finally:
+        os.kill(hung["pid"], signal.SIGCONT)
+    until(lambda: not any(map(alive, workers)), "the end of the first run", 5)
+    (runs / "go").touch()
+    assert line(driver) == head["node_id"]
+    rows = nodes_of(home)
+    assert not rows[hung["node_id"]]["Alive"]
+    log = "".join(p.read_text() for p in home.root.glob("session_2*/logs/raylet.*.err"))
+    until(lambda: not alive((hung["pid"], hung["start_time"])), "the end of the daemon that was given up", 10)
+    log = "".join(p.read_text() for p in home.root.glob("session_2*/logs/raylet.*.err"))
+    assert "start it again" in log, log
+
+
+def test_node_that_leaves(home):
+    """A stop in order is known at once, and its tasks run elsewhere."""
+    head = home.head(cpus=1)
+    leaving = home.node(head["gcs_address"], ip="127.0.0.2", cpus=1)
+    driver = home.driver(CONNECT + """
+    @ray.remote(num_cpus=0)
+    def where(folder):
+        node = ray.get_runtime_context().get_node_id()
+        open(os.path.join(folder, node), "w").close()
+        while len(os.listdir(folder)) < 2:
+            time.sleep(0.005)
+        return node
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity
+    os.mkdir("runs")
+    ref = where.options(scheduling_strategy=Affinity(sys.argv[1], soft=True)).remote(os.path.abspath("runs"))
+    print(ray.get(ref), flush=True)
+    """, leaving["node_id"])  # fmt: skip
+    runs = home.folder / "runs"
+    until(lambda: runs.exists() and os.listdir(runs), "the first run")
+    mine = family(leaving["pid"])
+    os.kill(leaving["pid"], signal.SIGTERM)
+    assert line(driver, 5) == head["node_id"]
+    until(lambda: not any(map(alive, mine)), "the end of the node", 5)
+    assert not nodes_of(home)[leaving["node_id"]]["Alive"]
+
+
+def test_late_node_takes_queued_work(home):
+    head = home.head(cpus=0)
+    driver = home.driver(
+        CONNECT
+        + """
+    @ray.remote
+    def where(k):
+        time.sleep(0.01)
+        return ray.get_runtime_context().get_node_id()
+    refs = [where.remote(k) for k in range(200)]
+    print("queued", flush=True)
+    print(*set(ray.get(refs)), flush=True)
+    """
+    )
+    assert line(driver) == "queued"
+    ids = {home.node(head["gcs_address"], ip=f"127.0.0.{k}", cpus=1)["node_id"] for k in (2, 3)}
+    assert set(line(driver).split()) <= ids
+
+
+def restart(home, head):
+    """Start a head again in the place of one that was killed: same session, store and port."""
+    config = {
+        "head": True, "private": False, "node_ip": head["node_ip"], "session_name": head["session_name"], "num_cpus": 1,
+        "port": int(head["gcs_address"].rpartition(":")[2]), "dashboard": False, "dashboard_agent_listen_port": 0,
+        "object_store_memory": 200 << 20, "python": sys.executable,
+    }  # fmt: skip
+    config_r, config_w = os.pipe()
+    ready_r, ready_w = os.pipe()
+    argv = [home.binary, "daemon", "--config-fd", str(config_r), "--ready-fd", str(ready_w)]
+    err = open(home.folder / "restarted.err", "w")
+    daemon = subprocess.Popen(
+        argv,
+        env=home.env,
+        pass_fds=(config_r, ready_w),
+        stdin=subprocess.DEVNULL,
+        stdout=err,
+        stderr=err,
+        start_new_session=True,
+    )
+    os.close(config_r)
+    os.close(ready_w)
+    with os.fdopen(config_w, "w") as f:
+        json.dump(config, f)
+    with os.fdopen(ready_r) as f:
+        answer = json.loads(f.readline() or '{"error": "no answer"}')
+    assert "error" not in answer, answer
+    return daemon, answer
+
+
+def test_head_comes_back(home):
+    """Daemons keep trying and say so; running work goes on; new work runs once the head is back."""
+    head = home.head(cpus=0)
+    node = home.node(head["gcs_address"], ip="127.0.0.2", cpus=2)
+    code = """
+    import os, sys, time, ray
+    ray.init(_node_ip_address="127.0.0.2", address=sys.argv[1], log_to_driver=False)
+    @ray.remote
+    def work(x):
+        return x + 1
+    @ray.remote
+    def hold(go):
+        while not os.path.exists(go):
+            time.sleep(0.01)
+        return "held"
+    held = hold.remote(os.path.abspath("go"))
+    value = ray.put(bytes(1 << 20))
+    print(ray.get(work.remote(1)), ray.get_runtime_context().get_node_id(), flush=True)
+    for text in sys.stdin:
+        if text.strip() == "held":
+            print(ray.get(held), len(ray.get(value)), flush=True)
+        elif text.strip() == "nodes":
+            try:
+                print(sum(n["Alive"] for n in ray.nodes()), flush=True)
+            except Exception as e:
+                print(type(e).__name__, e, flush=True)
+        else:
+            print(ray.get(work.remote(int(text))), flush=True)
+    """
+    driver = home.driver(code, head["gcs_address"])
+    answer = line(driver)
+    assert answer.startswith("2 "), answer
+    on_node = answer.split()[1] == node["node_id"]
+    if not on_node:
+        pytest.fail("the driver is not on the node that joined: " + answer)
+    os.kill(head["pid"], signal.SIGKILL)
+    until(lambda: not alive((head["pid"], head["start_time"])), "the end of the head")
+    tell(driver, "5")
+    assert line(driver) == "6"  # its own daemon has the CPUs
+    (log,) = home.root.glob("session_2*/logs/raylet.*.err")
+    until(
+        lambda: head["gcs_address"] in log.read_text() and "head" in log.read_text(),
+        "the daemon says that the head is gone",
+        15,
+    )
+    daemon, back = restart(home, head)
+    try:
+        assert back["gcs_address"] == head["gcs_address"] and back["session_name"] == head["session_name"]
+
+        def both():
+            tell(driver, "nodes")
+            return line(driver) == "2"
+
+        until(both, "both nodes are listed", 20)
+        tell(driver, "7")
+        assert line(driver) == "8"
+        (home.folder / "go").touch()
+        tell(driver, "held")
+        assert line(driver) == "held 1048576"
+        assert workers_of(node["pid"])
+        out = home.python("""
+            import ray
+            ray.init("auto", log_to_driver=False, configure_logging=False)
+            print(ray.get(ray.remote(lambda: ray.get_runtime_context().get_job_id()).remote()))
+        """)
+        assert out.strip() not in ("", "01000000")  # job ids go on where they were
+    finally:
+        driver.stdin.close()
+        daemon.terminate()
+        daemon.wait(20)
+
+
+def test_head_that_does_not_come_back(home):
+    """Work on the node goes on; what needs the head says so within 5 s."""
+    head = home.head(cpus=0)
+    home.node(head["gcs_address"], ip="127.0.0.2", cpus=1)
+    driver = home.driver("""
+    import sys, time, ray
+    ray.init(_node_ip_address="127.0.0.2", address=sys.argv[1], log_to_driver=False)
+    print("in", flush=True)
+    sys.stdin.readline()
+    t = time.monotonic()
+    try:
+        ray.nodes()
+    except Exception as e:
+        print(isinstance(e, ray.exceptions.RayError), time.monotonic() - t < 6, type(e).__name__, str(e).replace("\\n", " "), flush=True)
+    """, head["gcs_address"])  # fmt: skip
+    assert line(driver) == "in"
+    os.kill(head["pid"], signal.SIGKILL)
+    tell(driver)
+    text = line(driver)
+    assert text.startswith("True True ") and head["gcs_address"] in text and "head" in text, text
