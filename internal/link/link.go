@@ -108,6 +108,13 @@ func (l *Link) Ready() bool {
 	return l.state.Ready()
 }
 
+// Owes tells whether there are messages that the peer has not acknowledged.
+func (l *Link) Owes() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state.Unacked() > 0
+}
+
 // Stats are the link's counts so far.
 func (l *Link) Stats() linkstate.Stats {
 	l.mu.Lock()

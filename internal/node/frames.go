@@ -43,7 +43,11 @@ func (n *Node) handle(cl *client, f wire.Frame) error {
 	case wire.KindWait:
 		m, err := wire.DecodeWait(f.Body)
 		if err == nil {
-			e.Wait(engine.Chan{Session: cl.id, Chan: m.Chan}, m.Req, m.Flags&wire.FlagFetch != 0, m.IDs)
+			wait := e.Wait
+			if m.Need == 0 {
+				wait = e.Look
+			}
+			wait(engine.Chan{Session: cl.id, Chan: m.Chan}, m.Req, m.Flags&wire.FlagFetch != 0, m.IDs)
 		}
 		return err
 	case wire.KindPut:

@@ -82,12 +82,14 @@ func spill(b []byte, id ids.ObjectID, list []ids.ObjectID) ([]byte, []ids.Object
 }
 
 func (s *sink) Ready(ch engine.Chan, req uint32, ready []ids.ObjectID) {
-	for len(ready) > 0 {
+	for {
 		k := min(len(ready), maxListed)
 		s.add(ch, func(b []byte) ([]byte, error) {
 			return wire.AppendReady(b, &wire.Ready{Req: req, IDs: pack(ready[:k])})
 		})
-		ready = ready[k:]
+		if ready = ready[k:]; len(ready) == 0 {
+			return
+		}
 	}
 }
 

@@ -28,6 +28,7 @@ type channel struct {
 	get     *getReq
 	waitReq uint32 // unanswered WAIT; 0 none
 	waiting bool
+	look    bool           // the WAIT wants an answer at once
 	ready   []ids.ObjectID // to be told
 	dirty   bool
 	full    bool     // the client does not read: hold back
@@ -388,7 +389,7 @@ func (e *Engine) Wait(c Chan, req uint32, here bool, list ids.List) {
 	if ch == nil {
 		return
 	}
-	ch.waitReq, ch.waiting = req, true
+	ch.waitReq, ch.waiting, ch.look = req, true, false
 	kind := waitWatch
 	if here {
 		kind = waitHere
@@ -408,6 +409,14 @@ func (e *Engine) Wait(c Chan, req uint32, here bool, list ids.List) {
 	e.markDirty(ch)
 }
 
+// Look is a Wait that is answered at once, if need be with an empty list: a client whose time is over asks so.
+func (e *Engine) Look(c Chan, req uint32, here bool, list ids.List) {
+	e.Wait(c, req, here, list)
+	if ch := e.channelOf(c.Session, c.Chan); ch != nil {
+		ch.look = true
+	}
+}
+
 func (e *Engine) watched(ch *channel, id ids.ObjectID) {
 	ch.ready = append(ch.ready, id)
 	e.markDirty(ch)
@@ -424,7 +433,7 @@ func (e *Engine) markDirty(ch *channel) {
 func (e *Engine) flushChans() {
 	for _, ch := range e.dirtyChans {
 		ch.dirty = false
-		if ch.waiting && len(ch.ready) > 0 {
+		if ch.waiting && (len(ch.ready) > 0 || ch.look) {
 			e.sink.Ready(ch.id, ch.waitReq, ch.ready)
 			ch.ready = ch.ready[:0]
 			ch.waiting = false
