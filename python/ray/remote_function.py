@@ -46,6 +46,15 @@ class _Submitter:
         """Not there yet: make a node of a task graph."""
         raise missing("task graphs (ray.dag, .bind())")
 
+    def _decorate(self, decorator: Callable) -> None:
+        """Let calls go through the ``__ray_invocation_decorator__`` of the function."""
+        call = self.remote
+
+        def remote(*args, **kwargs):
+            return decorator(lambda args, kwargs: call(*args, **kwargs))(args, kwargs)
+
+        self.remote = remote  # type: ignore[method-assign]
+
     def _prepare(self) -> None:
         if _state.client is None:
             from ray._api import ensure_initialized
@@ -64,6 +73,8 @@ class _WithOptions(_Submitter):
         self._least = owner._least
         self._most = owner._most
         self._client = _nobody
+        if "decorator" in owner._about:
+            self._decorate(owner._about["decorator"])
 
 
 class RemoteFunction(_Submitter):
@@ -84,6 +95,7 @@ class RemoteFunction(_Submitter):
         module = getattr(function, "__module__", None) or "__main__"
         name = getattr(function, "__name__", "unknown")
         shown = f"{_module_name(module)}.{getattr(function, '__qualname__', name)}"
+        decorator = getattr(function, "__ray_invocation_decorator__", None)
         self._setup(
             _core.Function(function, name, shown),
             {
@@ -95,6 +107,7 @@ class RemoteFunction(_Submitter):
                 "doc": getattr(function, "__doc__", None),
                 "arity": _signature.arity(function),
                 "generator": _signature.is_generator(function),
+                **({"decorator": decorator} if decorator is not None else {}),
             },
         )
         self._check_returns(options)
@@ -115,6 +128,8 @@ class RemoteFunction(_Submitter):
         self._least = self._arity.least
         self._most = self._arity.most
         self._client = _nobody
+        if "decorator" in about:
+            self._decorate(about["decorator"])
 
     @property
     def _owner(self) -> "RemoteFunction":  # type: ignore[override]  # an attribute would make a cycle

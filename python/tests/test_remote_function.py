@@ -242,3 +242,19 @@ def test_method_decorator():
     ray.method(num_returns=2)(f)
     with pytest.raises(TypeError, match="exit_actor API is called on a non-actor worker"):
         ray.actor.exit_actor()
+
+
+def test_invocation_decorator(calls):
+    def backwards(invoke):
+        def call(args, kwargs):
+            return invoke(args[::-1], {"b": 5}), kwargs
+
+        return call
+
+    def g(a, c, b=0):
+        return a, c, b
+
+    g.__ray_invocation_decorator__ = backwards
+    for remote in (ray.remote(g), ray.remote(g).options(num_cpus=2)):
+        assert remote.remote(1, 2, b=4) == ("ref", {"b": 4})
+        assert calls[-1][1:3] == ((2, 1), {"b": 5})
