@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -233,7 +234,12 @@ func (w *World) openDriver(n *node, k int) {
 }
 
 // Run plays the world to its end and tells what was wrong in it.
-func (w *World) Run() error {
+func (w *World) Run() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("seed %d: after %s: panic: %v\n%s", w.cfg.Seed, w.now.Sub(w.start), r, frames())
+		}
+	}()
 	for _, n := range w.nodes {
 		d := time.Duration(0)
 		if n.index >= w.cfg.Nodes-w.cfg.Late {
@@ -266,6 +272,21 @@ func (w *World) Run() error {
 		return fmt.Errorf("seed %d: %w", w.cfg.Seed, w.fail)
 	}
 	return nil
+}
+
+// frames is where a panic came from, in the code that is simulated.
+func frames() string {
+	var b strings.Builder
+	pcs := make([]uintptr, 64)
+	for it := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)]); ; {
+		f, more := it.Next()
+		if strings.Contains(f.Function, "gray/") {
+			fmt.Fprintf(&b, "  %s %s:%d\n", f.Function[strings.LastIndex(f.Function, "/")+1:], f.File[strings.LastIndex(f.File, "/")+1:], f.Line)
+		}
+		if !more {
+			return b.String()
+		}
+	}
 }
 
 func (w *World) driversDone() bool {
@@ -363,7 +384,8 @@ func (w *World) checkEmpty(jobs bool) {
 	for _, n := range w.nodes {
 		if n.alive && n.eng != nil {
 			if err := n.eng.Empty(jobs); err != nil {
-				w.failf("node %d, after all refs are gone: %v%s", n.index, err, w.blocked())
+				w.failf("node %d, after all refs are gone: %v", n.index, err)
+				w.tracef("%s", w.blocked())
 			}
 		}
 	}

@@ -61,6 +61,9 @@ type event struct {
 	f   func()
 }
 
+// maxEvents is more than any world needs that ends.
+const maxEvents = 1_000_000
+
 type eventHeap []event
 
 func (h eventHeap) Len() int { return len(h) }
@@ -101,7 +104,9 @@ func (w *World) step() bool {
 	}
 	ev := heap.Pop(&w.events).(event)
 	w.now = ev.at
-	w.Stats.Events++
+	if w.Stats.Events++; w.Stats.Events > maxEvents {
+		w.failf("%d events, and no end: %s", maxEvents, w.blocked())
+	}
 	ev.f()
 	return w.fail == nil
 }

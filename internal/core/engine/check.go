@@ -216,19 +216,17 @@ func (c *checker) slots() {
 func (c *checker) workers() {
 	e := c.e
 	starting, blocked := 0, 0
-	in := map[*worker]string{}
+	in, idle := map[*worker]string{}, 0
 	for _, w := range e.pool.blank {
 		in[w] = "blank"
 	}
 	for key, ws := range e.pool.idle {
-		if len(ws) == 0 {
-			c.failf("the pool keeps an empty list of idle workers")
-		}
 		for _, w := range ws {
 			if in[w] != "" || w.key != key {
 				c.failf("%s is idle twice, or under the wrong key", w)
 			}
 			in[w] = "idle"
+			idle++
 		}
 	}
 	for sid, w := range e.pool.all {
@@ -258,6 +256,9 @@ func (c *checker) workers() {
 				c.failf("%s is blocked and lends nothing", w)
 			}
 		}
+	}
+	if idle != e.pool.nIdle {
+		c.failf("%d workers are idle, %d are counted", idle, e.pool.nIdle)
 	}
 	if starting != e.pool.starting || blocked != e.pool.blocked {
 		c.failf("%d workers start (%d counted), %d are blocked (%d counted)", starting, e.pool.starting, blocked, e.pool.blocked)

@@ -461,8 +461,8 @@ func (e *Engine) SessionEnded(sid SessionID) {
 		return
 	}
 	s.ended = true
-	for _, ch := range s.chans {
-		e.CloseChannel(ch.id)
+	for _, c := range sortedKeys(s.chans) {
+		e.CloseChannel(s.chans[c].id)
 	}
 	e.dropClaims(s)
 	if s.worker == nil {
@@ -477,21 +477,21 @@ func (e *Engine) SessionGone(sid SessionID) {
 		return
 	}
 	e.SessionEnded(sid)
-	for i, n := range s.pins {
-		e.unpin(s, i, n)
+	for _, i := range sortedKeys(s.pins) {
+		e.unpin(s, i, s.pins[i])
 	}
-	for i := range s.creates {
+	for _, i := range sortedKeys(s.creates) {
 		e.abortCreate(s, i)
 	}
-	for _, t := range s.templates {
-		e.unuseTemplate(t)
+	for _, no := range sortedKeys(s.templates) {
+		e.unuseTemplate(s.templates[no])
 	}
 	delete(e.sessions, sid)
 	e.mem.Forget(uint64(sid))
 }
 
 func (e *Engine) dropClaims(s *session) {
-	for i := range s.claims {
+	for _, i := range sortedKeys(s.claims) {
 		delete(s.claims, i)
 		s.nClaims--
 		e.unhold(i)

@@ -459,7 +459,7 @@ func (e *Engine) forgetCreate(i uint32, o *object) {
 
 // abortOutputs takes back what an attempt that is retried had written.
 func (e *Engine) abortOutputs(s *session, t *task) {
-	for i := range s.creates {
+	for _, i := range sortedKeys(s.creates) {
 		if e.objs.at(i).id.Unique() == t.unique {
 			e.abortCreate(s, i)
 		}

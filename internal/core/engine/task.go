@@ -232,6 +232,7 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 		return
 	}
 	w.drop(k)
+	e.endBundle(i)
 	e.measure(w, t)
 	if outcome == OutcomeLeaving {
 		w.leaving = true
@@ -279,17 +280,17 @@ func (e *Engine) output(t *task, k uint32) uint32 {
 func (e *Engine) store(t *task, s *session, k uint32, out *Output) {
 	i := e.output(t, k)
 	o := e.objs.at(i)
-	o.task = 0
 	inner := e.holdAll(out.Contained)
-	if o.state == objCreating && out.Arena && s != nil {
+	if o.state == objCreating && !(out.Arena && s != nil) {
+		e.abortCreate(s, i) // while o.task says that its value comes otherwise
+	}
+	o.task = 0
+	if o.state == objCreating {
 		o.size, o.status = out.Size, out.Status
 		e.sealed(s, i, o, true)
 		e.setContained(i, inner)
 		e.wake(i)
 	} else {
-		if o.state == objCreating {
-			e.abortCreate(s, i)
-		}
 		if out.Arena {
 			e.setInline(i, statusError, e.sink.ErrorValue(fault.System, "output "+o.id.String()+" was said to lie in the arena, but was not created there"), inner)
 		} else {
@@ -328,10 +329,10 @@ func (e *Engine) failTask(i uint32, t *task, kind fault.Kind, text string) {
 	for k := uint32(1); k <= t.returns; k++ {
 		oi := e.output(t, k)
 		o := e.objs.at(oi)
-		o.task = 0
 		if o.state == objCreating {
 			e.forgetCreate(oi, o)
 		}
+		o.task = 0
 		e.setInline(oi, statusError, v, nil)
 		if o.holds == 0 {
 			e.freeList = append(e.freeList, oi)

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"gray/internal/core/fault"
@@ -39,7 +40,8 @@ type worker struct {
 type workers struct {
 	all      map[SessionID]*worker
 	blank    []*worker
-	idle     map[string][]*worker // by key
+	idle     map[string][]*worker // by key; lists may be empty
+	nIdle    int
 	starting int
 	pending  []uint32 // tasks with a slot and their arguments, oldest first
 	blocked  int
@@ -137,9 +139,7 @@ func (e *Engine) runHere(i uint32, t *task, slot uint32) {
 func (e *Engine) assign(i uint32, t *task) {
 	sl := e.slots.at(t.slot)
 	key := e.workerKey(t, sl)
-	if ws := e.pool.idle[key]; len(ws) > 0 {
-		w := ws[len(ws)-1]
-		e.pool.idle[key] = ws[:len(ws)-1]
+	if w := e.pool.takeIdle(key); w != nil {
 		e.send(w, i, t)
 		return
 	}
@@ -166,7 +166,7 @@ func (e *Engine) serve() {
 	pending := e.pool.pending
 	e.pool.pending = nil
 	for k, i := range pending {
-		if len(e.pool.blank) == 0 && len(e.pool.idle) == 0 {
+		if len(e.pool.blank) == 0 && e.pool.nIdle == 0 {
 			e.pool.pending = append(e.pool.pending, pending[k:]...)
 			break
 		}
@@ -339,7 +339,24 @@ func (e *Engine) goIdle(w *worker) {
 			return
 		}
 	}
-	e.pool.idle[w.key] = append(e.pool.idle[w.key], w)
+	e.pool.putIdle(w)
+}
+
+func (p *workers) putIdle(w *worker) {
+	p.idle[w.key] = append(p.idle[w.key], w)
+	p.nIdle++
+}
+
+// takeIdle gives the worker with a key that was idle for the shortest time, or nil.
+func (p *workers) takeIdle(key string) *worker {
+	ws := p.idle[key]
+	if len(ws) == 0 {
+		return nil
+	}
+	w := ws[len(ws)-1]
+	p.idle[key] = ws[:len(ws)-1]
+	p.nIdle--
+	return w
 }
 
 // WorkerGone says that a worker's process is dead, and why as far as is known.
@@ -366,7 +383,7 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 	fifo := w.fifo
 	w.fifo = nil
 	s := w.s
-	for i := range s.creates {
+	for _, i := range sortedKeys(s.creates) {
 		e.abortCreate(s, i)
 	}
 	for _, i := range fifo {
@@ -396,12 +413,9 @@ func (e *Engine) lostHere(i uint32, kind fault.Kind, why string) {
 
 func (p *workers) remove(w *worker) {
 	p.blank = without(p.blank, w)
-	if ws, ok := p.idle[w.key]; ok {
-		if ws = without(ws, w); len(ws) == 0 {
-			delete(p.idle, w.key)
-		} else {
-			p.idle[w.key] = ws
-		}
+	if ws := p.idle[w.key]; slices.Contains(ws, w) {
+		p.idle[w.key] = without(ws, w)
+		p.nIdle--
 	}
 }
 
@@ -424,6 +438,11 @@ func (p *workers) endJob(e *Engine, id ids.Job) {
 		w.killed = "its job has ended"
 		e.sink.KillWorker(w.s.id, w.killed)
 	}
+	for key, ws := range p.idle {
+		if len(ws) == 0 && strings.HasPrefix(key, string(id[:])) {
+			delete(p.idle, key)
+		}
+	}
 }
 
 func (p *workers) sorted() []SessionID {
@@ -437,19 +456,17 @@ func (p *workers) sorted() []SessionID {
 
 // reap lets surplus workers go that were idle for long.
 func (e *Engine) reap() {
-	warm := len(e.pool.blank)
-	keys := make([]string, 0, len(e.pool.idle))
-	for k, ws := range e.pool.idle {
-		warm += len(ws)
-		keys = append(keys, k)
+	warm := len(e.pool.blank) + e.pool.nIdle
+	if warm <= e.cfg.CPUs {
+		return
 	}
-	slices.Sort(keys)
-	for _, k := range keys {
+	for _, k := range sortedKeys(e.pool.idle) {
 		ws := e.pool.idle[k]
 		for len(ws) > 0 && warm > e.cfg.CPUs && e.now.Sub(ws[0].idleSince) > e.cfg.IdleTime {
 			w := ws[0]
 			ws = ws[1:]
 			warm--
+			e.pool.nIdle--
 			w.state = workLeaving
 			w.killed = "it was idle"
 			e.sink.ExitWorker(w.s.id)
