@@ -130,7 +130,7 @@ def test_what_is_dropped_is_told_without_another_call(daemon):
 
 
 def test_list_of_many_refs(daemon):
-    many = [_core.put(i) for i in range(40000)]
+    many = [_core.put(i) for i in range(90000)]
     outer = _core.put(many)
     assert _core.get(outer) == many
     count = template(lambda *a: len(a))

@@ -185,6 +185,7 @@ class Channel:
             elif kind == wire.IDS:
                 item = _Item()
                 item.kind = kind
+                item.key = lease_key()
                 item.end = end
                 item.oid = buf[pos + 5 : pos + 33]
                 item.ids = wire.split_ids(buf[pos + 33 : end])
@@ -229,7 +230,7 @@ class Channel:
         item = st.item
         oid = item.oid
         if item.kind == wire.IDS:
-            self._ids.setdefault(oid, {})[item.end, id(st)] = item.ids
+            self._ids.setdefault(oid, {})[item.key] = item.ids
         else:
             value = item.value
             held = self.table.held
