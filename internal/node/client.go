@@ -51,8 +51,9 @@ type scratch struct {
 
 const helloTimeout = 5 * time.Second
 
-// greet takes a new connection on the client socket to its session.
-func (n *Node) greet(c *net.UnixConn) {
+// greet takes a new connection on the client socket to its session, and returns when it has ended. known is called when the
+// other end has shown its credential.
+func (n *Node) greet(c *net.UnixConn, known func()) {
 	uid, err := session.PeerUID(c)
 	if err != nil || uid != os.Getuid() {
 		_ = c.Close() // a stranger is told nothing
@@ -74,6 +75,7 @@ func (n *Node) greet(c *net.UnixConn) {
 		refuse(c, kind, text)
 		return
 	}
+	known()
 	_ = c.SetReadDeadline(time.Time{})
 	switch h.Role {
 	case wire.RoleDriver:

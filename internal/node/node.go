@@ -9,7 +9,6 @@ package node
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -51,6 +50,7 @@ type Node struct {
 	hangUp  context.CancelFunc // ends the connection to a head elsewhere
 	sock    *session.Socket
 	started time.Time
+	minor   string // of the interpreter, if it was asked
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup
 
@@ -194,28 +194,6 @@ func (n *Node) startEngine(r *headstate.Registered, cpus int) {
 		IdleTime: time.Second, Seed: uint64(time.Now().UnixNano()),
 	}, &sink{n})
 	n.eng.Advance(n.now())
-}
-
-// serve accepts clients on the Unix socket.
-func (n *Node) serve() {
-	for {
-		c, err := n.sock.AcceptUnix()
-		if err != nil {
-			if n.isClosed() {
-				return
-			}
-			n.warn("accept", fmt.Sprintf("the client socket refuses connections: %v", err))
-			time.Sleep(50 * time.Millisecond) // descriptors are short: they come back when clients leave
-			continue
-		}
-		n.spawn(func() { n.greet(c) })
-	}
-}
-
-func (n *Node) isClosed() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.closed
 }
 
 // warn logs a text once a minute for each key.

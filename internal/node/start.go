@@ -83,6 +83,9 @@ func (n *Node) start(ctx context.Context, faces Faces) error {
 			n.ip = rpc.LocalIP(n.cfg.Address)
 		}
 	}
+	if err := n.askPython(ctx); err != nil {
+		return err
+	}
 	if n.cfg.Head {
 		if n.cfg.SessionName != "" {
 			n.dir, err = root.OpenOrCreate(n.cfg.SessionName)
@@ -142,11 +145,7 @@ func (n *Node) machinery() error {
 	if n.arena, err = arena.Open(plan); err != nil {
 		return err
 	}
-	python := n.cfg.Python
-	if python == "" {
-		python = defaultPython()
-	}
-	n.pool, err = pool.Start(pool.Config{Python: python, LogDir: n.dir.LogDir(), SDKDir: sdkDir(), Env: workerEnv(n), Arena: n.arena.File(),
+	n.pool, err = pool.Start(pool.Config{Python: n.python(), LogDir: n.dir.LogDir(), SDKDir: sdkDir(), Env: workerEnv(n), Arena: n.arena.File(),
 		Log: n.log, OOMScoreAdj: 500, Died: n.died})
 	return err
 }
@@ -173,7 +172,11 @@ func cut(kv string) (name, value string, ok bool) {
 	return kv, "", false
 }
 
-func defaultPython() string {
+// python is the interpreter of the workers.
+func (n *Node) python() string {
+	if n.cfg.Python != "" {
+		return n.cfg.Python
+	}
 	if p := os.Getenv("GRAY_PYTHON"); p != "" {
 		return p
 	}
@@ -299,7 +302,8 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 		return &fault.Error{Op: "node.join", Kind: fault.System, Ref: n.file.GCSAddress, Detail: "the head accepted the connection but did not register this node within 60 s; see its log"}
 	}
 	n.link.Follow(true)
-	n.spawn(n.serve)
+	clients := &door{n: n}
+	n.spawn(func() { clients.serve(ctx) })
 	if err := n.dir.WriteNode(n.file); err != nil {
 		return err
 	}

@@ -63,6 +63,9 @@ func (b *Budget) Used() int {
 	return b.used
 }
 
+// Refuse counts a connection that another listener of this process turned away.
+func (b *Budget) Refuse(server, why string) { b.refuse(server, why) }
+
 // refuse counts a connection that was turned away, and says so once in a while.
 func (b *Budget) refuse(server, why string) {
 	b.mu.Lock()
