@@ -545,7 +545,9 @@ class FakeDaemon:
             obj = self.objects[oid]
             for c in obj.contained:
                 peer.deliveries[c] += 1
-            deps += oid + struct.pack("<BBI", obj.status, obj.data is None, len(obj.contained)) + b"".join(obj.contained)
+            deps += (
+                oid + struct.pack("<BBI", obj.status, obj.data is None, len(obj.contained)) + b"".join(obj.contained)
+            )
             deps += struct.pack("<Q", obj.size)
             if obj.data is not None:
                 deps += obj.data

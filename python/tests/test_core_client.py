@@ -14,7 +14,13 @@ from ray import _core, exceptions
 from ray._core import refs, serialization, wire
 from ray._core.state import state
 
-JOB = {"namespace": "", "sys_path": [os.path.dirname(os.path.abspath(__file__))], "cwd": "", "env_vars": {}, "logging": None}
+JOB = {
+    "namespace": "",
+    "sys_path": [os.path.dirname(os.path.abspath(__file__))],
+    "cwd": "",
+    "env_vars": {},
+    "logging": None,
+}
 
 
 def start(tmp_path, **kwargs):
@@ -33,7 +39,9 @@ def daemon(tmp_path):
 
 def template(fn, **options):
     options = {"resources": {"CPU": 10000}, "max_retries": 0, "retry_exceptions": False, **options}
-    return _core.Template(_core.Function(fn, fn.__name__, fn.__name__), name=fn.__name__, qualname=fn.__name__, **options)
+    return _core.Template(
+        _core.Function(fn, fn.__name__, fn.__name__), name=fn.__name__, qualname=fn.__name__, **options
+    )
 
 
 def same(x=None, *more, **named):
@@ -477,5 +485,3 @@ def test_payloads_with_buffers_are_aligned():
     assert all(offset % 64 == 0 for offset, _ in payload.pieces)
     back = serialization.deserialize(data)
     assert (back[0] == np.arange(10)).all() and back[2] == b"x"
-
-

@@ -203,7 +203,7 @@ def test_what_a_daemon_says_when_it_cant_start(own_env, monkeypatch, tmp_path):
         "import os, sys\n"
         "config, ready = int(sys.argv[3]), int(sys.argv[5])\n"
         "assert os.read(config, 1)\n"
-        "os.write(ready, b'{\"error\": \"no room for it\", \"kind\": \"SYSTEM\"}\\n')\n"
+        'os.write(ready, b\'{"error": "no room for it", "kind": "SYSTEM"}\\n\')\n'
     )
     script.chmod(0o755)
     monkeypatch.setenv("GRAY_BIN", str(script))

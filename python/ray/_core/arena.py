@@ -146,8 +146,6 @@ def _copy(arena, offset, piece, size):
 
     step = (size // workers + 4095) & -4096
     with ThreadPoolExecutor(workers) as pool:
-        parts = [
-            pool.submit(copy, target + at, source + at, min(step, size - at)) for at in range(0, size, step)
-        ]
+        parts = [pool.submit(copy, target + at, source + at, min(step, size - at)) for at in range(0, size, step)]
         for part in parts:
             part.result()

@@ -180,7 +180,9 @@ class Client:
         contained = [r._id for r in payload.refs] if payload.refs else ()
         if payload.size <= self.inline_max:
             data = payload.tobytes()
-            ahead, listed = wire.split_contained(oid, contained, wire.MAX_FRAME - 64 - len(data)) if contained else (b"", ())
+            ahead, listed = (
+                wire.split_contained(oid, contained, wire.MAX_FRAME - 64 - len(data)) if contained else (b"", ())
+            )
             frame = ahead + wire.put(oid, payload.status, listed, data)
             ref._v = Value(data, payload.status, contained, payload.refs or None)
             if len(data) > refs.COUNT_FROM:
@@ -237,9 +239,7 @@ class Client:
             )
         for ref in wanted:
             if type(ref) is not ObjectRef:
-                raise TypeError(
-                    f"Attempting to call `get` on the value {ref!r}, which is not an ray.ObjectRef."
-                )
+                raise TypeError(f"Attempting to call `get` on the value {ref!r}, which is not an ray.ObjectRef.")
         cached = [ref._v for ref in wanted]  # held: what comes in may push them out of the refs
         channel = self._fetch(wanted, timeout)
         try:
@@ -584,7 +584,9 @@ def _check_wait(wanted, num_returns, timeout) -> bool:
         raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
     for kind in set(map(type, wanted)):
         if kind is not ObjectRef:
-            raise TypeError(f"wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got list containing {kind}")
+            raise TypeError(
+                f"wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got list containing {kind}"
+            )
     if not wanted:
         return True
     if len(set(wanted)) != len(wanted):

@@ -213,4 +213,3 @@ def asyncio_future(ref):
 def on_completed(ref, callback):
     """See ObjectRef._on_completed."""
     when_done(ref, lambda error, value: callback(error if error is not None else value))
-

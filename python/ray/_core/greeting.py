@@ -108,7 +108,9 @@ def greet(sock, role: str, key: bytes, *, version: str, want_fd: bool = False, *
     for fd in fds:
         os.close(fd)
     if kind != wire.REFUSED:
-        raise ConnectionError(f"The node daemon answered HELLO with a frame of kind 0x{kind:02x}: it speaks another protocol.")
+        raise ConnectionError(
+            f"The node daemon answered HELLO with a frame of kind 0x{kind:02x}: it speaks another protocol."
+        )
     raise refusal(answer)
 
 

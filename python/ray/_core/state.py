@@ -70,9 +70,7 @@ def connected():
                 "This process was forked from one that is connected to Ray, and a connection cannot be shared. Call "
                 "ray.init() here, or start processes with the multiprocessing method 'spawn'."
             )
-        raise exceptions.RaySystemError(
-            "Ray has not been started yet. You can start Ray with 'ray.init()'."
-        )
+        raise exceptions.RaySystemError("Ray has not been started yet. You can start Ray with 'ray.init()'.")
     return client
 
 

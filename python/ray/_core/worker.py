@@ -42,6 +42,7 @@ _VISIBLE = {
     "RBLN": ("RBLN_DEVICES",),
 }
 
+
 class Task:
     """A running task.
 
@@ -176,7 +177,9 @@ class Worker:
         if self.arena_fd >= 0 and fields.get("arena_size"):
             arena = Arena(self.arena_fd, fields["arena_size"])
         self.box = Outbox(self.stream)
-        path = fields.get("socket") or self.info.get("socket") or os.path.join(fields["session_dir"], "sockets", "raylet")
+        path = (
+            fields.get("socket") or self.info.get("socket") or os.path.join(fields["session_dir"], "sockets", "raylet")
+        )
         key = fields.get("token") or self.info.get("token") or fields["session"]
         if isinstance(key, str):
             key = key.encode()
@@ -395,7 +398,9 @@ class Worker:
     def _error_value(self, error, name, unique8) -> bytes:
         if isinstance(error, _DependencyFailed):
             cause = error.cause
-            shown = "ray.exceptions.RayTaskError" if isinstance(cause, exceptions.RayTaskError) else _full_name(type(cause))
+            shown = (
+                "ray.exceptions.RayTaskError" if isinstance(cause, exceptions.RayTaskError) else _full_name(type(cause))
+            )
             text = (
                 "Traceback (most recent call last):\n  At least one of the input arguments for this task could not be "
                 f"computed:\n{shown}: {cause}"
