@@ -37,7 +37,8 @@ var Words = []Word{
 		"the project speaks of itself alone: say the reason, not where it was discussed",
 	},
 	{
-		regexp.MustCompile(`\.\./share[d]`), []string{"Makefile"},
+		regexp.MustCompile(`\.\./share[d]`),
+		[]string{"Makefile"},
 		"a folder beside the checkout, which others do not have",
 	},
 }

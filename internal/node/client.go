@@ -184,9 +184,11 @@ func (n *Node) newJob(c *headstate.JobStart) (id ids.Job, err error) {
 const headTimeout = 30 * time.Second
 
 func (n *Node) welcome(cl *client, job ids.Job, block wire.IDBlock) wire.Welcome {
-	w := wire.Welcome{Session: cl.key, JobID: job, NodeID: n.id, NodeIP: n.ip, GCSAddress: n.file.GCSAddress, SessionDir: n.dir.Path,
+	w := wire.Welcome{
+		Session: cl.key, JobID: job, NodeID: n.id, NodeIP: n.ip, GCSAddress: n.file.GCSAddress, SessionDir: n.dir.Path,
 		SessionName: n.file.SessionName, WorkerID: cl.wid, ArenaSize: uint64(n.arena.Space()), InlineMax: inlineMax, IDs: block,
-		Credit: jobCredit / 4, DashboardURL: n.file.DashboardURL}
+		Credit: jobCredit / 4, DashboardURL: n.file.DashboardURL,
+	}
 	n.mu.Lock()
 	if j := n.jobs[job]; j != nil {
 		w.Namespace = j.namespace

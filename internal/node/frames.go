@@ -161,8 +161,10 @@ func (n *Node) submit(cl *client, f wire.Frame) error {
 		return err
 	}
 	s := &cl.scratch.sub
-	*s = engine.Submission{Template: m.Template, Unique: m.Unique, Returns: m.NumReturns, Flags: m.Flags,
-		Deps: unpack(s.Deps[:0], m.Deps), Contained: unpack(s.Contained[:0], m.Contained), Args: m.Args, Bytes: uint32(f.Size())}
+	*s = engine.Submission{
+		Template: m.Template, Unique: m.Unique, Returns: m.NumReturns, Flags: m.Flags,
+		Deps: unpack(s.Deps[:0], m.Deps), Contained: unpack(s.Contained[:0], m.Contained), Args: m.Args, Bytes: uint32(f.Size()),
+	}
 	if ahead, ok := cl.carry[m.Unique.Object(cl.job, 1)]; ok {
 		delete(cl.carry, m.Unique.Object(cl.job, 1))
 		s.Contained = append(s.Contained, ahead...)
@@ -235,8 +237,10 @@ func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
 	if err != nil {
 		return engine.TemplateSpec{}, err
 	}
-	return engine.TemplateSpec{Raw: raw, Job: job, Fn: m.Fn, Name: m.Name, Resources: res, MaxRetries: int32(min(m.MaxRetries, 1<<30)),
-		Strategy: strategy(m.Strategy), Labels: labels, Env: string(m.Env), MaxCalls: uint32(min(m.MaxCalls, 1<<30))}, nil
+	return engine.TemplateSpec{
+		Raw: raw, Job: job, Fn: m.Fn, Name: m.Name, Resources: res, MaxRetries: int32(min(m.MaxRetries, 1<<30)),
+		Strategy: strategy(m.Strategy), Labels: labels, Env: string(m.Env), MaxCalls: uint32(min(m.MaxCalls, 1<<30)),
+	}, nil
 }
 
 // isClosedErr tells errors of connections that were closed here from those that matter.

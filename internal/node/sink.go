@@ -164,8 +164,10 @@ func (s *sink) exec(w engine.SessionID, f func(b []byte) ([]byte, error)) {
 }
 
 func toWire(x *engine.Execute) *wire.Execute {
-	m := &wire.Execute{Unique: x.Unique, Attempt: x.Attempt, Job: x.Job, Template: x.Template, NumReturns: x.Returns, Flags: x.Flags,
-		Overrides: x.Overrides, Contained: pack(x.Contained), Args: x.Args}
+	m := &wire.Execute{
+		Unique: x.Unique, Attempt: x.Attempt, Job: x.Job, Template: x.Template, NumReturns: x.Returns, Flags: x.Flags,
+		Overrides: x.Overrides, Contained: pack(x.Contained), Args: x.Args,
+	}
 	for k := range x.Deps {
 		d := &x.Deps[k]
 		w := wire.Dep{ID: d.ID, Status: wire.Status(d.Status), Contained: pack(d.Contained), Size: uint64(len(d.Inline)), Value: d.Inline}

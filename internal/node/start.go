@@ -40,10 +40,12 @@ func Run(ctx context.Context, cfg session.NodeConfig, log *slog.Logger, faces Fa
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	n := &Node{cfg: cfg, log: log, id: newNodeID(), names: resource.NewNames(), started: time.Now(), cancel: cancel,
+	n := &Node{
+		cfg: cfg, log: log, id: newNodeID(), names: resource.NewNames(), started: time.Now(), cancel: cancel,
 		clients: map[engine.SessionID]*client{}, byKey: map[[wire.SessionSize]byte]engine.SessionID{}, byWorker: map[*pool.Worker]*client{},
 		peers: peerTable{byID: map[ids.NodeID]*peer{}, byNo: map[engine.NodeNo]*peer{}, dead: map[ids.NodeID]bool{}}, fetches: map[uint64]*fetching{}, headConns: map[*headConn]bool{},
-		jobs: map[ids.Job]*jobInfo{}, warnings: map[string]time.Time{}, registered: make(chan *headstate.Registered, 1)}
+		jobs: map[ids.Job]*jobInfo{}, warnings: map[string]time.Time{}, registered: make(chan *headstate.Registered, 1),
+	}
 	if err := n.start(ctx, faces); err != nil {
 		n.abandon()
 		return err
@@ -145,8 +147,10 @@ func (n *Node) machinery() error {
 	if n.arena, err = arena.Open(plan); err != nil {
 		return err
 	}
-	n.pool, err = pool.Start(pool.Config{Python: n.python(), LogDir: n.dir.LogDir(), SDKDir: sdkDir(), Env: workerEnv(n), Arena: n.arena.File(),
-		Log: n.log, OOMScoreAdj: 500, Died: n.died})
+	n.pool, err = pool.Start(pool.Config{
+		Python: n.python(), LogDir: n.dir.LogDir(), SDKDir: sdkDir(), Env: workerEnv(n), Arena: n.arena.File(),
+		Log: n.log, OOMScoreAdj: 500, Died: n.died,
+	})
 	return err
 }
 
@@ -279,9 +283,11 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 	n.file.SessionName = filepath.Base(n.dir.Path)
 	n.file.NodeName, n.file.Labels = orDefault(n.cfg.NodeName, n.ip), n.cfg.Labels
 	n.file.Resources = floats(n.names.Map(n.total))
-	info := headstate.NodeInfo{ID: n.id, Epoch: uint64(n.started.UnixNano()), IP: n.ip, Hostname: host, Name: n.file.NodeName,
+	info := headstate.NodeInfo{
+		ID: n.id, Epoch: uint64(n.started.UnixNano()), IP: n.ip, Hostname: host, Name: n.file.NodeName,
 		Port: n.port, ObjectPort: n.port, MetricsPort: n.file.MetricsExportPort, AgentPort: n.agentPort, PID: os.Getpid(), Head: n.cfg.Head,
-		Socket: n.sock.Path, Total: n.names.Map(n.total), Labels: n.cfg.Labels}
+		Socket: n.sock.Path, Total: n.names.Map(n.total), Labels: n.cfg.Labels,
+	}
 	n.link = headlink.Start(headlink.Config{Node: info, Head: n.file.GCSAddress, Handler: &handler{n}, Clock: head.SystemClock{}, Log: n.log})
 	if n.head != nil {
 		if err := headlink.Local(n.head, n.id, n.link); err != nil {

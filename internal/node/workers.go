@@ -89,10 +89,14 @@ func (n *Node) setup(sid engine.SessionID, s engine.Setup) {
 		return
 	}
 	cl.job = s.Job
-	m := wire.Setup{Welcome: wire.Welcome{Session: cl.key, JobID: s.Job, NodeID: n.id, NodeIP: n.ip, GCSAddress: n.file.GCSAddress,
-		SessionDir: n.dir.Path, SessionName: n.file.SessionName, WorkerID: cl.wid, ArenaSize: uint64(n.arena.Space()), InlineMax: inlineMax,
-		IDs: wire.IDBlock{First: s.IDs, Count: s.IDCount}, Credit: jobCredit / 4, DashboardURL: n.file.DashboardURL},
-		Accelerators: s.Accelerators, Resources: s.Resources}
+	m := wire.Setup{
+		Welcome: wire.Welcome{
+			Session: cl.key, JobID: s.Job, NodeID: n.id, NodeIP: n.ip, GCSAddress: n.file.GCSAddress,
+			SessionDir: n.dir.Path, SessionName: n.file.SessionName, WorkerID: cl.wid, ArenaSize: uint64(n.arena.Space()), InlineMax: inlineMax,
+			IDs: wire.IDBlock{First: s.IDs, Count: s.IDCount}, Credit: jobCredit / 4, DashboardURL: n.file.DashboardURL,
+		},
+		Accelerators: s.Accelerators, Resources: s.Resources,
+	}
 	if j := n.jobs[s.Job]; j != nil {
 		m.Job, m.Namespace = j.raw, j.namespace
 	}

@@ -183,9 +183,11 @@ func (w *World) endJob(n *node, j ids.Job) {
 // New makes the world of a configuration; nothing has happened in it.
 func New(cfg Config) *World {
 	start := time.Unix(1_000_000, 0)
-	w := &World{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 1)), now: start, start: start, lastHit: start, byID: map[ids.NodeID]*node{},
+	w := &World{
+		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 1)), now: start, start: start, lastHit: start, byID: map[ids.NodeID]*node{},
 		links: map[linkKey]*link{}, values: map[ids.ObjectID]*known{}, paths: map[ids.Unique]string{}, tasks: map[ids.Unique]*called{},
-		specs: map[string]spec{}, byJob: map[ids.Job][]string{}, faults: true}
+		specs: map[string]spec{}, byJob: map[ids.Job][]string{}, faults: true,
+	}
 	w.head = newHead(w)
 	for k := range cfg.Nodes {
 		n := w.newNode(k)

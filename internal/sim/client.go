@@ -101,8 +101,10 @@ func (v *val) errorKind() string {
 }
 
 func (w *World) newProc(n *node, sid engine.SessionID, driver bool) *proc {
-	return &proc{w: w, n: n, sid: sid, driver: driver, alive: true, threads: map[uint32]*thread{}, refs: map[ids.ObjectID]*ref{},
-		views: map[ids.ObjectID]int{}, fns: map[uint32]bool{}, tmpl: map[string]uint32{}}
+	return &proc{
+		w: w, n: n, sid: sid, driver: driver, alive: true, threads: map[uint32]*thread{}, refs: map[ids.ObjectID]*ref{},
+		views: map[ids.ObjectID]int{}, fns: map[uint32]bool{}, tmpl: map[string]uint32{},
+	}
 }
 
 func (p *proc) String() string { return fmt.Sprintf("node %d session %d", p.n.index, p.sid) }

@@ -49,9 +49,11 @@ type node struct {
 }
 
 func (w *World) newNode(index int) *node {
-	n := &node{w: w, index: index, names: resource.NewNames(), calls: map[uint64]func(headstate.Answer, error){}, jobs: map[ids.Job]bool{},
+	n := &node{
+		w: w, index: index, names: resource.NewNames(), calls: map[uint64]func(headstate.Answer, error){}, jobs: map[ids.Job]bool{},
 		peers: map[ids.NodeID]engine.NodeNo{}, byNo: map[engine.NodeNo]*node{}, dead: map[ids.NodeID]bool{}, procs: map[engine.SessionID]*proc{},
-		copies: map[uint64]*copying{}, cpus: w.cfg.CPUs[index], tickAt: -1}
+		copies: map[uint64]*copying{}, cpus: w.cfg.CPUs[index], tickAt: -1,
+	}
 	r := rand.New(rand.NewPCG(w.cfg.Seed, uint64(index)+77))
 	for k := range n.id {
 		n.id[k] = byte(r.IntN(256))
@@ -248,8 +250,10 @@ func (n *node) join(r *headstate.Registered) {
 	n.joined = true
 	n.mem = memory.New(4*w.cfg.Capacity, w.cfg.Capacity)
 	n.store.init(4 * w.cfg.Capacity)
-	n.eng = engine.New(engine.Config{Node: n.id, Owner: r.Owner, Names: n.names, Total: n.total, Memory: n.mem, Inline: inlineMax,
-		CPUs: n.cpus, Credit: w.cfg.Credit, IdleTime: time.Second, Seed: w.rng.Uint64()}, n)
+	n.eng = engine.New(engine.Config{
+		Node: n.id, Owner: r.Owner, Names: n.names, Total: n.total, Memory: n.mem, Inline: inlineMax,
+		CPUs: n.cpus, Credit: w.cfg.Credit, IdleTime: time.Second, Seed: w.rng.Uint64(),
+	}, n)
 	n.member(member.Follow{On: true})
 	n.do(func(e *engine.Engine) { e.Prestart(n.cpus) })
 	w.joined(n)

@@ -51,8 +51,10 @@ func (w *World) specFor(n *node, name string) engine.TemplateSpec {
 	if err != nil {
 		panic(err) // the names are constant
 	}
-	return engine.TemplateSpec{Raw: []byte(name), Job: s.job, Fn: s.fn, Name: s.name, Resources: res, MaxRetries: s.retries,
-		Strategy: resource.Strategy{Kind: s.kind, Node: s.node, Soft: s.soft}, MaxCalls: s.calls}
+	return engine.TemplateSpec{
+		Raw: []byte(name), Job: s.job, Fn: s.fn, Name: s.name, Resources: res, MaxRetries: s.retries,
+		Strategy: resource.Strategy{Kind: s.kind, Node: s.node, Soft: s.soft}, MaxCalls: s.calls,
+	}
 }
 
 // addSpecs makes a job's functions.
@@ -101,8 +103,10 @@ func (t *thread) submit(name string, depth int, deps, contained []ids.ObjectID) 
 	}
 	t.spend(len(args) + 100)
 	u := p.nextID(t)
-	m := engine.Submission{Template: p.register(name), Unique: u, Returns: uint32([]int{1, 1, 1, 2, 0, 3}[w.rng.IntN(6)]), Deps: slices.Clone(deps),
-		Contained: slices.Clone(contained), Args: args, Bytes: uint32(len(args) + 100)}
+	m := engine.Submission{
+		Template: p.register(name), Unique: u, Returns: uint32([]int{1, 1, 1, 2, 0, 3}[w.rng.IntN(6)]), Deps: slices.Clone(deps),
+		Contained: slices.Clone(contained), Args: args, Bytes: uint32(len(args) + 100),
+	}
 	retries := s.retries
 	if w.chance(0.1) {
 		r := int32(w.rng.IntN(3))

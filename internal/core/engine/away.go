@@ -82,8 +82,10 @@ func (e *Engine) sendAway(p *peer, sh *shape, i uint32, t *task) {
 		tm.known[p.no] = t.tmpl
 		e.sink.Peer(p.no, &TemplateMsg{No: t.tmpl, Job: tm.spec.Job, Raw: tm.spec.Raw})
 	}
-	m := &TaskRun{Unique: t.unique, Job: t.job, Attempt: t.attempt, Shape: sh.no, Template: t.tmpl, Returns: t.returns, Flags: t.flags,
-		Over: slices.Clone(e.blobs.get(t.over)), Args: slices.Clone(e.blobs.get(t.args))}
+	m := &TaskRun{
+		Unique: t.unique, Job: t.job, Attempt: t.attempt, Shape: sh.no, Template: t.tmpl, Returns: t.returns, Flags: t.flags,
+		Over: slices.Clone(e.blobs.get(t.over)), Args: slices.Clone(e.blobs.get(t.args)),
+	}
 	for _, d := range t.refs[:t.nDeps] {
 		m.Deps = append(m.Deps, e.info(d))
 	}

@@ -309,8 +309,10 @@ func (e *Engine) wakeGone(o *object, w *waiter) {
 		return
 	}
 	if ch := e.channelOf(SessionID(w.a), w.b); ch != nil && ch.get != nil && ch.get.req == w.req {
-		e.sink.Value(ch.id, w.req, Value{ID: o.id, Status: statusError,
-			Inline: e.sink.ErrorValue(fault.TaskGone, "object "+o.id.String()+" was released while a get waited for it")})
+		e.sink.Value(ch.id, w.req, Value{
+			ID: o.id, Status: statusError,
+			Inline: e.sink.ErrorValue(fault.TaskGone, "object "+o.id.String()+" was released while a get waited for it"),
+		})
 		ch.get.answered(0, e, ch)
 	}
 }

@@ -34,8 +34,10 @@ func (e *Engine) PeerUp(no NodeNo, id ids.NodeID, owner ids.Owner) {
 	if e.peers[no] != nil {
 		return
 	}
-	e.peers[no] = &peer{no: no, id: id, owner: owner, templates: map[uint32]uint32{}, held: map[uint32]*queue{},
-		idle: map[uint32][]uint32{}, shapeRes: map[uint32]resource.Set{}}
+	e.peers[no] = &peer{
+		no: no, id: id, owner: owner, templates: map[uint32]uint32{}, held: map[uint32]*queue{},
+		idle: map[uint32][]uint32{}, shapeRes: map[uint32]resource.Set{},
+	}
 	e.peerIDs[id] = no
 	e.OwnerAt(owner, no)
 }

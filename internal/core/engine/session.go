@@ -58,8 +58,10 @@ func (e *Engine) OpenDriver(j ids.Job, idCount uint64) (SessionID, ids.Unique) {
 
 func (e *Engine) newSession(j ids.Job) *session {
 	e.lastSess++
-	s := &session{id: e.lastSess, job: j, claims: map[uint32]uint32{}, pins: map[uint32]uint32{}, creates: map[uint32]uint64{},
-		templates: map[uint32]uint32{}, chans: map[uint32]*channel{}}
+	s := &session{
+		id: e.lastSess, job: j, claims: map[uint32]uint32{}, pins: map[uint32]uint32{}, creates: map[uint32]uint64{},
+		templates: map[uint32]uint32{}, chans: map[uint32]*channel{},
+	}
 	e.sessions[s.id] = s
 	return s
 }

@@ -222,8 +222,10 @@ const maxPacket = 96 << 10
 // packExecute builds a task's EXECUTE for a session, and counts its deliveries and pins.
 func (e *Engine) packExecute(s *session, t *task) *Execute {
 	x := &e.scratchX
-	*x = Execute{Unique: t.unique, Attempt: t.attempt, Job: t.job, Template: t.tmpl, Returns: t.returns, Flags: t.flags,
-		Overrides: e.blobs.get(t.over), Args: e.blobs.get(t.args), Deps: x.Deps[:0], Contained: x.Contained[:0]}
+	*x = Execute{
+		Unique: t.unique, Attempt: t.attempt, Job: t.job, Template: t.tmpl, Returns: t.returns, Flags: t.flags,
+		Overrides: e.blobs.get(t.over), Args: e.blobs.get(t.args), Deps: x.Deps[:0], Contained: x.Contained[:0],
+	}
 	for _, d := range t.refs[:t.nDeps] {
 		x.Deps = append(x.Deps, e.valueFor(s, d))
 	}

@@ -38,8 +38,16 @@ func TestClassesWasteLittle(t *testing.T) {
 func TestAlignmentAndRounding(t *testing.T) {
 	a := New(64*mib, 16*mib)
 	for _, tc := range []struct{ size, align, want int64 }{
-		{0, 64, 64}, {1, 64, 64}, {64, 64, 64}, {65, 64, 128}, {1000, 64, 1088}, {16384, 64, 16384},
-		{16385, Page, 20480}, {65536, Page, 65536}, {100_000, Page, 102400}, {mib + 1, Page, mib + Page},
+		{0, 64, 64},
+		{1, 64, 64},
+		{64, 64, 64},
+		{65, 64, 128},
+		{1000, 64, 1088},
+		{16384, 64, 16384},
+		{16385, Page, 20480},
+		{65536, Page, 65536},
+		{100_000, Page, 102400},
+		{mib + 1, Page, mib + Page},
 	} {
 		g := mustAllocate(t, a, tc.size, 1)
 		if g.Off%tc.align != 0 || g.Size != tc.want {
