@@ -11,12 +11,12 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"gray/internal/core/headstate"
 	"gray/internal/head"
+	"gray/internal/pool"
 	"gray/internal/rpc"
 	"gray/internal/session"
 	"gray/internal/version"
@@ -229,25 +229,27 @@ func (n *Node) healthz(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte("success")) // the caller may be gone
 }
 
-// interpreterWait bounds how long a driver waits for the first answer of the workers' interpreter.
-const interpreterWait = 3 * time.Second
+// interpreterTimeout bounds what the workers' interpreter takes to say its version.
+const interpreterTimeout = 5 * time.Second
 
-// pythonMinor is the workers' Python minor version, "" if it is not known. A private cluster's interpreter is its
-// driver's own, which so need not wait for it.
+// askPython learns the interpreter's version before anybody can ask for it. A private cluster's interpreter is its
+// driver's, and what it says when the first worker is forked is soon enough.
+func (n *Node) askPython(ctx context.Context) (err error) {
+	if n.cfg.Private {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(ctx, interpreterTimeout)
+	defer stop()
+	n.minor, err = pool.Minor(ctx, n.python())
+	return err
+}
+
+// pythonMinor is the workers' Python minor version, "" if it is not known.
 func (n *Node) pythonMinor() string {
-	if n.pool == nil {
-		return ""
+	if n.minor == "" && n.pool != nil {
+		return n.pool.PythonMinor()
 	}
-	v := n.pool.PythonMinor()
-	if v == "" && !n.cfg.Private {
-		ctx, stop := context.WithTimeout(context.Background(), interpreterWait)
-		defer stop()
-		v = n.pool.AwaitPython(ctx)
-	}
-	if parts := strings.SplitN(v, ".", 3); len(parts) >= 2 {
-		return parts[0] + "." + parts[1]
-	}
-	return ""
+	return n.minor
 }
 
 // clusterStatus is the text of `ray status`.

@@ -109,7 +109,6 @@ type Pool struct {
 	uses     uint64             // guarded by mu; clock of source.used
 	zygotes  int                // guarded by mu; number of the last zygote
 	minor    string             // guarded by mu; the interpreter's version, "" until a zygote is ready
-	known    chan struct{}      // closed when minor is set
 }
 
 // PythonMinor is the interpreter's minor version, such as "3.11"; "" until the first zygote is ready.
@@ -117,15 +116,6 @@ func (p *Pool) PythonMinor() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.minor
-}
-
-// AwaitPython is PythonMinor once it is known; "" if ctx ends before.
-func (p *Pool) AwaitPython(ctx context.Context) string {
-	select {
-	case <-p.known:
-	case <-ctx.Done():
-	}
-	return p.PythonMinor()
 }
 
 // Start makes a pool and starts its zygote in the background.
@@ -139,7 +129,7 @@ func Start(cfg Config) (*Pool, error) {
 	if cfg.Main == "" {
 		cfg.Main = defaultMain
 	}
-	p := &Pool{cfg: cfg, log: cfg.Log, sources: map[string]*source{}, workers: map[*Worker]bool{}, known: make(chan struct{})}
+	p := &Pool{cfg: cfg, log: cfg.Log, sources: map[string]*source{}, workers: map[*Worker]bool{}}
 	if p.log == nil {
 		p.log = slog.Default()
 	}

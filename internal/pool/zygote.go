@@ -256,9 +256,6 @@ func (z *zygote) handle(m message, pidfd int) {
 	case m["ready"] != "":
 		z.ready = time.Now()
 		if z.src.python == p.cfg.Python {
-			if p.minor == "" && m["py"] != "" {
-				close(p.known)
-			}
 			p.minor = m["py"]
 		}
 		switch why := m["why"]; {
