@@ -92,7 +92,11 @@ func (n *Node) check(h *wire.Hello) (fault.Kind, string) {
 			wire.Version, version.Version, h.Version, orUnknown(h.Ray), version.Version)
 	}
 	if !n.cfg.AuthDisabled {
-		mac := hmac.New(sha256.New, []byte(n.token.Reveal()))
+		key := []byte(n.token.Reveal())
+		if h.Role == wire.RoleWorkerChannel { // a worker has no token: its session's key was given to it alone
+			key = h.Session
+		}
+		mac := hmac.New(sha256.New, key)
 		mac.Write([]byte("gray-client-v1"))
 		mac.Write(h.Nonce)
 		if len(h.Nonce) != wire.NonceSize || !hmac.Equal(mac.Sum(nil), h.Cred) {

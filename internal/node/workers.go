@@ -22,7 +22,7 @@ func (n *Node) startWorker(sid engine.SessionID) {
 	n.clients[sid] = cl
 	n.byKey[cl.key] = sid
 	n.after = append(n.after, func() {
-		n.pool.Fork(pool.WorkerSpec{ID: hex.EncodeToString(cl.wid[:]), Threads: 1}, func(w *pool.Worker, err error) { n.forked(cl, w, err) })
+		n.pool.Fork(pool.WorkerSpec{ID: hex.EncodeToString(cl.wid[:]), Threads: 1, Info: map[string]string{"socket": n.sock.Path}}, func(w *pool.Worker, err error) { n.forked(cl, w, err) })
 	})
 }
 
