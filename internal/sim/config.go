@@ -70,7 +70,7 @@ func MakeConfig(seed uint64) Config {
 		c.Capacity = 8 << 20
 	}
 	if r.IntN(4) == 0 {
-		c.Credit = 256 << 10
+		c.Credit = 1 << 20
 	}
 	return c
 }

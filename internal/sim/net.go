@@ -165,18 +165,24 @@ func (l *link) flush(side int) {
 	}
 }
 
-// write sends bytes to the other side; the network may lose a part of them, double them, or cut the connection.
+// write sends frames to the other side; the network may lose some, or double them.
 func (l *link) write(side int, b []byte) {
-	if l.w.faults && l.w.chance(0.01) {
-		n := l.w.rng.IntN(len(b))
-		if l.w.chance(0.5) {
-			b = append(append([]byte(nil), b...), b...) // frames twice
-		} else {
-			b = append(append([]byte(nil), b[:n]...), b[min(len(b), n+1+l.w.rng.IntN(40)):]...) // a hole
+	var out []byte
+	for len(b) > 0 {
+		_, _, n, err := linkstate.Cut(b)
+		if err != nil || n == 0 {
+			l.w.failf("link: a machine wrote half a frame: %v", err)
+			return
 		}
+		if !l.w.faults || !l.w.chance(0.02) {
+			out = append(out, b[:n]...)
+		} else if l.w.chance(0.5) {
+			out = append(append(out, b[:n]...), b[:n]...)
+		}
+		b = b[n:]
 	}
 	gen := l.gen
-	l.wire[side].send(func() { l.arrive(1-side, gen, b) })
+	l.wire[side].send(func() { l.arrive(1-side, gen, out) })
 }
 
 // arrive feeds bytes to the machine of a side.

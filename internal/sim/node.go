@@ -77,7 +77,7 @@ func (n *node) boot() {
 	n.mbr = member.New(member.Config{Node: n.id, Head: "head"})
 	n.relink()
 	if w.cfg.NodeDeath && n.index > 0 {
-		w.after(time.Duration(w.rng.IntN(1500))*time.Millisecond, n.misfortune)
+		w.after(time.Duration(w.rng.IntN(400))*time.Millisecond, n.misfortune)
 	}
 }
 
@@ -96,6 +96,9 @@ func (n *node) relink() {
 
 // cutHead breaks the link to the head.
 func (n *node) cutHead() {
+	if n.up.down {
+		return
+	}
 	n.up.down = true
 	n.w.head.down[n.id].down = true
 	delete(n.w.head.down, n.id)
@@ -129,7 +132,7 @@ func (n *node) misfortune() {
 			}
 		})
 	}
-	w.after(time.Duration(w.rng.IntN(3000))*time.Millisecond, n.misfortune)
+	w.after(time.Duration(w.rng.IntN(1000))*time.Millisecond, n.misfortune)
 }
 
 // die is the end of a daemon and of all its clients.

@@ -287,6 +287,9 @@ func (p *proc) drive(t *thread) {
 		if w.chance(0.3) {
 			t.sleep(w.delay())
 		}
+		if w.chance(0.05) {
+			t.sleep(time.Duration(w.rng.IntN(1000)) * time.Millisecond)
+		}
 		for len(mine) > 60 {
 			p.drop(mine[0])
 			mine = mine[1:]
@@ -423,7 +426,7 @@ func (t *thread) run(x *execute) {
 		p.discard(v)
 	}
 	for _, id := range mine {
-		if w.chance(0.1) && !w.hurry && len(p.globals) < 10 {
+		if w.chance(0.1) && w.faults && !w.hurry && len(p.globals) < 10 {
 			p.globals = append(p.globals, id)
 		} else {
 			p.drop(id)

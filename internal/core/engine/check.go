@@ -484,8 +484,8 @@ func (c *checker) memory() {
 	if err := e.mem.Check(); err != nil {
 		c.failf("memory: %w", err)
 	}
-	if len(e.memEff) > 0 {
-		c.failf("%d decisions of the store are not carried out", len(e.memEff))
+	if len(e.memActs) > 0 {
+		c.failf("%d decisions of the store are not carried out", len(e.memActs))
 	}
 	for i, req := range e.fetches {
 		if w, ok := e.memWants[req]; !ok || w.obj != i || w.kind != wantFetch {
@@ -556,6 +556,7 @@ func (e *Engine) Empty(jobs bool) error {
 	add("bundles", len(e.bundles))
 	add("fetches", len(e.fetches))
 	add("commits", len(e.commits))
+	add("copies under way", len(e.copying))
 	add("readers", len(e.readers))
 	add("store requests", len(e.memWants))
 	if e.mem != nil {

@@ -69,6 +69,8 @@ type Engine struct {
 	sessions map[SessionID]*session
 	lastSess SessionID
 	jobs     map[ids.Job]*job
+	overJobs map[ids.Job]bool // of JobEnded; the oldest are forgotten
+	overList []ids.Job
 
 	slots   slab[slot]
 	active  []*shape // with a backlog
@@ -99,7 +101,8 @@ type Engine struct {
 	memKey   uint64
 	memObjs  map[uint64]uint32  // memory key → object
 	memWants map[uint64]memWant // memory request → who asked
-	memEff   []memory.Effect
+	memActs  []memAct
+	copying  map[uint64]bool // copies under way; key: memory key
 
 	dirtyChans []*channel
 	dirtyQ     bool
@@ -137,7 +140,7 @@ func New(cfg Config, sink Sink) *Engine {
 		objIndex: map[objKey]uint32{}, contained: map[uint32][]uint32{}, foreign: map[uint32]*foreign{},
 		spread: map[uint32]*spread{}, remoteRun: map[runKey]uint32{}, tmplIndex: map[string]uint32{},
 		shapeTable: resource.NewShapes(), shapeNo: map[resource.ShapeID]uint32{},
-		bundles: map[uint32]*bundle{}, fetches: map[uint32]uint64{}, commits: map[uint64]placedAt{}, readers: map[uint64]int{}, sessions: map[SessionID]*session{}, jobs: map[ids.Job]*job{},
+		bundles: map[uint32]*bundle{}, fetches: map[uint32]uint64{}, commits: map[uint64]placedAt{}, readers: map[uint64]int{}, copying: map[uint64]bool{}, sessions: map[SessionID]*session{}, jobs: map[ids.Job]*job{}, overJobs: map[ids.Job]bool{},
 		peers: map[NodeNo]*peer{}, peerIDs: map[ids.NodeID]NodeNo{}, owners: map[ids.Owner]NodeNo{},
 		lookups: map[ids.Owner][]uint32{}, settles: map[uint64]*settle{},
 		memObjs: map[uint64]uint32{}, memWants: map[uint64]memWant{},

@@ -118,12 +118,16 @@ type (
 	// ObjFree: the owner has dropped the object.
 	ObjFree struct{ ID ids.ObjectID }
 	// FetchAsk asks the owner from whom to copy.
-	FetchAsk struct{ ID ids.ObjectID }
+	FetchAsk struct {
+		ID  ids.ObjectID
+		Key uint64 // echoed
+	}
 	// FetchFrom answers FetchAsk with a node; Lost when there is none.
 	FetchFrom struct {
 		ID   ids.ObjectID
 		Node ids.NodeID
 		Lost bool
+		Key  uint64
 	}
 )
 

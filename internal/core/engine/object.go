@@ -119,7 +119,7 @@ func (e *Engine) unhold(i uint32) {
 		panic("engine: object " + o.id.String() + " released more often than held")
 	}
 	o.holds--
-	if o.holds == 0 {
+	if o.holds == 0 || (o.holds == 1 && o.flags&flagPrimary != 0) {
 		e.freeList = append(e.freeList, i)
 	}
 }
@@ -138,6 +138,10 @@ func (e *Engine) sweep() {
 // tryFree drops the object's record and bytes unless something still needs them.
 func (e *Engine) tryFree(i uint32) {
 	o := e.objs.at(i)
+	if o.holds == 1 && o.flags&flagPrimary != 0 {
+		e.keptForOwner(i, o)
+		return
+	}
 	if o.holds > 0 || o.id == (ids.ObjectID{}) || o.pins > 0 || o.task != 0 || o.state == objCreating {
 		return
 	}
@@ -145,8 +149,8 @@ func (e *Engine) tryFree(i uint32) {
 	if f != nil && (f.cover > 0 || f.unsettled > 0) {
 		return
 	}
-	if o.state == objFetching {
-		e.cancelFetch(i, o)
+	if o.state == objFetching || o.state == objElsewhere {
+		e.stopCopy(i)
 	}
 	for w := o.waiters; w != 0; {
 		next := e.waiters.at(w).next
@@ -167,6 +171,18 @@ func (e *Engine) tryFree(i uint32) {
 	e.objs.release(i)
 	for _, c := range inner {
 		e.unhold(c)
+	}
+}
+
+// keptForOwner ends our claim on an object whose bytes are here for its owner only: else each would wait for the other.
+func (e *Engine) keptForOwner(i uint32, o *object) {
+	f := e.foreign[i]
+	if f == nil || !f.claimed || f.cover > 0 || f.unsettled > 0 {
+		return
+	}
+	f.claimed = false
+	if no, ok := e.owners[o.id.Owner()]; ok {
+		e.sink.Peer(no, &Unclaim{IDs: []ids.ObjectID{o.id}})
 	}
 }
 
@@ -313,6 +329,6 @@ func (e *Engine) wakeGone(o *object, w *waiter) {
 			ID: o.id, Status: statusError,
 			Inline: e.sink.ErrorValue(fault.TaskGone, "object "+o.id.String()+" was released while a get waited for it"),
 		})
-		ch.get.answered(0, e, ch)
+		ch.get.answered(e, ch)
 	}
 }

@@ -82,14 +82,12 @@ func (e *Engine) ownerLost(i uint32, o *object, why string) {
 		e.unhold(i)
 	}
 	switch o.state {
-	case objFetching:
-		e.cancelFetch(i, o)
 	case objCreating, objPending, objInline:
 		return // its writer is being stopped; or the value is here whole
 	case objArena:
 		return // readers may go on; it is freed with the last of them
 	}
-	e.setError(i, fault.OwnerDied, "object "+o.id.String()+": its owner died: "+why)
+	e.loseValue(i, fault.OwnerDied, "object "+o.id.String()+": its owner died: "+why)
 }
 
 // PeerGone says that a node was declared dead: everything that hung on it ends.
@@ -100,6 +98,9 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 	}
 	delete(e.peers, no)
 	delete(e.peerIDs, p.id)
+	for _, k := range sortedKeys(p.templates) {
+		e.unuseTemplate(p.templates[k])
+	}
 	e.asks = slices.DeleteFunc(e.asks, func(a *ask) bool { return a.node == no })
 	e.view.Remove(p.id)
 	for _, sh := range e.shapes[1:] {
@@ -230,7 +231,7 @@ func (e *Engine) Receive(from NodeNo, m Msg) {
 
 // PeerTemplate takes a decoded TemplateMsg.
 func (e *Engine) PeerTemplate(from NodeNo, no uint32, spec TemplateSpec) {
-	if p := e.peers[from]; p != nil {
+	if p := e.peers[from]; p != nil && !e.overJobs[spec.Job] {
 		e.jobOf(spec.Job) // it lives here too, until JobEnded
 		t := e.addTemplate(spec)
 		e.templates[t].uses++
@@ -298,6 +299,11 @@ func (e *Engine) taskRun(p *peer, m *TaskRun) {
 	i, t := e.tasks.alloc()
 	t.unique, t.job, t.attempt, t.returns, t.flags = m.Unique, m.Job, m.Attempt, m.Returns, m.Flags
 	t.owner, t.shape, t.tmpl = p.no, m.Shape, p.templates[m.Template]
+	if e.overJobs[m.Job] {
+		e.sink.Peer(p.no, &TaskDone{Unique: m.Unique, Attempt: m.Attempt, Lost: string(fault.Cancelled), Why: "its job has ended"})
+		e.tasks.release(i)
+		return
+	}
 	if t.tmpl == 0 || e.remoteRun[runKey{m.Unique}] != 0 {
 		e.sink.Peer(p.no, &TaskDone{Unique: m.Unique, Attempt: m.Attempt, Lost: string(fault.System), Why: "the task names a template that was not sent, or runs here already"})
 		e.tasks.release(i)
@@ -439,7 +445,12 @@ func (e *Engine) endForeign(i uint32, t *task) []ids.ObjectID {
 	}
 	e.sweep()
 	return slices.DeleteFunc(list, func(id ids.ObjectID) bool {
-		f := e.foreign[e.find(id)]
-		return f == nil || f.claimed || f.cover > 0
+		i := e.find(id)
+		f := e.foreign[i]
+		if f == nil || f.claimed || f.cover > 0 {
+			return true
+		}
+		o := e.objs.at(i) // a copy that is here for its owner only needs no claim
+		return o.holds == 1 && o.flags&flagPrimary != 0 && f.unsettled == 0
 	})
 }

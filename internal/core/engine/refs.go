@@ -115,6 +115,7 @@ func (e *Engine) claimAll(list []ids.ObjectID, via NodeNo) *settle {
 			continue
 		}
 		f.claimed = true
+		e.freeList = append(e.freeList, i) // unless something comes to hold it
 		no, ok := e.owners[id.Owner()]
 		if !ok {
 			continue // the owner is dead, or unknown: subscribe finds out
@@ -331,6 +332,7 @@ func (e *Engine) objCopy(p *peer, m *ObjCopy) {
 		s.sources = append(s.sources, source{node: p.no, complete: true})
 	case k >= 0:
 		s.sources = slices.Delete(s.sources, k, k+1)
+		e.lastCopy(i, s, "the node that had it, which gave it up after the node that had made it was gone")
 	}
 }
 
@@ -341,19 +343,25 @@ func (e *Engine) dropCopy(i uint32, s *spread, no NodeNo, why string) {
 		return
 	}
 	s.sources = slices.Delete(s.sources, k, k+1)
+	e.lastCopy(i, s, why)
+}
+
+// lastCopy makes an object of ours an error when no node has its bytes, and keeps the only copy when that is here.
+func (e *Engine) lastCopy(i uint32, s *spread, why string) {
 	o := e.objs.at(i)
 	for _, c := range s.sources {
-		if c.complete {
+		if c.complete && c.node != 0 {
 			return
 		}
+	}
+	if o.state == objArena && o.flags&flagCopy != 0 {
+		o.flags &^= flagCopy
+		e.mem.Promote(o.mem)
 	}
 	if o.state != objElsewhere && o.state != objFetching {
 		return
 	}
-	if o.state == objFetching {
-		e.cancelFetch(i, o)
-	}
-	e.setError(i, fault.ObjectLost, "object "+o.id.String()+", made by task "+o.id.Task().String()+": its only copy was lost with "+why)
+	e.loseValue(i, fault.ObjectLost, "object "+o.id.String()+", made by task "+o.id.Task().String()+": its only copy was lost with "+why)
 }
 
 // fetchAsk tells a node from whom to copy: the latest to have or get the bytes whom nobody else copies from, so that a
@@ -361,19 +369,19 @@ func (e *Engine) dropCopy(i uint32, s *spread, no NodeNo, why string) {
 func (e *Engine) fetchAsk(p *peer, m *FetchAsk) {
 	i := e.find(m.ID)
 	if i == 0 {
-		e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Lost: true})
+		e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Lost: true})
 		return
 	}
 	from, ok := e.pickSource(i, p.no)
 	if !ok {
-		e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Lost: true})
+		e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Lost: true})
 		return
 	}
 	node := e.cfg.Node
 	if from != 0 {
 		node = e.peers[from].id
 	}
-	e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Node: node})
+	e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Node: node})
 }
 
 func (e *Engine) pickSource(i uint32, to NodeNo) (NodeNo, bool) {

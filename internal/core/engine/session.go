@@ -249,9 +249,11 @@ func (e *Engine) Get(c Chan, req uint32, list ids.List) {
 		return
 	}
 	e.cancelGet(ch)
+	ch.waiting = false
 	g := &getReq{req: req, left: list.Len()}
 	if g.left == 0 {
 		e.sink.Done(c, req, false)
+		e.noteBlocked(ch)
 		return
 	}
 	ch.get = g
@@ -288,11 +290,11 @@ func (e *Engine) answer(ch *channel, i uint32) {
 		return
 	}
 	e.sendValue(ch, i)
-	ch.get.answered(i, e, ch)
+	ch.get.answered(e, ch)
 }
 
 // answered counts one answer of the request, and ends it with the last.
-func (g *getReq) answered(_ uint32, e *Engine, ch *channel) {
+func (g *getReq) answered(e *Engine, ch *channel) {
 	g.left--
 	if g.left > 0 {
 		return

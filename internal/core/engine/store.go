@@ -10,14 +10,12 @@ import (
 
 // memWant is who asked the memory admission for something.
 type memWant struct {
-	kind  wantKind
-	sess  SessionID // create
-	ch    Chan
-	req   uint32
-	obj   uint32 // create, fetch
-	task  uint32 // args
-	key   uint64 // create
-	since bool
+	kind wantKind
+	sess SessionID // create
+	ch   Chan
+	req  uint32
+	obj  uint32 // create, fetch
+	task uint32 // args
 }
 
 type wantKind uint8
@@ -28,32 +26,45 @@ const (
 	wantArgs
 )
 
-// bundle is what a task's arguments hold of the store on the node that runs it.
-type bundle struct {
-	req      uint64
-	granted  bool
-	body     uint64 // key of the EXECUTE's own bytes, when it is too large for a packet
-	bodyOff  uint64
-	bodySize uint64
-	bodyHere bool
+// memAct is a decision of the admission that is still to be acted on.
+type memAct struct {
+	id     uint64
+	placed []memory.Placed
+	key    uint64 // whose pages could not be made, if not 0
+	full   *memory.Full
 }
 
 func (e *Engine) newKey() uint64 { e.memKey++; return e.memKey }
 
-// memRun carries out what the admission decided; that may lead to further decisions.
+// memRun carries out what the admission decided. What was taken away is noted at once, before anything else can rely on
+// it; what was given is acted on afterwards, in order, as that may lead to further decisions. So a grant may be void
+// when its turn comes.
 func (e *Engine) memRun(out []memory.Effect) {
-	e.memEff = append(e.memEff, out...)
-	if e.memBusy {
-		return
-	}
-	e.memBusy = true
-	for k := 0; k < len(e.memEff); k++ {
-		eff := e.memEff[k]
+	failed := map[uint64]bool(nil)
+	for _, eff := range out {
 		switch eff.Kind {
 		case memory.Punch:
 			e.sink.Punch(eff.At)
 		case memory.Grant:
-			e.granted(eff.ID, eff.Placed)
+			for _, p := range eff.Placed {
+				if p.Commit.Size == 0 {
+					continue
+				}
+				switch e.sink.Commit(p.Key, p.Commit) {
+				case CommitLater:
+					e.commits[p.Key] = placedAt{eff.ID, uint64(p.Off)}
+				case CommitFailed:
+					if failed == nil {
+						failed = map[uint64]bool{}
+					}
+					failed[p.Key] = true
+				case CommitDone:
+				}
+			}
+		}
+	}
+	for _, eff := range out {
+		switch eff.Kind {
 		case memory.Evict:
 			e.evicted(eff.Key)
 		case memory.Displace:
@@ -61,32 +72,45 @@ func (e *Engine) memRun(out []memory.Effect) {
 		case memory.Abandon:
 			e.abandon(eff.Key)
 		case memory.Fail:
-			e.noRoom(eff.ID, eff.Full)
+			e.memActs = append(e.memActs, memAct{id: eff.ID, full: eff.Full})
+		case memory.Grant:
+			e.memActs = append(e.memActs, memAct{id: eff.ID, placed: eff.Placed})
+			for _, p := range eff.Placed {
+				if failed[p.Key] {
+					e.memActs = append(e.memActs, memAct{id: eff.ID, key: p.Key})
+				}
+			}
 		}
 	}
-	e.memEff = e.memEff[:0]
+	if e.memBusy {
+		return
+	}
+	e.memBusy = true
+	for k := 0; k < len(e.memActs); k++ {
+		switch a := e.memActs[k]; {
+		case a.full != nil:
+			e.noRoom(a.id, a.full.String())
+		case a.key != 0:
+			e.uncommitted(a.id, a.key)
+		default:
+			e.granted(a.id, a.placed, e.memActs[k+1:])
+		}
+	}
+	clear(e.memActs)
+	e.memActs = e.memActs[:0]
 	e.memBusy = false
 }
 
-// granted hands out bytes. Those whose pages must be made first wait for the shell.
-func (e *Engine) granted(req uint64, placed []memory.Placed) {
-	w := e.memWants[req]
+// granted hands out bytes, but those whose pages are still to be made, or could not be, as the acts that follow tell.
+func (e *Engine) granted(req uint64, placed []memory.Placed, follow []memAct) {
 	for _, p := range placed {
-		pl := placedAt{req: req, off: uint64(p.Off)}
-		made := CommitDone
-		if p.Commit.Size > 0 {
-			made = e.sink.Commit(p.Key, p.Commit)
+		_, later := e.commits[p.Key]
+		if later || slices.ContainsFunc(follow, func(a memAct) bool { return a.id == req && a.key == p.Key }) {
+			continue
 		}
-		switch made {
-		case CommitDone:
-			e.placed(p.Key, pl)
-		case CommitLater:
-			e.commits[p.Key] = pl
-		case CommitFailed:
-			e.uncommitted(p.Key)
-		}
+		e.placed(p.Key, placedAt{req, uint64(p.Off)})
 	}
-	if w.kind == wantArgs {
+	if w := e.memWants[req]; w.kind == wantArgs {
 		e.argsGranted(w.task)
 	}
 }
@@ -100,226 +124,66 @@ type placedAt struct {
 func (e *Engine) Committed(key uint64, ok bool) {
 	pl, found := e.commits[key]
 	delete(e.commits, key)
-	if !found {
-		return
+	switch {
+	case !found:
+	case ok:
+		e.placed(key, pl)
+	default:
+		e.uncommitted(pl.req, key)
 	}
-	if !ok {
-		e.uncommitted(key)
-		return
-	}
-	e.placed(key, pl)
 }
 
-// uncommitted tells the admission that the system has less memory than the store's size.
-func (e *Engine) uncommitted(key uint64) {
+// uncommitted ends a request for bytes that the system does not have, though the store's size allows for them.
+func (e *Engine) uncommitted(req, key uint64) {
 	e.sink.Warn("the object store's pages could not be made: the machine has less shared memory than the store's size; see --object-store-memory")
+	w := e.memWants[req]
 	e.memRun(e.mem.Uncommitted(e.now, key, nil))
+	if w.kind == wantCreate {
+		e.noRoom(req, "the system has less memory left than the object store's size allows for; start the node with a smaller --object-store-memory")
+	}
 }
 
 // Trim gives pages of free store bytes back to the system, but for keep bytes: for an idle node.
 func (e *Engine) Trim(keep int64) { e.memRun(e.mem.Trim(keep, nil)) }
 
-// placed gives bytes to whoever wanted them: a client that writes, or a fetch.
+// placed gives bytes to whoever wanted them: a client that writes, a task too large for a packet, or a fetch.
 func (e *Engine) placed(key uint64, pl placedAt) {
+	m, ok := e.mem.Lookup(key)
+	if !ok || m.Sealed || uint64(m.At.Off) != pl.off {
+		return // taken away since
+	}
 	w, live := e.memWants[pl.req]
 	if live && w.kind == wantCreate {
-		delete(e.memWants, pl.req)
 		o := e.objs.at(w.obj)
-		s := e.sessions[w.sess]
-		if s == nil || o.mem != key {
-			e.memAbort(key)
+		if s := e.sessions[w.sess]; s != nil && o.mem == key {
+			delete(e.memWants, pl.req)
+			o.off = pl.off
+			s.creates[w.obj] = 0
+			e.sink.Created(w.ch, w.req, pl.off)
 			return
 		}
-		o.off = pl.off
-		s.creates[w.obj] = 0
-		e.sink.Created(w.ch, w.req, pl.off)
-		e.unblockCreate(s, w.ch)
-		return
 	}
-	if live && w.kind == wantArgs {
+	if live && w.kind == wantArgs && m.State == memory.Writing {
 		if b := e.bundles[w.task]; b != nil && b.body == key {
 			b.bodyOff, b.bodyHere = pl.off, true
 			e.bundleStep(w.task)
 			return
 		}
 	}
-	i := e.memObjs[key]
-	if i == 0 || e.objs.at(i).mem != key {
-		e.memAbort(key)
-		return
-	}
-	o := e.objs.at(i)
-	o.off = pl.off
-	e.to(i, o, objFetching)
-	e.askSource(i)
-}
-
-func (e *Engine) memAbort(key uint64) {
-	_, out := e.mem.Abort(e.now, key, nil)
-	delete(e.memObjs, key)
-	e.memRun(out)
-}
-
-// askSource finds out from whom to copy an object that has its bytes' place.
-func (e *Engine) askSource(i uint32) {
-	o := e.objs.at(i)
-	if e.mine(o.id) {
-		from, ok := e.pickSource(i, 0)
-		if !ok || from == 0 {
-			e.noSource(i, "no node has a copy any more")
-			return
-		}
-		e.sink.Fetch(o.mem, o.id, from, o.off, o.size)
-		return
-	}
-	no, ok := e.owners[o.id.Owner()]
-	if !ok {
-		e.noSource(i, "its owner is gone")
-		return
-	}
-	e.sink.Peer(no, &FetchAsk{ID: o.id})
-}
-
-func (e *Engine) fetchFrom(m *FetchFrom) {
-	i := e.find(m.ID)
-	if i == 0 {
-		return
-	}
-	o := e.objs.at(i)
-	if o.state != objFetching {
-		return
-	}
-	from, ok := e.peerIDs[m.Node]
-	if m.Lost || !ok {
-		e.noSource(i, "no node that can be reached has a copy")
-		return
-	}
-	e.sink.Fetch(o.mem, o.id, from, o.off, o.size)
-}
-
-// noSource ends a fetch that nobody can serve.
-func (e *Engine) noSource(i uint32, why string) {
-	o := e.objs.at(i)
-	key := o.mem
-	o.mem = 0
-	e.memAbort(key)
-	e.setError(i, fault.ObjectLost, "object "+o.id.String()+", made by task "+o.id.Task().String()+", is lost: "+why)
-	e.endFetch(i)
-}
-
-// maxFetches is how many sources are tried for an object before it is given up.
-const maxFetches = 5
-
-// Fetched ends a Fetch: ok when all bytes are there.
-func (e *Engine) Fetched(key uint64, ok bool) {
-	i := e.memObjs[key]
-	if i == 0 || e.objs.at(i).mem != key || e.objs.at(i).state != objFetching {
-		e.memAbort(key)
-		return
-	}
-	o := e.objs.at(i)
-	if !ok {
-		if o.fails++; o.fails >= maxFetches {
-			e.noSource(i, "copying it failed from every node that has it")
-			return
-		}
+	if i := e.memObjs[key]; i != 0 && m.State == memory.Writing && e.objs.at(i).state == objElsewhere {
+		o := e.objs.at(i)
+		o.off = pl.off
+		e.to(i, o, objFetching)
 		e.askSource(i)
 		return
 	}
-	o.fails = 0
-	o.flags |= flagCopy
-	e.to(i, o, objArena)
-	_, out := e.mem.Seal(e.now, key, false, nil)
-	e.memRun(out)
-	e.pinReaders(o)
-	if e.mine(o.id) {
-		_ = e.spreadOf(i)
-	} else if no, ok := e.owners[o.id.Owner()]; ok {
-		e.sink.Peer(no, &ObjCopy{ID: o.id, Have: true})
-	}
-	e.wake(i)
-	e.endFetch(i)
-}
-
-// startFetch asks for room to copy an object here, for a get or a wait.
-func (e *Engine) startFetch(i uint32) {
-	o := e.objs.at(i)
-	if e.fetches[i] != 0 {
-		return
-	}
-	req := e.newKey()
-	e.fetches[i] = req
-	e.memWants[req] = memWant{kind: wantFetch, obj: i}
-	e.memRun(e.mem.Request(e.now, memory.Req{ID: req, Class: memory.Get, Since: e.now, Bundle: []memory.Item{{Key: e.keyFor(i, o), Size: int64(o.size)}}}, nil))
-}
-
-// keyFor is the admission's key of an object's bytes here, a new one when they are not.
-func (e *Engine) keyFor(i uint32, o *object) uint64 {
-	if o.mem == 0 {
-		o.mem = e.newKey()
-		e.memObjs[o.mem] = i
-	}
-	return o.mem
-}
-
-func (e *Engine) endFetch(i uint32) {
-	if req := e.fetches[i]; req != 0 {
-		delete(e.fetches, i)
-		delete(e.memWants, req)
-		e.memRun(e.mem.End(e.now, req, nil))
-	}
-}
-
-// cancelFetch stops a fetch of an object that goes, or whose value comes otherwise.
-func (e *Engine) cancelFetch(i uint32, o *object) {
-	e.endFetch(i)
-	if o.mem != 0 {
-		key := o.mem
-		e.sink.CancelFetch(key)
-		e.to(i, o, objElsewhere)
-		o.mem = 0
-		delete(e.memObjs, key)
-		e.memRun(e.mem.Free(e.now, key, nil))
-	}
-}
-
-func (e *Engine) abandon(key uint64) {
-	i := e.memObjs[key]
-	delete(e.memObjs, key)
-	if i != 0 && e.objs.at(i).mem == key {
-		o := e.objs.at(i)
-		o.mem = 0
-		if o.state == objFetching {
-			e.to(i, o, objElsewhere)
-			e.sink.CancelFetch(key)
-			return
-		}
-	}
-	if _, pending := e.commits[key]; pending {
-		return // placed sees that nobody wants it any more
-	}
 	e.memAbort(key)
 }
 
-// evicted forgets a copy's bytes.
-func (e *Engine) evicted(key uint64) {
-	i := e.memObjs[key]
-	delete(e.memObjs, key)
-	if i == 0 || e.objs.at(i).mem != key {
-		return
-	}
-	o := e.objs.at(i)
-	o.mem = 0
-	o.flags &^= flagCopy
-	e.to(i, o, objElsewhere)
-	if !e.mine(o.id) {
-		if no, ok := e.owners[o.id.Owner()]; ok {
-			e.sink.Peer(no, &ObjCopy{ID: o.id})
-		}
-	}
-	if o.waiters != 0 {
-		e.wake(i)
-	}
+// memAbort says that nobody writes to a key's bytes any more, and that they are void.
+func (e *Engine) memAbort(key uint64) {
+	_, out := e.mem.Abort(e.now, key, nil)
+	e.memRun(out)
 }
 
 func (e *Engine) memPin(o *object) { e.mem.Pin(o.mem, 1) }
@@ -361,7 +225,7 @@ func (e *Engine) Create(c Chan, req uint32, id ids.ObjectID, size uint64) {
 	e.memObjs[o.mem] = i
 	r := e.newKey()
 	s.creates[i] = r
-	e.memWants[r] = memWant{kind: wantCreate, sess: s.id, ch: c, req: req, obj: i, key: o.mem}
+	e.memWants[r] = memWant{kind: wantCreate, sess: s.id, ch: c, req: req, obj: i}
 	e.memRun(e.mem.Request(e.now, memory.Req{ID: r, Class: memory.Create, Since: e.now, Owner: uint64(s.id), Bundle: []memory.Item{{Key: o.mem, Size: int64(size)}}}, nil))
 }
 
@@ -371,9 +235,6 @@ func (e *Engine) runningTask(s *session) *task {
 	}
 	return e.tasks.at(s.worker.fifo[0])
 }
-
-// unblockCreate is the place where a writer that waited for room goes on; such a wait is no blocked worker.
-func (e *Engine) unblockCreate(*session, Chan) {}
 
 // Seal ends a client's writing of an object.
 func (e *Engine) Seal(sid SessionID, id ids.ObjectID, status uint8, contained []ids.ObjectID) {
@@ -424,19 +285,17 @@ func (e *Engine) abortCreate(s *session, i uint32) {
 	o := e.objs.at(i)
 	key := o.mem
 	o.mem = 0
-	if r != 0 {
-		delete(e.memWants, r)
-		e.memRun(e.mem.End(e.now, r, nil))
-		if _, pending := e.commits[key]; !pending {
-			delete(e.memObjs, key)
-		}
-	} else {
-		e.memAbort(key)
-	}
+	delete(e.memObjs, key)
 	if e.mine(o.id) {
 		e.to(i, o, objPending)
 	} else {
 		e.to(i, o, objUnknown)
+	}
+	if r != 0 {
+		delete(e.memWants, r)
+		e.memRun(e.mem.End(e.now, r, nil)) // bytes that were granted and not handed out are taken back by placed
+	} else {
+		e.memAbort(key)
 	}
 	if o.task == 0 && e.mine(o.id) && o.holds > 0 {
 		e.setError(i, fault.ObjectLost, "object "+o.id.String()+" was not written to its end: its client gave up or died")
@@ -463,150 +322,5 @@ func (e *Engine) abortOutputs(s *session, t *task) {
 		if e.objs.at(i).id.Unique() == t.unique {
 			e.abortCreate(s, i)
 		}
-	}
-}
-
-// noRoom ends a request that can never be granted.
-func (e *Engine) noRoom(req uint64, full *memory.Full) {
-	w := e.memWants[req]
-	delete(e.memWants, req)
-	switch w.kind {
-	case wantCreate:
-		if s := e.sessions[w.sess]; s != nil {
-			e.abortCreate(s, w.obj)
-		}
-		e.sink.Fail(w.ch, w.req, fault.StoreFull, full.String())
-	case wantFetch:
-		delete(e.fetches, w.obj)
-		o := e.objs.at(w.obj)
-		if o.mem != 0 && o.state == objElsewhere {
-			delete(e.memObjs, o.mem)
-			o.mem = 0
-		}
-		e.setError(w.obj, fault.StoreFull, "object "+o.id.String()+" does not fit into this node's object store: "+full.String())
-	case wantArgs:
-		if b := e.bundles[w.task]; b != nil {
-			delete(e.bundles, w.task)
-			t := e.tasks.at(w.task)
-			slot := t.slot
-			t.slot = 0
-			e.stopWaiting(w.task, t)
-			e.lostHere(w.task, fault.StoreFull, "its arguments do not fit into the node's object store: "+full.String())
-			e.slotDone(slot, nil, nil)
-		}
-	}
-}
-
-// fetchArgs brings a task's arguments here; true if they are all here now. Arguments on the heap take no room.
-func (e *Engine) fetchArgs(i uint32, t *task) bool {
-	t.started = e.now
-	size := uint64(128) + uint64(t.args.n) + uint64(t.over.n) + uint64(len(t.refs))*ids.ObjectSize
-	ask := false
-	for _, d := range t.refs[:t.nDeps] {
-		o := e.objs.at(d)
-		if o.state == objInline {
-			size += 64 + o.size + uint64(len(e.contained[d]))*ids.ObjectSize
-			continue
-		}
-		size += 64 + uint64(len(e.contained[d]))*ids.ObjectSize
-		ask = ask || o.state != objArena || o.flags&flagCopy != 0
-	}
-	if size <= maxPacket && !ask {
-		return true
-	}
-	e.toTask(t, taskFetching)
-	b := &bundle{req: e.newKey()}
-	var items []memory.Item
-	if size > maxPacket {
-		b.body, b.bodySize = e.newKey(), size
-		items = append(items, memory.Item{Key: b.body, Size: int64(size)})
-	}
-	for _, d := range t.refs[:t.nDeps] {
-		if o := e.objs.at(d); o.state != objInline {
-			items = append(items, memory.Item{Key: e.keyFor(d, o), Size: int64(o.size)})
-		}
-	}
-	e.bundles[i] = b
-	e.memWants[b.req] = memWant{kind: wantArgs, task: i}
-	t.missing = 0
-	e.memRun(e.mem.Request(e.now, memory.Req{ID: b.req, Class: memory.Args, Since: e.now, Bundle: items}, nil))
-	return false
-}
-
-// argsGranted waits for the arguments that are on their way, now that there is room for all.
-func (e *Engine) argsGranted(i uint32) {
-	b := e.bundles[i]
-	if b == nil || b.granted {
-		return
-	}
-	b.granted = true
-	t := e.tasks.at(i)
-	t.missing = 0
-	for _, d := range t.refs[:t.nDeps] {
-		if o := e.objs.at(d); !o.local() {
-			t.missing++
-			e.await(d, waiter{kind: waitRun, a: i})
-		}
-	}
-	e.bundleStep(i)
-}
-
-// bundleStep goes on with a task once nothing of its bundle is missing.
-func (e *Engine) bundleStep(i uint32) {
-	b, t := e.bundles[i], e.tasks.at(i)
-	if b.granted && t.missing == 0 && (b.body == 0 || b.bodyHere) && t.state == taskFetching {
-		e.toTask(t, taskAssigned)
-		e.assign(i, t)
-	}
-}
-
-// argHere counts one argument that arrived for a task that fetches.
-func (e *Engine) argHere(i uint32) {
-	e.tasks.at(i).missing--
-	e.bundleStep(i)
-}
-
-// displaced takes a task's room away again before it has started; the admission will grant it anew.
-func (e *Engine) displaced(req uint64) {
-	w := e.memWants[req]
-	b := e.bundles[w.task]
-	if b == nil {
-		return
-	}
-	t := e.tasks.at(w.task)
-	b.granted, b.bodyHere = false, false
-	e.stopWaiting(w.task, t)
-	if t.state == taskAssigned {
-		e.toTask(t, taskFetching)
-	}
-}
-
-// stopWaiting forgets that a task waits for arguments or for a worker.
-func (e *Engine) stopWaiting(i uint32, t *task) {
-	for _, d := range t.refs[:t.nDeps] {
-		for e.unwait(d, waiter{kind: waitRun, a: i}) {
-		}
-	}
-	t.missing = 0
-	e.pool.pending = slices.DeleteFunc(e.pool.pending, func(k uint32) bool { return k == i })
-}
-
-// stopFetching ends a task's claim on room here.
-func (e *Engine) stopFetching(i uint32, t *task) {
-	e.stopWaiting(i, t)
-	e.endBundle(i)
-}
-
-// endBundle gives a task's room back.
-func (e *Engine) endBundle(i uint32) {
-	b := e.bundles[i]
-	if b == nil {
-		return
-	}
-	delete(e.bundles, i)
-	delete(e.memWants, b.req)
-	e.memRun(e.mem.End(e.now, b.req, nil))
-	if b.body != 0 && b.bodyHere {
-		e.memRun(e.mem.Free(e.now, b.body, nil))
 	}
 }

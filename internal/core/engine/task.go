@@ -231,6 +231,7 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 		e.refuse(s, fmt.Sprintf("result: task %x has %d returns, %d were sent", uint64(u), t.returns, len(outs)))
 		return
 	}
+	e.wentOn(w)
 	w.drop(k)
 	e.endBundle(i)
 	e.measure(w, t)

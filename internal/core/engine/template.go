@@ -208,6 +208,15 @@ func (e *Engine) endJob(id ids.Job) {
 		}
 	}
 	e.pool.endJob(e, id)
+	for _, no := range sortedKeys(e.peers) {
+		p := e.peers[no]
+		for _, k := range sortedKeys(p.templates) {
+			if t := p.templates[k]; e.templates[t].spec.Job == id {
+				delete(p.templates, k)
+				e.unuseTemplate(t)
+			}
+		}
+	}
 	for t := 1; t < len(e.templates); t++ {
 		if tm := e.templates[t]; tm.spec.Job == id && tm.uses == 0 {
 			e.removeTemplate(uint32(t))
@@ -218,5 +227,19 @@ func (e *Engine) endJob(id ids.Job) {
 	}
 }
 
-// JobEnded says that a job's driver, on whatever node, has ended.
-func (e *Engine) JobEnded(id ids.Job) { e.endJob(id) }
+// JobEnded says that a job's driver, on whatever node, has ended. What comes of it later, from nodes that have not heard
+// so yet, is refused.
+func (e *Engine) JobEnded(id ids.Job) {
+	if !e.overJobs[id] {
+		e.overJobs[id] = true
+		e.overList = append(e.overList, id)
+		if len(e.overList) > maxOver {
+			delete(e.overJobs, e.overList[0])
+			e.overList = e.overList[1:]
+		}
+	}
+	e.endJob(id)
+}
+
+// maxOver is how many ended jobs are remembered.
+const maxOver = 10_000

@@ -9,6 +9,7 @@ const TickEvery = 10 * time.Millisecond
 // taken back, a store that is stuck says so.
 func (e *Engine) Tick() {
 	e.reap()
+	e.startWanted() // if starting one failed before
 	idle := len(e.pool.blank) > 0 || e.pool.nIdle > 0 || len(e.asks) > 0
 	for _, sid := range e.pool.sorted() {
 		w := e.pool.all[sid]

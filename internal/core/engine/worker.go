@@ -273,6 +273,15 @@ func (e *Engine) setBlocked(w *worker, blocked bool) {
 	}
 }
 
+// wentOn notes that a worker's main thread has ended a task: whatever it asked for before, it does not wait for it.
+func (e *Engine) wentOn(w *worker) {
+	if ch := w.s.chans[0]; ch != nil {
+		e.cancelGet(ch)
+		ch.waiting = false
+	}
+	e.setBlocked(w, false)
+}
+
 // takeBack withdraws the tasks that the worker has not received.
 func (e *Engine) takeBack(w *worker) {
 	if len(w.fifo) == 0 {
