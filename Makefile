@@ -103,6 +103,10 @@ fuzz: ## each fuzz target for FUZZTIME=60s
 		done; \
 	done
 
+.PHONY: pythons
+pythons: $(VENV)/.made ## Python tests with the wheel under each of Python 3.9 to 3.13 that is here; ARGS='-k name' chooses
+	$(PY) test/pythons.py --venvs $(CACHE)/venvs -- $(ARGS)
+
 .PHONY: soak
 soak: build ## the long tests: deep recursion, many tasks, kills
 	$(PYTEST) -m soak $(ARGS)
