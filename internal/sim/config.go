@@ -15,6 +15,7 @@ type Config struct {
 	CPUs      []int
 	Capacity  int64 // of each store, bytes
 	Large     int   // largest value, bytes
+	Heavy     bool  // half of the values are large
 	Credit    int64
 	Crash     float64 // that a worker dies in a step of its program
 	NodeDeath bool    // nodes die, leave, or lose their lease
@@ -63,12 +64,15 @@ func MakeConfig(seed uint64) Config {
 		}
 		c.Frozen = r.IntN(3) == 0
 	}
-	switch r.IntN(4) {
+	switch r.IntN(5) {
 	case 0:
-		c.Capacity = 2 << 20
+		c.Capacity = 1 << 20
 	case 1:
-		c.Capacity = 8 << 20
+		c.Capacity = 2 << 20
+	case 2:
+		c.Capacity = 6 << 20
 	}
+	c.Heavy = r.IntN(2) == 0
 	if r.IntN(4) == 0 {
 		c.Credit = 1 << 20
 	}

@@ -150,7 +150,7 @@ func (p *proc) register(name string) uint32 {
 
 // size draws a size that is usually small.
 func (w *World) size(most int) int {
-	if w.chance(0.8) {
+	if !(w.cfg.Heavy && w.chance(0.6)) && w.chance(0.8) {
 		return w.rng.IntN(min(most, 60) + 1)
 	}
 	return w.rng.IntN(most + 1)

@@ -201,10 +201,7 @@ func (e *Engine) Receive(from NodeNo, m Msg) {
 		e.slotGrant(p, m)
 	case *SlotReturn:
 		for range m.N {
-			if l := p.idle[m.Shape]; len(l) > 0 {
-				p.idle[m.Shape] = l[:len(l)-1]
-				e.freeSlot(l[len(l)-1])
-			}
+			e.returned(p, m.Shape)
 		}
 	case *TaskRun:
 		e.taskRun(p, m)
@@ -226,6 +223,14 @@ func (e *Engine) Receive(from NodeNo, m Msg) {
 		}
 	default:
 		e.receiveRef(p, m)
+	}
+}
+
+// returned ends one of the slots of an owner's shape that run nothing.
+func (e *Engine) returned(p *peer, shape uint32) {
+	if l := p.idle[shape]; len(l) > 0 {
+		p.idle[shape] = l[:len(l)-1]
+		e.freeSlot(l[len(l)-1])
 	}
 }
 
@@ -299,14 +304,14 @@ func (e *Engine) taskRun(p *peer, m *TaskRun) {
 	i, t := e.tasks.alloc()
 	t.unique, t.job, t.attempt, t.returns, t.flags = m.Unique, m.Job, m.Attempt, m.Returns, m.Flags
 	t.owner, t.shape, t.tmpl = p.no, m.Shape, p.templates[m.Template]
-	if e.overJobs[m.Job] {
-		e.sink.Peer(p.no, &TaskDone{Unique: m.Unique, Attempt: m.Attempt, Lost: string(fault.Cancelled), Why: "its job has ended"})
-		e.tasks.release(i)
-		return
-	}
 	if t.tmpl == 0 || e.remoteRun[runKey{m.Unique}] != 0 {
-		e.sink.Peer(p.no, &TaskDone{Unique: m.Unique, Attempt: m.Attempt, Lost: string(fault.System), Why: "the task names a template that was not sent, or runs here already"})
+		done := &TaskDone{Unique: m.Unique, Attempt: m.Attempt, Lost: string(fault.System), Why: "the task names a template that was not sent, or runs here already"}
+		if e.overJobs[m.Job] {
+			done.Lost, done.Why = string(fault.Cancelled), "its job has ended"
+		}
+		e.sink.Peer(p.no, done)
 		e.tasks.release(i)
+		e.returned(p, m.Shape) // the answer ends the slot that the task came for
 		return
 	}
 	e.templates[t.tmpl].uses++
@@ -380,7 +385,8 @@ func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDo
 			o := e.objs.at(i)
 			o.size, o.status = out.Size, out.Status
 			e.sealed(s, i, o, true)
-			e.hold(i) // for the owner, until ObjFree
+			e.hold(i)                          // for the owner, until ObjFree
+			e.freeList = append(e.freeList, i) // nobody else may want it here
 			e.setContained(i, e.holdAll(out.Contained))
 			e.wake(i)
 		case out.Arena:

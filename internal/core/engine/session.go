@@ -393,6 +393,7 @@ func (e *Engine) Wait(c Chan, req uint32, here bool, list ids.List) {
 	if ch == nil {
 		return
 	}
+	e.cancelGet(ch)
 	ch.waitReq, ch.waiting, ch.look = req, true, false
 	kind := waitWatch
 	if here {
