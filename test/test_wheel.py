@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "packaging"))
+sys.path.append(str(ROOT / "packaging"))
 import graywheel  # noqa: E402
 
 needs_go = pytest.mark.skipif(shutil.which("go") is None, reason="building a wheel needs Go")

@@ -49,6 +49,8 @@ def _plain_env(monkeypatch, binary, folder):
     monkeypatch.setenv("GRAY_BIN", binary)
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
     monkeypatch.setenv("HOME", str(folder))  # the token of clusters that are not private
+    # Workers get the folder of the driver's script, sys.path[0], where pytest puts the folder that it collected last.
+    monkeypatch.syspath_prepend(os.path.dirname(__file__))
     if _package().parent == SOURCES:
         paths = (str(SOURCES), os.environ.get("PYTHONPATH", ""))
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
