@@ -69,7 +69,7 @@ type Engine struct {
 	sessions map[SessionID]*session
 	lastSess SessionID
 	jobs     map[ids.Job]*job
-	overJobs map[ids.Job]bool // of JobEnded; the oldest are forgotten
+	overJobs map[ids.Job]bool // that have ended; the oldest are forgotten
 	overList []ids.Job
 
 	slots   slab[slot]

@@ -29,6 +29,7 @@ type spread struct {
 // source is a node that has an object's bytes, or is getting them.
 type source struct {
 	node     NodeNo
+	from     NodeNo // whom it was told to copy from, while it is not complete
 	complete bool
 	children int // nodes that were told to copy from it
 }
@@ -384,6 +385,21 @@ func (e *Engine) fetchAsk(p *peer, m *FetchAsk) {
 	e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Node: node})
 }
 
+// feeds tells whether what node n is getting comes, directly or not, from the node first: then first cannot copy from n.
+func (s *spread) feeds(first, n NodeNo) bool {
+	for range s.sources {
+		if n == first {
+			return true
+		}
+		k := slices.IndexFunc(s.sources, func(c source) bool { return c.node == n })
+		if k < 0 || s.sources[k].complete {
+			return false
+		}
+		n = s.sources[k].from
+	}
+	return n == first
+}
+
 func (e *Engine) pickSource(i uint32, to NodeNo) (NodeNo, bool) {
 	s := e.spreadOf(i)
 	s.sources = slices.DeleteFunc(s.sources, func(c source) bool { return c.node == to })
@@ -393,7 +409,7 @@ func (e *Engine) pickSource(i uint32, to NodeNo) (NodeNo, bool) {
 	best := -1
 	for k := len(s.sources) - 1; k >= 0; k-- {
 		c := s.sources[k]
-		if c.node != 0 && e.peers[c.node] == nil || c.node == 0 && e.objs.at(i).state != objArena {
+		if c.node != 0 && e.peers[c.node] == nil || c.node == 0 && e.objs.at(i).state != objArena || s.feeds(to, c.node) {
 			continue
 		}
 		if best < 0 || c.children < s.sources[best].children {
@@ -406,7 +422,7 @@ func (e *Engine) pickSource(i uint32, to NodeNo) (NodeNo, bool) {
 	s.sources[best].children++
 	from := s.sources[best].node
 	if to != 0 {
-		s.sources = append(s.sources, source{node: to})
+		s.sources = append(s.sources, source{node: to, from: from})
 	}
 	return from, true
 }

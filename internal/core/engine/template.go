@@ -187,6 +187,7 @@ func (e *Engine) NeedCredit(c Chan, req uint32, total uint64) {
 
 // endJob ends what a driver had going: its waiting tasks are cancelled, its workers go.
 func (e *Engine) endJob(id ids.Job) {
+	e.over(id)
 	j := e.jobs[id]
 	if j == nil || j.ended {
 		return
@@ -229,16 +230,19 @@ func (e *Engine) endJob(id ids.Job) {
 
 // JobEnded says that a job's driver, on whatever node, has ended. What comes of it later, from nodes that have not heard
 // so yet, is refused.
-func (e *Engine) JobEnded(id ids.Job) {
-	if !e.overJobs[id] {
-		e.overJobs[id] = true
-		e.overList = append(e.overList, id)
-		if len(e.overList) > maxOver {
-			delete(e.overJobs, e.overList[0])
-			e.overList = e.overList[1:]
-		}
+func (e *Engine) JobEnded(id ids.Job) { e.endJob(id) }
+
+// over remembers an ended job, and forgets the oldest.
+func (e *Engine) over(id ids.Job) {
+	if e.overJobs[id] {
+		return
 	}
-	e.endJob(id)
+	e.overJobs[id] = true
+	e.overList = append(e.overList, id)
+	if len(e.overList) > maxOver {
+		delete(e.overJobs, e.overList[0])
+		e.overList = e.overList[1:]
+	}
 }
 
 // maxOver is how many ended jobs are remembered.
