@@ -19,7 +19,8 @@ from itertools import repeat, starmap
 from ray._core import refs, wire
 
 FLUSH_AT = 32  # frames
-_LINGER = 0.001  # seconds that the flusher lets a batch grow
+_LINGER = 0.0015  # seconds that the flusher lets a batch grow
+_AWAKE = 32  # rounds without work after which the flusher parks
 _LAST_FLUSH = 1.0  # seconds that close gives a daemon that does not read
 _NEVER = object()
 
@@ -69,6 +70,8 @@ class Outbox:
         self._stopped = allocate_lock()
         self._stopped.acquire()
         self._flushing = False
+        self._flushes = 0
+        self._parked = False
 
     def start(self):
         """Start the flusher thread."""
@@ -98,6 +101,9 @@ class Outbox:
         if lock._is_owned() and not _nested():
             while lock._is_owned():
                 lock.release()  # Python 3.9 can leave a with statement by an exception and not call __exit__
+        self._flushes += 1
+        if self._parked:
+            self.dead.put(None)  # to be taken by the flusher: see _take_claims
         with lock:
             try:
                 while self._step(block):
@@ -195,7 +201,8 @@ class Outbox:
                     into.extend(moves)
             except IndexError:
                 pass  # a call inside this one was faster
-        if not self.dead.empty():
+        # While the flusher waits on the queue it is left alone: each claim would wake it, and this leave it nothing.
+        if not self._parked and not self.dead.empty():
             moves = iter(self.dead.get_nowait, _NEVER)
             try:
                 if rnd.last is None:
@@ -249,21 +256,32 @@ class Outbox:
 
     def _run(self):
         dead = self.dead
-        while self._flushing:
-            item = dead.get()
-            if item is not None:
-                self._late.append(item)
-            if not self._flushing:
-                break
-            time.sleep(_LINGER)
-            self.armed = False
-            if not self._flushing:
-                break
-            try:
-                self.flush()
-            except ConnectionError:
-                break  # whoever calls next is told; .broken says why
+        try:
+            while self._flushing:
+                self._parked = True
+                item = dead.get()
+                self._parked = False
+                if item is not None:
+                    self._late.append(item)
+                self._watch()
+        except ConnectionError:
+            pass  # whoever calls next is told; .broken says why
         self._stopped.release()
+
+    def _watch(self):
+        # While there is work this thread looks now and then and nobody wakes it: a put on a queue on which it waits would
+        # cost every task of a loop of gets a change of threads. Claims alone go with the next frames if some come soon.
+        idle = 0
+        seen = -1
+        while self._flushing and idle < _AWAKE:
+            time.sleep(_LINGER)
+            idle += 1
+            if self.armed or self.congested or ((self._late or not self.dead.empty()) and seen == self._flushes):
+                self.armed = False
+                self.flush()
+            if seen != self._flushes:
+                seen = self._flushes
+                idle = 0
 
     def close(self):
         """Send what is buffered, end the flusher and close the socket."""
@@ -278,8 +296,8 @@ class Outbox:
                     self._wait_writable()
             except ConnectionError:
                 pass  # the daemon went first: nobody is left to tell
-            self.dead.put(None)
-            self._stopped.acquire(True, 1.0)
+            while not self._stopped.acquire(True, 0.02) and time.monotonic() < deadline + _LAST_FLUSH:
+                self.dead.put(None)  # another thread's flush may have taken the last one
         self.sock.close()
 
     def abandon(self):
