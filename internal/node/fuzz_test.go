@@ -85,13 +85,13 @@ func (s *benchSink) ExecuteAt(sid engine.SessionID, x *engine.Execute, _, _ uint
 	s.Execute(sid, x)
 }
 func (s *benchSink) TakeBack(engine.SessionID) []ids.Unique { return nil }
-func (s *benchSink) ExitWorker(sid engine.SessionID) { s.KillWorker(sid, "") }
+func (s *benchSink) ExitWorker(sid engine.SessionID)        { s.KillWorker(sid, "") }
 
 func (s *benchSink) KillWorker(sid engine.SessionID, _ string) { s.b.dying = append(s.b.dying, sid) }
 
 func (s *benchSink) Commit(uint64, extent.Extent) engine.Commit { return engine.CommitDone }
 func (s *benchSink) Punch(extent.Extent)                        {}
-func (s *benchSink) Load() { s.n.eng.Load() }
+func (s *benchSink) Load()                                      { s.n.eng.Load() }
 
 func (s *benchSink) FindOwner(o ids.Owner) { s.b.asked = append(s.b.asked, o) }
 

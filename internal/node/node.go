@@ -76,6 +76,7 @@ type Node struct {
 	fetches   map[uint64]*fetching
 	headConns map[*headConn]bool
 	ticking   bool
+	reporting bool
 	trim      *time.Timer
 	closed    bool
 	scratch   []byte

@@ -54,6 +54,10 @@ func (o *outbox) flush() {
 		if cap(o.buf) > outboxKeep {
 			o.buf = nil
 		}
+		if o.full { // not from here: the caller may hold the node's lock by now
+			o.full = false
+			go o.drained()
+		}
 	default:
 		rest := o.buf[n:]
 		o.buf = nil

@@ -358,15 +358,35 @@ func (s *sink) FindOwner(o ids.Owner) {
 	})
 }
 
-// Load reports what this node has free and what waits here.
+// reportEvery is how long changes of a node's load gather before the head hears of them: a task that comes and goes
+// changes it twice.
+const reportEvery = 50 * time.Millisecond
+
+// Load notes that what this node has free or wants has changed.
 func (s *sink) Load() {
 	n := s.n
+	if n.reporting || n.closed {
+		return
+	}
+	n.reporting = true
+	time.AfterFunc(reportEvery, n.report)
+}
+
+// report tells the head what this node has free and what waits here.
+func (n *Node) report() {
+	n.mu.Lock()
+	n.reporting = false
+	if n.closed {
+		n.mu.Unlock()
+		return
+	}
 	avail, queued, demands := n.eng.Load()
+	n.mu.Unlock()
 	r := &headstate.Report{Available: avail, Queued: int64(queued)}
 	for _, d := range demands {
 		r.Demands = append(r.Demands, headstate.Demand{Shape: d.Resources, Count: int64(d.Count), Infeasible: d.Infeasible, Reason: d.Reason})
 	}
-	n.after = append(n.after, func() { n.link.Report(r) })
+	n.link.Report(r)
 }
 
 // headConn is a daemon's connection to the head, or the head's to a daemon: length-prefixed messages.
