@@ -62,7 +62,7 @@ func (w *World) explained(kind string) bool {
 	case fault.Unschedulable:
 		return w.cfg.Strategy
 	case fault.Cancelled:
-		return w.Stats.Crashes > 0 || w.Stats.NodeDeaths > 0 || w.fenced()
+		return w.cfg.Frozen || w.Stats.Crashes > 0 || w.Stats.NodeDeaths > 0 || w.fenced()
 	case fault.System:
 		return w.cfg.Crash > 0 // no worker could be started
 	}
@@ -213,7 +213,7 @@ func (w *World) joined(n *node) {
 func (w *World) openDriver(n *node, k int) {
 	n.call(&headstate.JobStart{Key: [16]byte{byte(k + 1)}}, func(a headstate.Answer, err error) {
 		if err != nil {
-			w.failf("no job id: %v", err)
+			w.tracef("no job id: %v", err)
 			return
 		}
 		p := w.newProc(n, 0, true)

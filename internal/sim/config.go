@@ -64,15 +64,15 @@ func MakeConfig(seed uint64) Config {
 		}
 		c.Frozen = r.IntN(3) == 0
 	}
+	c.Heavy = r.IntN(2) == 0
 	switch r.IntN(5) {
 	case 0:
-		c.Capacity = 1 << 20
+		c.Capacity, c.Heavy = 1<<20, true
 	case 1:
 		c.Capacity = 2 << 20
 	case 2:
 		c.Capacity = 6 << 20
 	}
-	c.Heavy = r.IntN(2) == 0
 	if r.IntN(4) == 0 {
 		c.Credit = 1 << 20
 	}

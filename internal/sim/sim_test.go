@@ -58,6 +58,7 @@ func (s *Stats) add(o *Stats) {
 	s.NodeDeaths += o.NodeDeaths
 	s.Cuts += o.Cuts
 	s.Fetches += o.Fetches
+	s.Full += o.Full
 	s.Interrupts += o.Interrupts
 	s.Virtual += o.Virtual
 }

@@ -92,6 +92,7 @@ func (n *node) Done(ch engine.Chan, req uint32, _ bool) {
 // Fail refuses a request.
 func (n *node) Fail(ch engine.Chan, req uint32, kind fault.Kind, text string) {
 	n.w.tracef("node %d: request failed: %s: %s", n.index, kind, text)
+	n.w.Stats.Full++
 	if kind != fault.StoreFull {
 		n.w.failf("node %d: request failed: %s: %s", n.index, kind, text)
 	}

@@ -33,7 +33,7 @@ var taskNext = [...][]taskState{
 	taskAway:     {taskWaiting, taskQueued, taskNone},
 	taskHeld:     {taskFetching, taskAssigned, taskSent, taskNone},
 	taskFetching: {taskAssigned, taskQueued, taskWaiting, taskHeld, taskNone},
-	taskAssigned: {taskSent, taskQueued, taskWaiting, taskHeld, taskNone},
+	taskAssigned: {taskSent, taskFetching, taskQueued, taskWaiting, taskHeld, taskNone},
 	taskSent:     {taskQueued, taskWaiting, taskHeld, taskNone},
 }
 
@@ -102,8 +102,8 @@ func (e *Engine) toTask(t *task, st taskState) {
 // Submit takes a task that a client of this node calls; this daemon owns it.
 func (e *Engine) Submit(sid SessionID, m *Submission) {
 	s := e.sessions[sid]
-	if s == nil {
-		return
+	if s == nil || e.overJobs[s.job] {
+		return // the worker that still calls something is being killed
 	}
 	tn, ok := s.templates[m.Template]
 	switch {
@@ -167,7 +167,7 @@ func (e *Engine) takeRefs(t *task, deps, contained []ids.ObjectID) {
 
 // awaitDeps queues a task of ours once its arguments are ready.
 func (e *Engine) awaitDeps(i uint32, t *task) {
-	t.missing = 0
+	t.missing = 1 // until all are looked at: an owner may be known to be dead
 	for _, d := range t.refs[:t.nDeps] {
 		o := e.objs.at(d)
 		if o.ready() {
@@ -179,7 +179,7 @@ func (e *Engine) awaitDeps(i uint32, t *task) {
 			e.subscribe(d)
 		}
 	}
-	if t.missing == 0 {
+	if t.missing--; t.missing == 0 {
 		e.enqueue(i, t)
 	} else {
 		e.toTask(t, taskWaiting)

@@ -151,7 +151,7 @@ func (e *Engine) jobOf(id ids.Job) *job {
 func (e *Engine) credit(id ids.Job, n int64) {
 	j := e.jobs[id]
 	if j == nil {
-		if n <= 0 {
+		if n <= 0 || e.overJobs[id] {
 			return
 		}
 		j = e.jobOf(id)
@@ -173,8 +173,8 @@ func (e *Engine) NeedCredit(c Chan, req uint32, total uint64) {
 	if ch == nil {
 		return
 	}
-	j := e.jobOf(s.job)
-	if j.bytes > e.cfg.Credit*3/4 {
+	j := e.jobs[s.job]
+	if j != nil && j.bytes > e.cfg.Credit*3/4 {
 		j.credit = append(j.credit, creditWait{c, req, total})
 		if s.worker != nil && c.Chan == 0 {
 			e.setBlocked(s.worker, true)

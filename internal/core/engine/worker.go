@@ -43,6 +43,7 @@ type workers struct {
 	idle     map[string][]*worker // by key; lists may be empty
 	nIdle    int
 	starting int
+	failed   int      // starts in a row
 	pending  []uint32 // tasks with a slot and their arguments, oldest first
 	blocked  int
 	prewarm  int
@@ -99,6 +100,7 @@ func (e *Engine) WorkerStarted(sid SessionID) {
 		return
 	}
 	e.pool.starting--
+	e.pool.failed = 0
 	w.s.chans[0] = &channel{id: Chan{sid, 0}}
 	w.state, w.idleSince = workBlank, e.now
 	e.pool.blank = append(e.pool.blank, w)
@@ -115,15 +117,23 @@ func (e *Engine) WorkerFailed(sid SessionID, why string) {
 	delete(e.pool.all, sid)
 	delete(e.sessions, sid)
 	e.sink.Warn("a worker could not be started: " + why)
-	if e.pool.starting > 0 || len(e.pool.pending) == 0 || len(e.pool.all) > 0 {
-		return // others will serve
+	if e.pool.failed++; e.pool.failed < maxFailedStarts || e.pool.starting > 0 || len(e.pool.all) > 0 {
+		return // others will serve, or Tick tries again
 	}
 	pending := e.pool.pending
 	e.pool.pending = nil
 	for _, i := range pending {
+		t := e.tasks.at(i)
+		slot := t.slot
+		e.endBundle(i)
+		t.slot = 0
 		e.lostHere(i, fault.System, "no worker process could be started on its node: "+why)
+		e.slotDone(slot, nil, nil)
 	}
 }
+
+// maxFailedStarts is after how many failures in a row to start a worker the tasks that wait for one fail.
+const maxFailedStarts = 3
 
 // runHere starts a task that has a slot on this node: arguments first, then a worker.
 func (e *Engine) runHere(i uint32, t *task, slot uint32) {
