@@ -222,6 +222,20 @@ def many_args(session):
     return time.perf_counter() - t
 
 
+@case("floor: 10,000 lists of 10,000 ints, pickled, unpickled and kept", "s", TIME)
+def lists_floor(session):
+    """What the next case costs without any engine: each value is made afresh, in one process."""
+    import pickle
+
+    value = list(range(10_000))
+    t = time.perf_counter()
+    data = [pickle.dumps(value, 5) for _ in range(10_000)]
+    got = [pickle.loads(d) for d in data]
+    seconds = time.perf_counter() - t
+    assert len(got) == 10_000
+    return seconds
+
+
 @case("10,000 puts and their get", "s", TIME, must=10)
 def many_gets(session):
     ray = session.ray
