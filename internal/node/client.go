@@ -334,6 +334,7 @@ func (n *Node) refuse(cl *client, kind fault.Kind, text string) {
 	for _, o := range chans {
 		o.add(func(x []byte) []byte { return append(x, b...) })
 		o.flush()
+		o.end()
 	}
 }
 

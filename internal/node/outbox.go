@@ -21,6 +21,7 @@ type outbox struct {
 	dead    bool   // guarded by mu
 	full    bool   // guarded by mu; the engine holds values back for this channel
 	queued  bool   // on the node's list of outboxes to flush; guarded by the node's lock
+	ending  bool   // guarded by mu; nothing is written after what is in buf
 	drained func() // tells the engine that the client reads again
 }
 
@@ -105,6 +106,7 @@ func (o *outbox) drain(b []byte) {
 		b, o.buf = o.buf, nil
 		if len(b) == 0 {
 			o.writing = false
+			o.endLocked()
 		}
 		o.mu.Unlock()
 		if tell {
@@ -113,6 +115,23 @@ func (o *outbox) drain(b []byte) {
 		if len(b) == 0 {
 			return
 		}
+	}
+}
+
+// end closes the connection for writing once everything is written.
+func (o *outbox) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ending = true
+	if !o.writing {
+		o.endLocked()
+	}
+}
+
+func (o *outbox) endLocked() {
+	if o.ending && !o.dead {
+		o.dead = true
+		_ = o.conn.CloseWrite() // the client may be gone
 	}
 }
 

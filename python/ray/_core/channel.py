@@ -191,10 +191,18 @@ class Channel:
                 item.ids = wire.split_ids(buf[pos + 33 : end])
                 st.item = item
                 self._apply(st)
+            elif kind == wire.REFUSED:
+                self._refused(buf[pos + 5 : end])
             else:
                 self.answers[req] = (kind, buf[pos + 9 : end])
                 st.pos = end
             pos = end
+
+    def _refused(self, body):
+        import msgpack
+
+        self.box.broken = f"The node daemon ended this session: {msgpack.unpackb(body).get('error')}"
+        raise self._gone()
 
     def on_ready(self, ref):
         """Note that a watched ref is ready."""

@@ -35,6 +35,19 @@ def _nested() -> bool:
     return False
 
 
+def _last_word(sock):
+    """Why the daemon ended the session, if it said so before it closed the connection."""
+    try:
+        data = sock.recv(65536, socket.MSG_DONTWAIT)
+    except OSError:
+        return None
+    if len(data) <= 5 or data[4] != wire.REFUSED:
+        return None
+    import msgpack
+
+    return f"The node daemon ended this session: {msgpack.unpackb(data[5 : 4 + wire.u32(data)[0]]).get('error')}"
+
+
 class _Round:
     """What one flush has taken, and how much of it is sent."""
 
@@ -172,9 +185,13 @@ class Outbox:
                     return False
                 self._wait_writable()
             except OSError as e:
-                self.broken = self.broken or (
-                    f"The connection to the node daemon broke ({e}): it was stopped or killed. Its log is raylet.err in the session's "
-                    "logs directory; after ray.shutdown(), ray.init() starts or finds another."
+                self.broken = (
+                    self.broken
+                    or _last_word(self.sock)
+                    or (
+                        f"The connection to the node daemon broke ({e}): it was stopped or killed. Its log is raylet.err in the session's "
+                        "logs directory; after ray.shutdown(), ray.init() starts or finds another."
+                    )
                 )
                 from ray import exceptions
 
