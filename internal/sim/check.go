@@ -88,6 +88,9 @@ func (w *World) seen(p *proc, v *val) {
 	}
 	if kind := v.errorKind(); kind != "" {
 		w.Stats.Errors++
+		if w.over[p.job] {
+			return // its job has ended: it is being killed
+		}
 		if !w.explained(kind) || strings.Contains(string(v.inline), "does not exist") && w.Stats.NodeDeaths == 0 && w.Stats.Crashes == 0 && !w.fenced() {
 			w.failf("%s reads %s: error %q, which nothing in this world explains", p, v.id, v.inline)
 		}
@@ -186,7 +189,7 @@ func New(cfg Config) *World {
 	w := &World{
 		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 1)), now: start, start: start, lastHit: start, byID: map[ids.NodeID]*node{},
 		links: map[linkKey]*link{}, values: map[ids.ObjectID]*known{}, paths: map[ids.Unique]string{}, tasks: map[ids.Unique]*called{},
-		specs: map[string]spec{}, byJob: map[ids.Job][]string{}, faults: true,
+		specs: map[string]spec{}, byJob: map[ids.Job][]string{}, over: map[ids.Job]bool{}, faults: true,
 	}
 	w.head = newHead(w)
 	for k := range cfg.Nodes {
@@ -354,6 +357,9 @@ func (w *World) blocked() string {
 			}
 		}
 		fmt.Fprintf(&b, "\nnode %d: %s", n.index, n.eng.Dump())
+	}
+	for _, l := range w.sortedLinks() {
+		fmt.Fprintf(&b, "\nlink %v: up %v dead %v queued %d and %d, lossy %d and %d", l.key, l.up, l.dead, len(l.half[0].queue), len(l.half[1].queue), len(l.half[0].box), len(l.half[1].box))
 	}
 	return b.String()
 }

@@ -157,6 +157,9 @@ func (p *proc) kill(tell bool) {
 	}
 	p.w.hit()
 	p.alive = false
+	if p.driver {
+		p.w.over[p.job] = true
+	}
 	for _, c := range sorted(p.threads) {
 		p.threads[c].stop()
 	}

@@ -165,7 +165,8 @@ func (l *link) flush(side int) {
 	}
 }
 
-// write sends frames to the other side; the network may lose some, or double them.
+// write sends frames to the other side; the network may double some, or lose some and all that follow, until the
+// connection is seen to be broken.
 func (l *link) write(side int, b []byte) {
 	var out []byte
 	for len(b) > 0 {
@@ -178,11 +179,28 @@ func (l *link) write(side int, b []byte) {
 			out = append(out, b[:n]...)
 		} else if l.w.chance(0.5) {
 			out = append(append(out, b[:n]...), b[:n]...)
+		} else {
+			l.lose(side, out)
+			return
 		}
 		b = b[n:]
 	}
 	gen := l.gen
 	l.wire[side].send(func() { l.arrive(1-side, gen, out) })
+}
+
+// lose delivers what is left of the connection's life.
+func (l *link) lose(side int, out []byte) {
+	gen := l.gen
+	l.wire[side].send(func() { l.arrive(1-side, gen, out) })
+	l.wire[side] = &pipe{w: l.w, down: true}
+	l.w.after(l.w.delay(), func() {
+		if gen == l.gen && !l.dead {
+			l.w.Stats.Cuts++
+			l.broke()
+			l.w.after(l.w.delay(), l.connect)
+		}
+	})
 }
 
 // arrive feeds bytes to the machine of a side.

@@ -44,8 +44,9 @@ type World struct {
 	tasks  map[ids.Unique]*called
 	specs  map[string]spec
 	byJob  map[ids.Job][]string
-	faults bool // faults may still happen
-	hurry  bool // programs only finish what they have
+	over   map[ids.Job]bool // whose drivers are dead
+	faults bool             // faults may still happen
+	hurry  bool             // programs only finish what they have
 	Stats  Stats
 }
 

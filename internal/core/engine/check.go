@@ -634,6 +634,11 @@ func (e *Engine) Dump() string {
 			fmt.Fprintf(&b, " away %d %+v", no, *sh.away[no])
 		}
 	}
+	for n := uint32(1); n < e.slots.limit(); n++ {
+		if s := e.slots.at(n); !s.since.IsZero() {
+			fmt.Fprintf(&b, "\n  slot %d owner %d shape %d theirs %d task %d need %v", n, s.owner, s.shape, s.theirs, s.task, s.alloc.Need)
+		}
+	}
 	for _, a := range e.asks {
 		fmt.Fprintf(&b, "\n  ask of node %d for %v: %d", a.node, a.res, a.want)
 	}

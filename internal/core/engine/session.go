@@ -354,6 +354,7 @@ func (e *Engine) Drained(c Chan) {
 		}
 		e.unhold(i)
 	}
+	e.noteBlocked(ch)
 }
 
 // CancelReq gives up an unanswered GET or WAIT.
