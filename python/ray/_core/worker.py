@@ -22,7 +22,7 @@ import ray.remote_function
 import ray.runtime_context
 import ray.util  # noqa: F401
 from ray import exceptions
-from ray._core import refs, serialization, wire
+from ray._core import refs, serialization, wire, zygote
 from ray._core.arena import Arena
 from ray._core.client import Client, as_exception
 from ray._core.outbox import Outbox
@@ -65,13 +65,14 @@ class Task:
 
 
 class _Template:
-    __slots__ = ("calls", "fn", "function", "max_calls", "mean", "name", "qualname", "resources", "retry")
+    __slots__ = ("calls", "fn", "function", "max_calls", "mean", "name", "qualname", "resources", "retry", "threads")
 
     def __init__(self, fields: dict):
         self.fn = fields["fn"]
         self.name = fields.get("name") or ""
         self.qualname = fields.get("qualname") or self.name
         self.resources = {k: v / 10000 for k, v in (fields.get("resources") or {}).items()}
+        self.threads = max(1, int(self.resources.get("CPU", 0)))
         self.retry = bool(fields.get("retry_exceptions"))
         self.max_calls = fields.get("max_calls") or 0
         self.function = None
@@ -104,6 +105,7 @@ class Worker:
         self.leaving = False
         self._packets = []
         self._title = None
+        self._threads = 0  # that OMP_NUM_THREADS and its like say; None if that is the user's business
         try:
             from ray._core.title import set_title
         except ImportError:
@@ -191,7 +193,10 @@ class Worker:
         fields["accelerators"] = _show_devices(fields.get("accelerators") or {})
         fields["resources"] = {k: v / 10000 for k, v in (fields.get("resources") or {}).items()}
         state.fill(WORKER_MODE, self.client, fields, job)
-        os.environ.update({**(job.get("env_vars") or {}), **(fields.get("env") or {})})
+        env = {**(job.get("env_vars") or {}), **(fields.get("env") or {})}
+        os.environ.update(env)
+        if "OMP_NUM_THREADS" in env:
+            self._threads = None
         if "TZ" in os.environ:
             time.tzset()
         try:
@@ -231,6 +236,8 @@ class Worker:
         if self._set_title is not None and name != self._title:
             self._title = name
             self._set_title("ray::" + name)
+        if template.threads != self._threads and self._threads is not None:
+            self._threads = template.threads if zygote.limit_threads(template.threads) else None
         retry_types = None
         outcome = 0
         started = time.perf_counter()
@@ -271,8 +278,8 @@ class Worker:
             function = self.client.load_function(template.fn)
         except Exception as e:
             raise _FunctionMissing(
-                f"The remote function {template.qualname} failed to import on the worker. This may be because needed library "
-                f"dependencies are not installed in the worker environment or cannot be found on sys.path {sys.path}:\n\n"
+                f"The remote function failed to import on the worker: {template.qualname}. This may be because needed "
+                f"library dependencies are not installed in the worker environment or cannot be found on sys.path {sys.path}:\n\n"
                 f"{traceback.format_exc()}"
             ) from e
         template.function = function
