@@ -183,7 +183,10 @@ def asyncio_future(ref):
     """See ObjectRef.as_future."""
     import asyncio
 
-    loop = asyncio.get_running_loop()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = asyncio.get_event_loop()
     out = loop.create_future()
 
     def settle(error, value):

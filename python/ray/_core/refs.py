@@ -181,7 +181,7 @@ class ObjectRef:
         return futures.future(self)
 
     def as_future(self, _internal: bool = False):
-        """An asyncio future of the object's value, on the running loop."""
+        """An asyncio future of the object's value, on the running loop, else on the one set for this thread."""
         from ray._core import futures
 
         return futures.asyncio_future(self)
