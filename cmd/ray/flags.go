@@ -289,15 +289,7 @@ func (f *startFlags) allLabels(cmd *cobra.Command) (map[string]string, error) {
 			return nil, err
 		}
 	}
-	if strings.HasPrefix(strings.TrimSpace(f.labels), "{") { // the deprecated form
-		m, err := jsonObject[string](cmd, "labels", f.labels)
-		if err != nil {
-			return nil, err
-		}
-		for k, v := range m {
-			labels[k] = v
-		}
-	} else if err := add("--labels", f.labels, ","); err != nil {
+	if err := add("--labels", f.labels, ","); err != nil {
 		return nil, err
 	}
 	return labels, nil
@@ -323,8 +315,12 @@ func labelItem(item, flag string) (key, value string, err error) {
 	if flag == "--labels-file" {
 		key, value = unquote(key), unquote(value)
 	}
-	if !found || key == "" {
-		return "", "", fmt.Errorf("Invalid value for '%s': '%s' is not key%svalue.", flag, strings.TrimSpace(item), separator) // click's words
+	if !found || key == "" || separator == "=" && strings.Contains(value, "=") {
+		example := `--labels="key1=val1,key2=val2"`
+		if flag == "--labels-file" {
+			example = "key1: val1"
+		}
+		return "", "", fmt.Errorf("Invalid value for '%s': '%s': Label string is not a key-value pair. Valid values look like this: %s", flag, strings.TrimSpace(item), example) // click's and Ray's words
 	}
 	return key, value, nil
 }

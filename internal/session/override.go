@@ -15,7 +15,16 @@ const (
 	EnvLabels    = "RAY_OVERRIDE_LABELS"    // JSON object: key to value
 )
 
-// Override lets RAY_OVERRIDE_RESOURCES and RAY_OVERRIDE_LABELS win, name by name. Doing it twice changes nothing more.
+// defaultLabels are the environment variables that say where a node is, and the labels that they become.
+var defaultLabels = []struct{ env, label string }{
+	{"RAY_NODE_MARKET_TYPE", "ray.io/market-type"},
+	{"RAY_NODE_TYPE_NAME", "ray.io/node-group"},
+	{"RAY_NODE_REGION", "ray.io/availability-region"},
+	{"RAY_NODE_ZONE", "ray.io/availability-zone"},
+}
+
+// Override lets RAY_OVERRIDE_RESOURCES and RAY_OVERRIDE_LABELS win, name by name, and adds the labels that the
+// environment has for every node. Doing it twice changes nothing more.
 func (c *NodeConfig) Override(getenv func(string) string) error {
 	resources, err := objectOf[float64](EnvResources, getenv(EnvResources))
 	if err != nil {
@@ -51,12 +60,31 @@ func (c *NodeConfig) Override(getenv func(string) string) error {
 			c.Resources[name] = v
 		}
 	}
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	for _, d := range defaultLabels {
+		c.addLabel(labels, d.label, getenv(d.env))
+	}
+	if c.Resources["TPU"] > 0 { // "v4-16" is 16 chips of kind TPU-V4
+		if kind, _, _ := strings.Cut(getenv("TPU_ACCELERATOR_TYPE"), "-"); kind != "" {
+			c.addLabel(labels, "ray.io/accelerator-type", "TPU-"+strings.ToUpper(kind))
+		}
+	}
 	if c.Labels == nil {
 		c.Labels = labels
 	} else {
 		maps.Copy(c.Labels, labels)
 	}
 	return errors.Join(bad...)
+}
+
+// addLabel adds a label to m unless m or the configuration has it.
+func (c *NodeConfig) addLabel(m map[string]string, key, value string) {
+	_, given := c.Labels[key]
+	if _, over := m[key]; value != "" && !given && !over {
+		m[key] = value
+	}
 }
 
 func objectOf[V any](name, text string) (map[string]V, error) {
