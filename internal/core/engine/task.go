@@ -113,7 +113,7 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	case !s.ownsID(m.Unique) || m.Returns > maxReturns:
 		e.refuse(s, fmt.Sprintf("submit: task %x with %d returns: not an id of this session's blocks, or over %d returns", uint64(m.Unique), m.Returns, maxReturns))
 		return
-	case m.Returns > 0 && e.objIndex[objKey{m.Unique, 1}] != 0:
+	case e.outputsTaken(m.Unique, m.Returns):
 		e.refuse(s, fmt.Sprintf("submit: task id %x was used before", uint64(m.Unique)))
 		return
 	}
@@ -147,6 +147,16 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	}
 	e.takeRefs(t, m.Deps, m.Contained)
 	e.awaitDeps(i, t)
+}
+
+// outputsTaken tells whether an output of a new task exists already.
+func (e *Engine) outputsTaken(u ids.Unique, returns uint32) bool {
+	for k := uint32(1); k <= returns; k++ {
+		if e.objIndex[objKey{u, k}] != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (e *Engine) takeRefs(t *task, deps, contained []ids.ObjectID) {
