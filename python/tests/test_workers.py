@@ -33,6 +33,7 @@ def meet(folder, n):
     return (os.getpid(), *draws)
 
 
+@pytest.mark.slow
 def test_100_workers_draw_100_different_numbers(many, tmp_path):
     folder = tmp_path / "here"
     folder.mkdir()
