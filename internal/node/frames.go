@@ -189,7 +189,7 @@ func (n *Node) submit(cl *client, f wire.Frame) error {
 }
 
 func strategy(s wire.Strategy) resource.Strategy {
-	return resource.Strategy{Kind: resource.StrategyKind(s.Kind), Node: s.Node, Soft: s.Soft, Spill: s.Spill, Fail: s.Fail}
+	return resource.Strategy(s)
 }
 
 func (n *Node) result(cl *client, f wire.Frame) error {

@@ -120,7 +120,7 @@ func newBench(t testing.TB, link *headlink.Client) *bench {
 		closed: true, // no timers: the test tells the time
 	}
 	b.n.eng = engine.New(engine.Config{
-		Node: b.n.id, Owner: benchOwner, Names: names, Total: total, Memory: memory.New(1<<30, 128<<20), Inline: inlineMax, CPUs: 1, Credit: jobCredit,
+		Node: b.n.id, Owner: benchOwner, Names: names, Total: total, Memory: memory.New(1<<30, 128<<20), Inline: inlineMax, CPUs: 4, Credit: jobCredit,
 		IdleTime: time.Second, Seed: 1,
 	}, &benchSink{&sink{b.n}, b})
 	b.good, b.bad = b.driver(goodJob), b.driver(badJob)
@@ -188,8 +188,9 @@ func (b *bench) check(what string) {
 	}
 }
 
-// feed gives a client's stream to the frame handler, as Node.readFrames does; after an error the session is ended.
-func (b *bench) feed(cl *client, stream []byte) {
+// feed gives a client's stream to the frame handler, as Node.readFrames does, and tells whether the session may go on. It
+// does, to the end of the stream, also where the engine has refused it.
+func (b *bench) feed(cl *client, stream []byte) (goesOn bool) {
 	st := wire.NewStream(bytes.NewReader(stream), 4096)
 	for {
 		f, err := st.Next()
@@ -202,11 +203,13 @@ func (b *bench) feed(cl *client, stream []byte) {
 		if err == nil {
 			continue
 		}
-		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && fault.KindOf(err) != fault.Protocol {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return true
+		}
+		if fault.KindOf(err) != fault.Protocol {
 			b.t.Fatalf("%v is of kind %s", err, fault.KindOf(err))
 		}
-		b.event(func(e *engine.Engine) { e.SessionEnded(cl.id) })
-		return
+		return false
 	}
 }
 
@@ -292,8 +295,8 @@ func put(id ids.ObjectID, value []byte, in ...ids.ObjectID) []byte {
 	return must(wire.AppendPut(nil, &wire.Put{ID: id, Contained: pack(in), Value: value}))
 }
 
-// badStreams are what a driver and its worker may send, to start from: first what is right, then what is not.
-func badStreams() (streams [][2][]byte) {
+// badStreams are what a driver, its worker, and then the driver again may send, to start from: what is right, and what is not.
+func badStreams() (streams [][3][]byte) {
 	obj := func(no uint64, index uint32) ids.ObjectID {
 		return ids.MakeUnique(benchOwner, no).Object(badJob, index)
 	}
@@ -321,19 +324,20 @@ func badStreams() (streams [][2][]byte) {
 		return must(wire.AppendWait(nil, &wire.Wait{Chan: 1, Req: req, Need: need, Flags: flags, IDs: list(l...)}))
 	}
 	counts := func(f func([]byte, wire.Counts) ([]byte, error), id ids.ObjectID, n uint32) []byte {
-		var l wire.Counts
-		l.Append(id, n)
-		return must(f(nil, l))
+		return must(f(nil, wire.Counts(nil).Append(id, n)))
 	}
 	start := join(put(fn, []byte("\x00code")), template(1, nil))
 	value := wire.Output{Value: []byte("\x00v")}
 	foreign := ids.MakeUnique(77, 5).Object(badJob, 1)
 
-	add := func(driver, worker []byte) { streams = append(streams, [2][]byte{driver, worker}) }
-	add(join(start, submit(1, 1, nil, nil), get(1, obj(badIDs+1, 1))), result(1, 0, 0, value))
+	add := func(driver, worker []byte, later ...[]byte) {
+		streams = append(streams, [3][]byte{driver, worker, join(later...)})
+	}
+	release := func(id ids.ObjectID, n uint32) []byte { return counts(wire.AppendRelease, id, n) }
+	add(join(start, submit(1, 1, nil, nil), get(1, obj(badIDs+1, 1))), result(1, 0, 0, value), release(obj(badIDs+1, 1), 1), wire.AppendTemplateDrop(nil, 1), submit(2, 1, nil, nil))
 	add(join(start, submit(1, 2, nil, nil), submit(2, 1, list(obj(badIDs+1, 1), obj(badIDs+1, 2)), list(fn)), wait(1, 1, 1, obj(badIDs+2, 1))), join(result(1, 0, 0, value, value), result(2, 0, 1, value)))
-	add(join(start, submit(1, 1, nil, nil), counts(wire.AppendRelease, obj(badIDs+1, 1), 1), submit(1, 1, nil, nil)), result(1, 0, 2))
-	add(join(start, submit(1, 3, nil, nil), counts(wire.AppendRelease, obj(badIDs+1, 1), 1), get(1, obj(badIDs+1, 2))), result(1, 0, 3, value, value, value))
+	add(join(start, submit(1, 1, nil, nil), release(obj(badIDs+1, 1), 1), submit(1, 1, nil, nil)), result(1, 0, 2))
+	add(join(start, submit(1, 3, nil, nil), release(obj(badIDs+1, 1), 1), get(1, obj(badIDs+1, 2))), result(1, 0, 3, value, value, value), submit(1, 3, nil, nil))
 	add(join(start, submit(1, 0, nil, nil), submit(1, 0, nil, nil)), join(result(1, 0, 0), result(1, 0, 0)))
 	add(join(start, template(1, nil), wire.AppendTemplateDrop(nil, 1), submit(1, 1, nil, nil)), nil)
 	add(join(start, template(2, func(s *wire.Spec) { s.Resources = map[string]int64{"CPU": math.MaxInt64, "x": math.MaxInt64} }), must(wire.AppendSubmit(nil, &wire.Submit{Template: 2, Unique: u(1), NumReturns: 1})), get(1, obj(badIDs+1, 1))), nil)
@@ -346,13 +350,13 @@ func badStreams() (streams [][2][]byte) {
 	add(join(wire.AppendCreate(nil, wire.Create{Chan: 1, Req: 1, ID: obj(badIDs+3, 1), Size: 1 << 20}), must(wire.AppendSeal(nil, &wire.Seal{ID: obj(badIDs+3, 1), Contained: list(fn)})), get(2, obj(badIDs+3, 1)), counts(wire.AppendUnpin, obj(badIDs+3, 1), 1)), nil)
 	add(join(wire.AppendCreate(nil, wire.Create{Chan: 1, Req: 1, ID: obj(badIDs+3, 1), Size: 1 << 20}), get(2, obj(badIDs+3, 1)), wire.AppendAbort(nil, obj(badIDs+3, 1)), wire.AppendAbort(nil, obj(badIDs+3, 1))), nil)
 	add(join(wire.AppendCreate(nil, wire.Create{Chan: 1, Req: 1, ID: obj(badIDs+3, 1), Size: math.MaxUint64}), wire.AppendCreate(nil, wire.Create{Chan: 1, Req: 2, ID: obj(badIDs+4, 1), Size: 127 << 20}), wire.AppendCreate(nil, wire.Create{Chan: 1, Req: 3, ID: obj(badIDs+5, 1), Size: 127 << 20})), nil)
-	add(join(start, submit(1, 1, nil, nil)), join(wire.AppendCreate(nil, wire.Create{Req: 1, ID: obj(badIDs+1, 1), Size: 1 << 20}), result(1, 0, 0, wire.Output{Where: wire.Arena, Size: 1 << 20})))
+	add(join(start, submit(1, 1, nil, nil)), join(wire.AppendCreate(nil, wire.Create{Req: 1, ID: obj(badIDs+1, 1), Size: 1 << 20}), result(1, 0, 0, wire.Output{Where: wire.Arena, Size: 1 << 20})), get(1, obj(badIDs+1, 1)), counts(wire.AppendUnpin, obj(badIDs+1, 1), 7), release(obj(badIDs+1, 1), 1))
 	add(join(start, submit(1, 1, nil, nil)), join(wire.AppendCreate(nil, wire.Create{Req: 1, ID: obj(badIDs+1, 1), Size: 1 << 20}), result(1, 0, 1, wire.Output{Where: wire.Arena, Size: 1 << 60})))
-	add(join(put(obj(badIDs+1, 1), goodText, obj(badIDs+2, 1)), put(obj(badIDs+2, 1), nil, obj(badIDs+1, 1)), get(1, obj(badIDs+1, 1)), counts(wire.AppendRelease, obj(badIDs+2, 1), 5), counts(wire.AppendRelease, obj(badIDs+1, 1), math.MaxUint32)), nil)
+	add(join(put(obj(badIDs+1, 1), goodText, obj(badIDs+2, 1)), put(obj(badIDs+2, 1), nil, obj(badIDs+1, 1)), get(1, obj(badIDs+1, 1)), release(obj(badIDs+2, 1), 5), release(obj(badIDs+1, 1), math.MaxUint32)), nil)
 	add(join(get(1, foreign), wait(2, 1, 0, foreign, foreign), wire.AppendCancelReq(nil, wire.CancelReq{Chan: 1, Req: 2}), submit(1, 1, list(foreign), nil), wire.AppendChannelClose(nil, 1), get(3, foreign)), nil)
 	add(join(start, submit(1, 1, list(foreign), list(foreign)), get(1, obj(badIDs+1, 1))), nil)
 	add(join(must(wire.AppendIDs(nil, &wire.IDs{ID: obj(badIDs+6, 1), Contained: list(fn, foreign)})), put(obj(badIDs+6, 1), []byte("\x00")), get(1, obj(badIDs+6, 1))), nil)
-	add(join(get(1, ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1)), counts(wire.AppendRelease, ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1), 9), counts(wire.AppendUnpin, ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1), 9), wire.AppendAbort(nil, ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1)), put(ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1), []byte("\x00x"))), nil)
+	add(join(get(1, ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1)), release(ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1), 9), counts(wire.AppendUnpin, ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1), 9), wire.AppendAbort(nil, ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1)), put(ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1), []byte("\x00x"))), nil)
 	add(must(wire.AppendCall(nil, &wire.Call{Chan: 1, Req: 1, Map: must(wire.Marshal(map[string]any{"m": "why", "ids": [][]byte{fn[:], foreign[:]}}))})), must(wire.AppendCall(nil, &wire.Call{Req: 1, Map: must(wire.Marshal(map[string]any{"m": "ids"}))})))
 	for _, m := range []string{"store", "nodes", "kv_put", "locations", "no such"} {
 		add(must(wire.AppendCall(nil, &wire.Call{Chan: 1, Req: 1, Map: must(wire.Marshal(map[string]any{"m": m, "ids": [][]byte{fn[:]}, "key": "k", "value": []byte("v")}))})), nil)
@@ -366,11 +370,11 @@ func badStreams() (streams [][2][]byte) {
 // as they were, and when the processes are dead nothing of theirs is left.
 func FuzzStreams(f *testing.F) {
 	for _, s := range badStreams() {
-		f.Add(s[0], s[1])
+		f.Add(s[0], s[1], s[2])
 	}
 	link := headlink.Start(headlink.Config{Log: slog.New(slog.DiscardHandler)})
 	link.Close() // what asks the head is told at once that it does not answer
-	f.Fuzz(func(t *testing.T, driver, worker []byte) {
+	f.Fuzz(func(t *testing.T, driver, worker, later []byte) {
 		b := newBench(t, link)
 		if got, want := b.first[b.bad.id], ids.MakeUnique(benchOwner, badIDs); got != want {
 			t.Fatalf("the bad driver's ids begin at %x, the seeds say %x", uint64(got), uint64(want))
@@ -382,14 +386,20 @@ func FuzzStreams(f *testing.F) {
 		b.feedGood(must(wire.AppendTemplate(nil, &wire.Template{No: 1, Map: spec(fn, nil)})))
 		b.goodTask(goodIDs+2, []byte("\x00before"))
 
-		b.feed(b.bad, driver)
+		goesOn := b.feed(b.bad, driver)
 		b.check("after the driver's stream")
 		if len(b.badRan) > 0 {
-			if cl := b.n.clients[b.badRan[0].worker]; cl != nil {
-				b.feed(cl, worker)
-				b.check("after the worker's stream")
+			if cl := b.n.clients[b.badRan[0].worker]; cl != nil && !b.feed(cl, worker) {
+				b.event(func(*engine.Engine) { b.dying = append(b.dying, cl.id) })
 			}
+			b.check("after the worker's stream")
 		}
+		if goesOn {
+			b.feed(b.bad, later)
+			b.check("after the driver's second stream")
+		}
+		b.event(func(e *engine.Engine) { e.SessionEnded(b.bad.id) })
+		b.check("after the connection's end")
 		b.pass(time.Second)
 		b.check("a second later")
 		b.event(func(*engine.Engine) { b.dying = append(b.dying, b.bad.id) })

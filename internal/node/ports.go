@@ -42,7 +42,7 @@ func (n *Node) join(ctx context.Context, root *session.Root) error {
 	} else if n.token, err = session.NewToken(n.cfg.Token, "configuration"); err != nil {
 		return err
 	}
-	ctx, stop := context.WithTimeout(ctx, joinTimeout)
+	ctx, stop := context.WithTimeout(ctx, n.joinTimeout())
 	defer stop()
 	j, err := rpc.JoinRetry(ctx, n.cfg.Address, n.token, n.tlsMode(), n.hello())
 	if err != nil {
@@ -79,8 +79,10 @@ func (n *Node) servePort(ln *net.TCPListener, name string, mux *rpc.Mux, plain r
 	if n.tlsMode() == rpc.TLSOff {
 		plain = rpc.PlainAny
 	}
-	s, err := rpc.Serve(ln, rpc.ServerConfig{Name: name, Mux: mux, Token: n.token, AuthDisabled: n.cfg.AuthDisabled, Identity: n.identity,
-		Plain: plain, Browsers: browsers, Budget: n.budget, Log: n.log})
+	s, err := rpc.Serve(ln, rpc.ServerConfig{
+		Name: name, Mux: mux, Token: n.token, AuthDisabled: n.cfg.AuthDisabled, Identity: n.identity,
+		Plain: plain, Browsers: browsers, Budget: n.budget, Log: n.log,
+	})
 	if err == nil {
 		n.servers = append(n.servers, s)
 	}
@@ -97,8 +99,10 @@ func (n *Node) startHead() error {
 	} else if n.store, err = head.OpenBolt(filepath.Join(n.dir.Path, "head.db")); err != nil {
 		return err
 	}
-	n.head, err = head.Start(head.Config{State: headstate.Config{Cluster: cluster, SessionName: filepath.Base(n.dir.Path), StartMs: time.Now().UnixMilli()},
-		Store: n.store, Clock: head.SystemClock{}, Log: n.log})
+	n.head, err = head.Start(head.Config{
+		State: headstate.Config{Cluster: cluster, SessionName: filepath.Base(n.dir.Path), StartMs: time.Now().UnixMilli()},
+		Store: n.store, Clock: head.SystemClock{}, Log: n.log,
+	})
 	if err != nil {
 		return err
 	}
@@ -255,18 +259,25 @@ func (n *Node) pythonMinor() string {
 // clusterStatus is the text of `ray status`.
 func (n *Node) clusterStatus(w http.ResponseWriter, r *http.Request) {
 	text, err := n.head.Status(r.Context(), r.URL.Query().Get("verbose") != "")
+	status := http.StatusOK
 	out := map[string]any{"result": err == nil, "msg": "Got formatted cluster status.", "data": map[string]any{"cluster_status": text}}
 	if err != nil {
 		out["msg"] = err.Error()
-		w.WriteHeader(http.StatusInternalServerError)
+		status = http.StatusInternalServerError
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(out) // the caller may be gone
+	n.writeJSON(w, status, out)
 }
 
 func (n *Node) versionInfo(w http.ResponseWriter, _ *http.Request) {
+	n.writeJSON(w, http.StatusOK, map[string]any{"version": "4", "ray_version": version.Version, "session_name": n.file.SessionName})
+}
+
+func (n *Node) writeJSON(w http.ResponseWriter, status int, v map[string]any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]string{"version": "4", "ray_version": version.Version, "session_name": n.file.SessionName}) // the caller may be gone
+	w.WriteHeader(status)
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		n.log.Debug("an answer did not reach its caller", "err", err)
+	}
 }
 
 // refusedNow tells whether a dial was answered by nobody listening.

@@ -27,8 +27,17 @@ import (
 	"gray/internal/wire"
 )
 
-// joinTimeout is how long a daemon waits for the head it was told to join.
-const joinTimeout = 60 * time.Second
+// joinTimeout is how long a daemon waits for the head it was told to join: one that runs under a supervisor, which may
+// have been started with the head, waits longer than one whose user sits and waits.
+func (n *Node) joinTimeout() time.Duration {
+	if n.cfg.DriverPID != 0 {
+		return 60 * time.Second
+	}
+	return 4500 * time.Millisecond
+}
+
+// registerTimeout is how long the head may take to register a node that it let in.
+const registerTimeout = 60 * time.Second
 
 // keptSessions is how many session folders stay in the temp dir.
 const keptSessions = 10
@@ -304,7 +313,7 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 		n.startEngine(r, int(n.cpus()))
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-time.After(joinTimeout):
+	case <-time.After(registerTimeout):
 		return &fault.Error{Op: "node.join", Kind: fault.System, Ref: n.file.GCSAddress, Detail: "the head accepted the connection but did not register this node within 60 s; see its log"}
 	}
 	n.link.Follow(true)

@@ -281,7 +281,6 @@ type thread struct {
 	ended   bool
 	path    string // of the task that it runs; "" in a driver
 	kids    int
-	unread  int
 }
 
 // answers is what has come for a request.

@@ -28,7 +28,6 @@ type World struct {
 	start  time.Time
 	events eventHeap
 	seq    uint64
-	steps  int
 	trace  io.Writer
 	fail   error
 
@@ -37,6 +36,7 @@ type World struct {
 	byID    map[ids.NodeID]*node
 	links   map[linkKey]*link
 	drivers []*proc
+	procs   []*proc // all there ever were
 	lastHit time.Time // when something last happened that is more than the passing of time
 
 	values map[ids.ObjectID]*known

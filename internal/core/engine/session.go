@@ -25,7 +25,8 @@ type idBlock struct{ first, end ids.Unique }
 // channel is where a session's thread reads its answers.
 type channel struct {
 	id      Chan
-	get     *getReq
+	get     *getReq // own, or nil
+	own     getReq
 	waitReq uint32 // unanswered WAIT; 0 none
 	waiting bool
 	look    bool           // the WAIT wants an answer at once
@@ -160,11 +161,6 @@ func (e *Engine) unclaim(s *session, i, n uint32) {
 	e.unhold(i)
 }
 
-// holdsID tells whether the session may name the object: it has a claim, or a task of its worker was given it.
-func (s *session) holdsID(e *Engine, i uint32) bool {
-	return e.objs.at(i).claimS == s.id || s.claims[i] > 0
-}
-
 // Release consumes n deliveries of id to session s.
 func (e *Engine) Release(s SessionID, id ids.ObjectID, n uint32) {
 	if p, i := e.sessions[s], e.find(id); p != nil && i != 0 {
@@ -250,7 +246,8 @@ func (e *Engine) Get(c Chan, req uint32, list ids.List) {
 	}
 	e.cancelGet(ch)
 	ch.waiting = false
-	g := &getReq{req: req, left: list.Len()}
+	g := &ch.own
+	*g = getReq{req: req, left: list.Len(), want: g.want[:0]}
 	if g.left == 0 {
 		e.sink.Done(c, req, false)
 		e.noteBlocked(ch)

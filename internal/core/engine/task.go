@@ -63,7 +63,6 @@ type task struct {
 	prev    uint32
 	started time.Time // when it got its slot here
 	bytes   uint32    // of its frame, for the job's credit
-	claims  bool      // deps and contained of a foreign task were counted as covered
 	gone    bool      // cancelled while it runs: its outputs are not wanted
 }
 

@@ -46,7 +46,6 @@ type workers struct {
 	failed   int      // starts in a row
 	pending  []uint32 // tasks with a slot and their arguments, oldest first
 	blocked  int
-	prewarm  int
 }
 
 func (p *workers) init() {
@@ -55,11 +54,11 @@ func (p *workers) init() {
 
 // workerKey tells which workers may run a task: same job, environment and accelerators.
 func (e *Engine) workerKey(t *task, sl *slot) string {
-	env := e.templates[t.tmpl].spec.Env
-	if env == "" && len(sl.alloc.Instances) == 0 {
-		return string(t.job[:])
+	key := e.templates[t.tmpl].workers
+	if len(sl.alloc.Instances) == 0 {
+		return key
 	}
-	return string(t.job[:]) + env + "\x00" + fmt.Sprint(sl.alloc.Instances)
+	return key + "\x00" + fmt.Sprint(sl.alloc.Instances)
 }
 
 // accelerators lists the numbered instances that a slot holds, by resource name.
