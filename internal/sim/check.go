@@ -241,6 +241,11 @@ func (w *World) openDriver(n *node, k int) {
 // Run plays the world to its end and tells what was wrong in it.
 func (w *World) Run() (err error) {
 	defer func() {
+		for _, p := range w.procs { // programs that are not through
+			for _, t := range p.threads {
+				t.stop()
+			}
+		}
 		if r := recover(); r != nil {
 			err = fmt.Errorf("seed %d: after %s: panic: %v\n%s", w.cfg.Seed, w.now.Sub(w.start), r, frames())
 		}

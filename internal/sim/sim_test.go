@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"crypto/sha256"
 	"flag"
 	"os"
 	"testing"
@@ -45,6 +46,26 @@ func TestSeeds(t *testing.T) {
 		sum.add(&w.Stats)
 	}
 	t.Logf("%d seeds in %.1f s (%.1f a second): %+v", n, time.Since(start).Seconds(), float64(n)/time.Since(start).Seconds(), sum)
+}
+
+// TestReplay plays worlds twice: a seed must give the same story, to the last event.
+func TestReplay(t *testing.T) {
+	for seed := uint64(1); seed <= 24; seed++ {
+		story := func() ([32]byte, Stats) {
+			h := sha256.New()
+			w := New(MakeConfig(seed))
+			w.trace = h
+			if err := w.Run(); err != nil {
+				t.Fatal(err)
+			}
+			return [32]byte(h.Sum(nil)), w.Stats
+		}
+		h1, s1 := story()
+		h2, s2 := story()
+		if h1 != h2 || s1 != s2 {
+			t.Errorf("seed %d played twice gives two stories: %+v and %+v", seed, s1, s2)
+		}
+	}
 }
 
 func (s *Stats) add(o *Stats) {

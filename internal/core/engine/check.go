@@ -557,6 +557,7 @@ func (e *Engine) Empty(jobs bool) error {
 	add("fetches", len(e.fetches))
 	add("commits", len(e.commits))
 	add("copies under way", len(e.copying))
+	add("copies to be tried anew", len(e.refetch))
 	add("readers", len(e.readers))
 	add("store requests", len(e.memWants))
 	if e.mem != nil {

@@ -102,6 +102,7 @@ type Engine struct {
 	memObjs  map[uint64]uint32  // memory key → object
 	memWants map[uint64]memWant // memory request → who asked
 	memActs  []memAct
+	refetch  []refetch
 	copying  map[uint64]bool // copies under way; key: memory key
 
 	dirtyChans []*channel
@@ -109,6 +110,8 @@ type Engine struct {
 	freeList   []uint32 // objects whose holds reached zero in this step
 	scratchX   Execute
 	scratchW   []*worker
+	scratchS   []*shape
+	spareQ     *queue // an empty one
 	scratchP   []schedule.Placement
 	loadDirty  bool
 	loadSeq    uint64 // counts changes of what is free here

@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"fmt"
+	"time"
+
 	"gray/internal/core/fault"
 	"gray/internal/core/memory"
 )
@@ -42,12 +45,46 @@ func (e *Engine) fetchFrom(m *FetchFrom) {
 	if o.state != objFetching || o.id != m.ID {
 		return
 	}
-	from, ok := e.peerIDs[m.Node]
-	if m.Lost || !ok {
-		e.noSource(i, "no node that can be reached has a copy")
+	if m.Lost {
+		e.noSource(i, "no node has a copy any more")
 		return
 	}
-	e.copyFrom(o, from)
+	if from, ok := e.peerIDs[m.Node]; ok {
+		e.copyFrom(o, from)
+		return
+	}
+	// A node that this one has not heard of yet, or that its owner does not know to be dead.
+	if _, dead := e.deadOwners[m.Owner]; !dead {
+		e.sink.FindOwner(m.Owner)
+	}
+	e.fetchLater(o)
+}
+
+// fetchLater has Tick ask anew from whom to copy an object.
+func (e *Engine) fetchLater(o *object) {
+	wait := min(TickEvery<<min(o.fails, 10), time.Second)
+	e.refetch = append(e.refetch, refetch{o.mem, e.now.Add(wait)})
+}
+
+type refetch struct {
+	key uint64
+	at  time.Time
+}
+
+// tickFetches asks anew for copies that failed some time ago.
+func (e *Engine) tickFetches() {
+	due := e.refetch
+	e.refetch = nil
+	for _, r := range due {
+		i := e.memObjs[r.key]
+		switch {
+		case i == 0 || e.objs.at(i).state != objFetching || e.copying[r.key]:
+		case r.at.After(e.now):
+			e.refetch = append(e.refetch, r)
+		default:
+			e.askSource(i)
+		}
+	}
 }
 
 // noSource ends a fetch that nobody can serve.
@@ -90,7 +127,7 @@ func (e *Engine) loseValue(i uint32, kind fault.Kind, text string) {
 }
 
 // maxFetches is how many sources are tried for an object before it is given up.
-const maxFetches = 5
+const maxFetches = 12
 
 // Fetched ends a Fetch: ok when all bytes are there.
 func (e *Engine) Fetched(key uint64, ok bool) {
@@ -103,10 +140,10 @@ func (e *Engine) Fetched(key uint64, ok bool) {
 	o := e.objs.at(i)
 	if !ok {
 		if o.fails++; o.fails >= maxFetches {
-			e.noSource(i, "copying it failed from every node that has it")
+			e.noSource(i, fmt.Sprintf("copying it failed %d times, from every node that has it", maxFetches))
 			return
 		}
-		e.askSource(i)
+		e.fetchLater(o)
 		return
 	}
 	o.fails = 0

@@ -130,6 +130,9 @@ func listed(l []ids.ObjectID) string {
 }
 
 func (r *rig) Value(ch Chan, req uint32, v Value) int {
+	if r.quiet {
+		return 0
+	}
 	what := string(v.Inline)
 	if v.Arena {
 		what = fmt.Sprintf("arena %d", v.Size)

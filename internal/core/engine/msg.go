@@ -128,6 +128,8 @@ type (
 		Node ids.NodeID
 		Lost bool
 		Key  uint64
+		// Owner is an owner number of the node, for a receiver that does not know it.
+		Owner ids.Owner
 	}
 )
 

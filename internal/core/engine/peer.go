@@ -270,6 +270,9 @@ func (e *Engine) slotAsk(p *peer, m *SlotAsk) {
 // grantAsks gives one slot to each owner that asks, and tells whether any got one.
 func (e *Engine) grantAsks() bool {
 	any := false
+	if len(e.asks) == 0 || e.fenced {
+		return false
+	}
 	for _, a := range slices.Clone(e.asks) {
 		n, s := e.newSlot(a.res)
 		if s == nil {

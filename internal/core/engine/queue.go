@@ -108,7 +108,11 @@ func (e *Engine) line(i uint32, t *task, front bool) {
 	sh := e.shapes[t.shape]
 	q := sh.queueOf(t.job)
 	if q == nil {
-		q = &queue{job: t.job}
+		if q = e.spareQ; q != nil {
+			e.spareQ, q.job = nil, t.job
+		} else {
+			q = &queue{job: t.job}
+		}
 		sh.queues = append(sh.queues, q)
 	}
 	e.push(q, i, t, front)
@@ -137,6 +141,7 @@ func (e *Engine) shrunk(sh *shape, q *queue) {
 		if sh.turn > k {
 			sh.turn--
 		}
+		e.spareQ = q
 	}
 	if sh.backlog == 0 {
 		sh.stuck = ""
@@ -213,22 +218,21 @@ func (e *Engine) reclaim(n uint32) {
 // dispatch gives this node's free resources to those that wait for them, in turn: shapes of our own and other owners'
 // asks; then it looks to other nodes for what is left.
 func (e *Engine) dispatch() {
-	for _, sh := range slices.Clone(e.active) {
+	e.scratchS = append(e.scratchS[:0], e.active...)
+	for _, sh := range e.scratchS {
 		e.lookAway(sh)
 	}
 	for again := true; again; {
 		again = false
-		for k := range slices.Clone(e.active) {
-			if k >= len(e.active) {
-				break
-			}
+		for n := len(e.active); n > 0 && len(e.active) > 0; n-- {
 			e.turnAt++
 			sh := e.active[e.turnAt%len(e.active)]
 			again = e.startOne(sh) || again
 		}
 		again = e.grantAsks() || again
 	}
-	for _, sh := range slices.Clone(e.active) {
+	e.scratchS = append(e.scratchS[:0], e.active...)
+	for _, sh := range e.scratchS {
 		e.sendAhead(sh)
 	}
 }

@@ -378,11 +378,11 @@ func (e *Engine) fetchAsk(p *peer, m *FetchAsk) {
 		e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Lost: true})
 		return
 	}
-	node := e.cfg.Node
+	node, owner := e.cfg.Node, e.cfg.Owner
 	if from != 0 {
-		node = e.peers[from].id
+		node, owner = e.peers[from].id, e.peers[from].owner
 	}
-	e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Node: node})
+	e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Node: node, Owner: owner})
 }
 
 // feeds tells whether what node n is getting comes, directly or not, from the node first: then first cannot copy from n.

@@ -27,13 +27,15 @@ type TemplateSpec struct {
 
 // template is a registered TemplateSpec, one for each content.
 type template struct {
-	spec  TemplateSpec
-	key   string
-	shape uint32
-	fn    uint32 // held
-	uses  int    // sessions and tasks
-	mean  time.Duration
-	known map[NodeNo]uint32 // numbers under which other nodes were told
+	spec TemplateSpec
+	key  string
+	// workers names the workers that may run it, but for accelerators: its job's four bytes, then its environment.
+	workers string
+	shape   uint32
+	fn      uint32 // held
+	uses    int    // sessions and tasks
+	mean    time.Duration
+	known   map[NodeNo]uint32 // numbers under which other nodes were told
 }
 
 // RegisterTemplate gives a session's number to a template.
@@ -70,7 +72,7 @@ func (e *Engine) addTemplate(spec TemplateSpec) uint32 {
 	}
 	raw := append([]byte(nil), spec.Raw...)
 	spec.Raw = raw
-	tm := &template{spec: spec, key: key, shape: e.shapeOf(&spec), fn: e.know(spec.Fn)}
+	tm := &template{spec: spec, key: key, workers: string(spec.Job[:]) + spec.Env, shape: e.shapeOf(&spec), fn: e.know(spec.Fn)}
 	e.hold(tm.fn)
 	e.templates = append(e.templates, tm)
 	t := uint32(len(e.templates) - 1)

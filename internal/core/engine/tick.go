@@ -21,6 +21,7 @@ func (e *Engine) Tick() {
 			e.takeBack(w)
 		}
 	}
+	e.tickFetches()
 	e.memRun(e.mem.Tick(e.now, e.couldRelease(), nil))
 	e.dirtyQ = e.dirtyQ || len(e.active) > 0
 }
