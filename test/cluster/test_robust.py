@@ -6,9 +6,6 @@ import os
 import resource
 import socket
 import struct
-import subprocess
-import sys
-import time
 
 import pytest
 from machines import alive, line, tell, until
