@@ -80,4 +80,4 @@ func MakeConfig(seed uint64) Config {
 }
 
 // limit is how long nothing may happen, but time pass, while somebody waits.
-const limit = 60 * time.Second
+const limit = 200 * time.Second

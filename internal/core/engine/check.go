@@ -444,7 +444,7 @@ func (c *checker) waiters() {
 				}
 			}
 			switch p.kind {
-			case waitDep, waitWatch, waitPeer:
+			case waitDep, waitWatch, waitPeer, waitAsk:
 				if o.ready() {
 					c.failf("object %s is %s, and a waiter of kind %d was not told", o.id, o.state, p.kind)
 				}

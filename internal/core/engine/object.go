@@ -240,6 +240,7 @@ const (
 	waitWatch                 // a client's wait, ready anywhere
 	waitHere                  // a client's wait, ready on this node
 	waitPeer                  // a node that knows the object: a = node
+	waitAsk                   // a node that wants to copy it: a = node, b and req = its key
 	waitRun                   // a task that runs here needs the value here: a = task
 )
 
@@ -284,7 +285,7 @@ func (e *Engine) wake(i uint32) {
 	for n := rev; n != 0; {
 		p := e.waiters.at(n)
 		next := p.next
-		if o.ready() && (o.local() || p.kind == waitDep || p.kind == waitWatch || p.kind == waitPeer) {
+		if o.ready() && (o.local() || p.kind == waitDep || p.kind == waitWatch || p.kind == waitPeer || p.kind == waitAsk) {
 			w := *p
 			e.waiters.release(n)
 			e.tell(i, w)
@@ -316,6 +317,10 @@ func (e *Engine) tell(i uint32, w waiter) {
 		}
 	case waitPeer:
 		e.tellPeer(NodeNo(w.a), i)
+	case waitAsk:
+		if p := e.peers[NodeNo(w.a)]; p != nil {
+			e.fetchAsk(p, &FetchAsk{ID: e.objs.at(i).id, Key: uint64(w.b)<<32 | uint64(w.req)})
+		}
 	}
 }
 

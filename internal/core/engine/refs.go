@@ -373,6 +373,10 @@ func (e *Engine) fetchAsk(p *peer, m *FetchAsk) {
 		e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Lost: true})
 		return
 	}
+	if !e.objs.at(i).ready() { // the node that made it told the asker before it told us
+		e.await(i, waiter{kind: waitAsk, a: uint32(p.no), b: uint32(m.Key >> 32), req: uint32(m.Key)})
+		return
+	}
 	from, ok := e.pickSource(i, p.no)
 	if !ok {
 		e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Lost: true})

@@ -19,6 +19,9 @@ func (e *Engine) Tick() {
 		mean := e.templates[e.tasks.at(w.fifo[0]).tmpl].mean
 		if late := e.now.Sub(w.headSince); late > 2*time.Millisecond && late > 8*mean && (idle || late > 5*TickEvery) {
 			e.takeBack(w)
+			if len(w.fifo) == 0 { // it had not even received the first
+				e.goIdle(w)
+			}
 		}
 	}
 	e.tickFetches()

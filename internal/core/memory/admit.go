@@ -289,7 +289,17 @@ func (s *State) Tick(now time.Time, couldRelease bool, out []Effect) []Effect {
 			return s.pump(now, out)
 		}
 	}
-	// Only waits and arguments are left: no client needs an error, and refs may go at any time. Let others try before them.
+	// Only waits and arguments are left. Refs may go at any time, so they have more patience; let others try before them.
+	for _, r := range s.line {
+		if now.Sub(latest(r.asked, s.lastRelease)) >= ArgsPatience {
+			f := s.full(now, r)
+			f.Holders = s.Holders(5)
+			out = append(out, Effect{Kind: Fail, ID: r.ID, Full: f})
+			s.line = remove(s.line, r)
+			delete(s.reqs, r.ID)
+			return s.pump(now, out)
+		}
+	}
 	first.reliefs = 0
 	return out
 }

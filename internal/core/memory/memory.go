@@ -16,7 +16,7 @@
 // tasks have not started give way, youngest first. Later requests may pass it with what is free, but only so many bytes (at
 // least its own size), unless it waits for something that lasts anyway, such as refs in a driver. When nothing was released for
 // StallAfter, passing is allowed anew; if nothing passes either and no running task could release anything, the oldest create
-// fails (else the oldest get), with the sizes of what is in the way.
+// fails (else the oldest get; after ArgsPatience, waits and arguments), with the sizes of what is in the way.
 //
 // # Objects
 //
@@ -35,6 +35,10 @@ import (
 
 // StallAfter is how long nothing must have been released before a create fails.
 const StallAfter = 5 * time.Second
+
+// ArgsPatience is how long nothing must have been released before a wait, or the arguments of a task, fail: what is in
+// their way may be refs that only they and their task hold.
+const ArgsPatience = 60 * time.Second
 
 // Class orders requests: lower first.
 type Class uint8
