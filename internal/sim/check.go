@@ -54,7 +54,7 @@ func (w *World) explained(kind string) bool {
 	case "RAISED":
 		return true
 	case fault.WorkerCrashed:
-		return w.Stats.Crashes > 0 || w.Stats.NodeDeaths > 0 || w.fenced() || w.Stats.Interrupts > 0
+		return w.Stats.Crashes > 0 || w.Stats.NodeDeaths > 0 || w.fenced()
 	case fault.OwnerDied, fault.ObjectLost:
 		return w.Stats.NodeDeaths > 0 || w.fenced() || (kind == string(fault.ObjectLost) && w.cfg.BadCopy > 0)
 	case fault.StoreFull:
@@ -315,33 +315,7 @@ func (w *World) driversDone() bool {
 func (w *World) until(done func() bool) {
 	for !done() && w.step() {
 		if w.now.Sub(w.lastHit) > limit {
-			w.stuck()
-		}
-	}
-}
-
-// stuck ends the world, unless a full store explains that nothing goes on: then all requests are given up.
-func (w *World) stuck() {
-	full := false
-	for _, n := range w.nodes {
-		full = full || (n.alive && n.mem != nil && n.mem.Usage().Waiting > 0)
-	}
-	if !full || w.Stats.Interrupts >= 20 {
-		w.failf("nothing happens any more: %s", w.blocked())
-		return
-	}
-	w.tracef("the stores are full: all requests are given up")
-	w.Stats.Interrupts++
-	w.hurry = true
-	w.hit()
-	for _, n := range w.nodes {
-		for _, sid := range sorted(n.procs) {
-			for _, c := range sorted(n.procs[sid].threads) {
-				if t := n.procs[sid].threads[c]; t.cur != nil {
-					t.cut = true
-					t.resume()
-				}
-			}
+			w.failf("nothing happens any more: %s", w.blocked())
 		}
 	}
 }

@@ -452,10 +452,6 @@ func (t *thread) create(id ids.ObjectID, size uint64) (uint64, bool) {
 	a := t.begin("create " + short(id))
 	t.p.write(func(e *engine.Engine) { e.Create(t.ch, a.req, id, size) })
 	for !a.created && a.failed == "" {
-		if t.cut {
-			t.p.write(func(e *engine.Engine) { e.Abort(t.p.sid, id) })
-			break
-		}
 		t.park()
 	}
 	t.finish()
@@ -470,9 +466,6 @@ func (t *thread) spend(bytes int) {
 		total := p.sent
 		p.write(func(e *engine.Engine) { e.NeedCredit(t.ch, a.req, total) })
 		for a.limit == 0 {
-			if t.cut {
-				a.limit = p.limit + uint64(bytes) // the world is being wound up
-			}
 			t.park()
 		}
 		p.limit = max(p.limit, a.limit)

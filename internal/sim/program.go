@@ -205,9 +205,6 @@ func (t *thread) pick(from []ids.ObjectID, n int) []ids.ObjectID {
 // act does one thing that both drivers and tasks do, with the handles that the program holds.
 func (t *thread) act(mine []ids.ObjectID, names []string, depth int, block bool) []ids.ObjectID {
 	p, w := t.p, t.p.w
-	if w.hurry {
-		block = false
-	}
 	switch k := w.rng.IntN(20); {
 	case k < 8:
 		if depth < 0 {
@@ -219,9 +216,6 @@ func (t *thread) act(mine []ids.ObjectID, names []string, depth int, block bool)
 		}
 		mine = append(mine, t.submit(names[w.rng.IntN(len(names))], depth, deps, t.pick(mine, w.size(2)))...)
 	case k < 11:
-		if w.hurry {
-			break
-		}
 		mine = append(mine, t.put(t.pick(mine, w.rng.IntN(3)))...)
 	case k < 15:
 		list := t.pick(mine, w.between(1, 4))
@@ -295,7 +289,7 @@ func (p *proc) drive(t *thread) {
 			mine = mine[1:]
 		}
 	}
-	if len(mine) > 0 && !w.hurry && w.chance(0.8) {
+	if len(mine) > 0 && w.chance(0.8) {
 		for _, v := range t.get(mine, 0) {
 			p.discard(v)
 		}
@@ -426,7 +420,7 @@ func (t *thread) run(x *execute) {
 		p.discard(v)
 	}
 	for _, id := range mine {
-		if w.chance(0.1) && w.faults && !w.hurry && len(p.globals) < 10 {
+		if w.chance(0.1) && w.faults && len(p.globals) < 10 {
 			p.globals = append(p.globals, id)
 		} else {
 			p.drop(id)
@@ -448,7 +442,7 @@ func (t *thread) result(x *execute, bad string, mine *[]ids.ObjectID) {
 		outcome = engine.OutcomeRaised
 	case w.chance(0.05):
 		outcome, bad = engine.OutcomeRaised, "RAISED"
-	case w.chance(0.05) && !w.hurry:
+	case w.chance(0.05):
 		outcome, bad = engine.OutcomeRetry, "RAISED"
 	}
 	var outs []engine.Output

@@ -80,6 +80,5 @@ func (s *Stats) add(o *Stats) {
 	s.Cuts += o.Cuts
 	s.Fetches += o.Fetches
 	s.Full += o.Full
-	s.Interrupts += o.Interrupts
 	s.Virtual += o.Virtual
 }

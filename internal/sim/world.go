@@ -46,14 +46,13 @@ type World struct {
 	byJob  map[ids.Job][]string
 	over   map[ids.Job]bool // whose drivers are dead
 	faults bool             // faults may still happen
-	hurry  bool             // programs only finish what they have
 	Stats  Stats
 }
 
 // Stats are what happened in a World, to see that a seed exercises what it should.
 type Stats struct {
-	Events, Tasks, Starts, Gets, Values, Errors, Crashes, NodeDeaths, Cuts, Fetches, Full, Interrupts int
-	Virtual                                                                                           time.Duration
+	Events, Tasks, Starts, Gets, Values, Errors, Crashes, NodeDeaths, Cuts, Fetches, Full int
+	Virtual                                                                               time.Duration
 }
 
 type event struct {

@@ -237,10 +237,10 @@ func (c *checker) workers() {
 			blocked++
 		}
 		if (w.state == workIdle) != (in[w] == "idle") || (w.state == workBlank) != (in[w] == "blank") {
-			c.failf("%s is in state %d, and listed as %q", w, w.state, in[w])
+			c.failf("%s is %s, and listed as %q", w, w.state, in[w])
 		}
 		if (w.state == workBusy) != (len(w.fifo) > 0) && w.state != workLeaving {
-			c.failf("%s is in state %d with %d tasks", w, w.state, len(w.fifo))
+			c.failf("%s is %s with %d tasks", w, w.state, len(w.fifo))
 		}
 		if e.sessions[sid] != w.s {
 			c.failf("%s has no session", w)
@@ -627,7 +627,7 @@ func (e *Engine) Dump() string {
 	}
 	for _, sid := range e.pool.sorted() {
 		w := e.pool.all[sid]
-		fmt.Fprintf(&b, "\n  worker %d state %d fifo %v blocked %v leaving %v", sid, w.state, w.fifo, w.blocked, w.leaving)
+		fmt.Fprintf(&b, "\n  worker %d %s fifo %v blocked %v leaving %v", sid, w.state, w.fifo, w.blocked, w.leaving)
 	}
 	for _, sh := range e.active {
 		fmt.Fprintf(&b, "\n  shape %d backlog %d slots %d stuck %q", sh.no, sh.backlog, sh.slots, sh.stuck)

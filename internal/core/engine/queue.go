@@ -145,6 +145,10 @@ func (e *Engine) shrunk(sh *shape, q *queue) {
 	}
 	if sh.backlog == 0 {
 		sh.stuck = ""
+		if e.demands != 0 { // Tick may have nothing to watch any more
+			e.demands = 0
+			e.noteLoad()
+		}
 		e.withdraw(sh)
 		e.active = slices.DeleteFunc(e.active, func(s *shape) bool { return s == sh })
 	}

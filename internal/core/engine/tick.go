@@ -25,8 +25,30 @@ func (e *Engine) Tick() {
 		}
 	}
 	e.tickFetches()
+	e.tellDemands()
 	e.memRun(e.mem.Tick(e.now, e.couldRelease(), nil))
 	e.dirtyQ = e.dirtyQ || len(e.active) > 0
+}
+
+// demandEvery is how long a shape waits before the head hears of it, and the time between two looks.
+const demandEvery = 200 * time.Millisecond
+
+// tellDemands reports the load again when what waits has changed: a task that nothing can start changes nothing else.
+func (e *Engine) tellDemands() {
+	if e.now.Sub(e.demandsAt) < demandEvery {
+		return
+	}
+	e.demandsAt = e.now
+	sum := uint64(0)
+	for _, sh := range e.active {
+		if e.now.Sub(sh.since) >= demandEvery {
+			sum += uint64(sh.backlog) * uint64(sh.no+1)
+		}
+	}
+	if sum != e.demands {
+		e.demands = sum
+		e.noteLoad()
+	}
 }
 
 // Busy tells whether Tick has anything to watch.

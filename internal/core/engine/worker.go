@@ -21,6 +21,27 @@ const (
 	workLeaving                   // told to leave
 )
 
+var workStateNames = [...]string{"STARTING", "BLANK", "IDLE", "BUSY", "LEAVING"}
+
+func (s workState) String() string { return workStateNames[s] }
+
+// workNext is the table of legal transitions; a worker whose process is dead has no state any more.
+var workNext = [...][]workState{
+	workStarting: {workBlank},
+	workBlank:    {workIdle, workLeaving},
+	workIdle:     {workBusy, workLeaving},
+	workBusy:     {workIdle, workLeaving},
+	workLeaving:  {},
+}
+
+// to moves a worker to a state; a step that the table does not have is a bug.
+func (w *worker) to(st workState) {
+	if !slices.Contains(workNext[w.state], st) {
+		panic("engine: " + w.String() + " cannot go from " + w.state.String() + " to " + st.String())
+	}
+	w.state = st
+}
+
 // worker is one worker process. It belongs to one job, environment and set of accelerators for life.
 type worker struct {
 	s         *session
@@ -101,7 +122,8 @@ func (e *Engine) WorkerStarted(sid SessionID) {
 	e.pool.starting--
 	e.pool.failed = 0
 	w.s.chans[0] = &channel{id: Chan{sid, 0}}
-	w.state, w.idleSince = workBlank, e.now
+	w.to(workBlank)
+	w.idleSince = e.now
 	e.pool.blank = append(e.pool.blank, w)
 	e.serve()
 }
@@ -189,7 +211,8 @@ const workerIDs = 1 << 16
 func (e *Engine) specialise(w *worker, t *task, key string) {
 	tm := e.templates[t.tmpl]
 	sl := e.slots.at(t.slot)
-	w.key, w.job, w.s.job, w.state = key, t.job, t.job, workIdle
+	w.key, w.job, w.s.job = key, t.job, t.job
+	w.to(workIdle)
 	first := e.GiveIDs(w.s.id, workerIDs)
 	e.sink.Setup(w.s.id, Setup{Job: t.job, Env: tm.spec.Env, Accelerators: e.accelerators(sl), Resources: e.cfg.Names.Map(tm.spec.Resources), IDs: first, IDCount: workerIDs})
 }
@@ -206,7 +229,9 @@ func (e *Engine) send(w *worker, i uint32, t *task) {
 		w.headSince = e.now
 	}
 	w.fifo = append(w.fifo, i)
-	w.state = workBusy
+	if w.state != workBusy {
+		w.to(workBusy)
+	}
 	e.toTask(t, taskSent)
 	t.worker = w.s.id
 	e.Counts.Dispatched++
@@ -346,11 +371,12 @@ func (e *Engine) goIdle(w *worker) {
 	}
 	j := e.jobs[w.job]
 	if w.leaving || j == nil || j.ended {
-		w.state = workLeaving
+		w.to(workLeaving)
 		e.sink.ExitWorker(w.s.id)
 		return
 	}
-	w.state, w.idleSince = workIdle, e.now
+	w.to(workIdle)
+	w.idleSince = e.now
 	for k, i := range e.pool.pending {
 		t := e.tasks.at(i)
 		if e.workerKey(t, e.slots.at(t.slot)) == w.key {
@@ -399,7 +425,9 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 		w.blocked = false
 		e.pool.blocked--
 	}
-	w.state = workLeaving
+	if w.state != workLeaving {
+		w.to(workLeaving)
+	}
 	fifo := w.fifo
 	w.fifo = nil
 	s := w.s
@@ -454,7 +482,9 @@ func (p *workers) endJob(e *Engine, id ids.Job) {
 			continue
 		}
 		p.remove(w)
-		w.state = workLeaving
+		if w.state != workLeaving {
+			w.to(workLeaving)
+		}
 		w.killed = "its job has ended"
 		e.sink.KillWorker(w.s.id, w.killed)
 	}
@@ -487,7 +517,7 @@ func (e *Engine) reap() {
 			ws = ws[1:]
 			warm--
 			e.pool.nIdle--
-			w.state = workLeaving
+			w.to(workLeaving)
 			w.killed = "it was idle"
 			e.sink.ExitWorker(w.s.id)
 		}
