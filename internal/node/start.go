@@ -146,6 +146,11 @@ func (n *Node) machinery() error {
 	if n.cfg.ObjectStoreMemory != nil {
 		capacity = *n.cfg.ObjectStoreMemory
 	}
+	if dir := n.cfg.PlasmaDirectory; dir != "" {
+		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+			return &fault.Error{Op: "open object store", Ref: dir, Kind: fault.System, Err: err, Detail: "--plasma-directory must be a folder that exists; name another, or leave it out"}
+		}
+	}
 	plan, err := arena.MakePlan(arena.Config{Capacity: capacity, ShmDir: n.cfg.PlasmaDirectory, Fallback: n.dir.Path})
 	if err != nil {
 		return err

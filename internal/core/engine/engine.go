@@ -116,8 +116,8 @@ type Engine struct {
 	loadDirty  bool
 	demands    uint64    // what waited when the load was last looked at, as a sum
 	demandsAt  time.Time // when that was
-	loadSeq    uint64 // counts changes of what is free here
-	seen       uint64 // the one that the view shows
+	loadSeq    uint64    // counts changes of what is free here
+	seen       uint64    // the one that the view shows
 	rand       uint64
 	fenced     bool
 	view       *schedule.View
