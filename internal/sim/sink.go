@@ -227,7 +227,7 @@ func (n *node) FindOwner(o ids.Owner) {
 	n.later = append(n.later, func() {
 		n.call(&headstate.Lookup{Owner: o}, func(a headstate.Answer, err error) {
 			if err != nil {
-				n.w.failf("node %d: lookup of owner %d: %v", n.index, o, err)
+				n.w.tracef("node %d: lookup of owner %d: %v", n.index, o, err) // it has left
 				return
 			}
 			r := a.(*headstate.Owned)

@@ -415,15 +415,15 @@ func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDo
 
 // sendDone answers a foreign task's owner and drops the task. Refs that stay in use here are claimed first.
 func (e *Engine) sendDone(i uint32, t *task, done *TaskDone) {
-	owner := t.owner
-	gone := t.gone && done.Lost == ""
-	unique := t.unique
+	owner, unique := t.owner, t.unique
 	kept := e.endForeign(i, t)
 	if e.peers[owner] == nil {
 		e.endResult(unique)
+		for k := range done.Outputs {
+			e.ownerFreed(done.Outputs[k].ID)
+		}
 		return
 	}
-	_ = gone
 	done.Kept = e.claimKept(unique, owner, kept)
 	e.sink.Peer(owner, done)
 }

@@ -285,16 +285,23 @@ func (e *Engine) receiveRef(p *peer, m Msg) {
 	case *ObjCopy:
 		e.objCopy(p, m)
 	case *ObjFree:
-		if i := e.find(m.ID); i != 0 {
-			if o := e.objs.at(i); o.flags&flagPrimary != 0 {
-				o.flags &^= flagPrimary
-				e.unhold(i)
-			}
-		}
+		e.ownerFreed(m.ID)
 	case *FetchAsk:
 		e.fetchAsk(p, m)
 	case *FetchFrom:
 		e.fetchFrom(m)
+	}
+}
+
+// ownerFreed ends what is kept of an object for its owner.
+func (e *Engine) ownerFreed(id ids.ObjectID) {
+	i := e.find(id)
+	if i == 0 {
+		return
+	}
+	if o := e.objs.at(i); o.flags&flagPrimary != 0 {
+		o.flags &^= flagPrimary
+		e.unhold(i)
 	}
 }
 
