@@ -150,6 +150,25 @@ def test_what_is_later_work_says_so():
                 call("x") if name.startswith("get_") and name != "get_log" else call()
 
 
+def test_what_needs_actors_says_so():
+    from ray.util import joblib, metrics, multiprocessing, queue
+
+    for call in (
+        ray.util.ActorPool,
+        multiprocessing.Pool,
+        multiprocessing.JoinableQueue,
+        queue.Queue,
+        joblib.register_ray,
+    ):
+        with pytest.raises(NotImplementedError, match="actors"):
+            call([]) if call is ray.util.ActorPool else call()
+    for call in (metrics.Counter, metrics.Gauge, metrics.Histogram):
+        with pytest.raises(NotImplementedError, match="metrics"):
+            call("name")
+    with pytest.raises(queue.Empty):
+        raise queue.Empty  # as in Ray, it is the standard library's, too
+
+
 def test_names_that_other_packages_import():
     import ray._private
 

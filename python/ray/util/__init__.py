@@ -22,7 +22,8 @@ _WHERE = {
     "ActorPool": "ray.util.actor_pool",
 }
 _MODULES = frozenset(
-    "accelerators actor_pool annotations check_serialize debug placement_group scheduling_strategies serialization state".split()
+    "accelerators actor_pool annotations check_serialize debug joblib metrics multiprocessing placement_group queue "
+    "scheduling_strategies serialization state".split()
 )
 
 __all__ = [
