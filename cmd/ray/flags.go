@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"strconv"
@@ -289,10 +290,25 @@ func (f *startFlags) allLabels(cmd *cobra.Command) (map[string]string, error) {
 			return nil, err
 		}
 	}
-	if err := add("--labels", f.labels, ","); err != nil {
+	if old, ok := jsonLabels(f.labels); ok {
+		maps.Copy(labels, old)
+	} else if err := add("--labels", f.labels, ","); err != nil {
 		return nil, err
 	}
 	return labels, nil
+}
+
+// jsonLabels reads the older form of --labels, a JSON object; ok is false for any other text.
+func jsonLabels(text string) (m map[string]string, ok bool) {
+	if json.Unmarshal([]byte(text), &m) != nil {
+		return nil, false
+	}
+	for key := range m {
+		if strings.HasPrefix(key, "ray.io/") {
+			return nil, false
+		}
+	}
+	return m, len(m) > 0
 }
 
 // labelItem reads "key=value" of --labels, or a line "key: value" of a flat YAML mapping.

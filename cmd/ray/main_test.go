@@ -233,7 +233,7 @@ func TestUsage(t *testing.T) {
 		{"start --head extra", 2, []string{"unexpected extra argument (extra)"}},
 		{"start --head --resources=[1]", 2, []string{"--resources", "not a valid JSON object"}},
 		{"start --head --labels=a", 2, []string{"Invalid value for '--labels': 'a': Label string is not a key-value pair. Valid values look like this: --labels=\"key1=val1,key2=val2\""}},
-		{"start --head --labels={\"a\":\"b\"}", 2, []string{"Label string is not a key-value pair."}},
+		{"start --head --labels={\"a\":1}", 2, []string{"Label string is not a key-value pair."}},
 		{"start --head --labels=a=b=c", 2, []string{"Label string is not a key-value pair."}},
 		{"start --address=nowhere", 2, []string{"'nowhere' is not host:port"}},
 		{"start --head --min-worker-port=9 --max-worker-port=8", 2, []string{"--min-worker-port 9"}},
@@ -269,7 +269,7 @@ func TestUsage(t *testing.T) {
 func TestStartStop(t *testing.T) {
 	s := newShell(t)
 	address := s.head()
-	out := s.must("start", "--address="+address, "--num-cpus=1", "--node-ip-address=127.0.0.2", "--resources={\"a\": 1}", "--labels=k=v")
+	out := s.must("start", "--address="+address, "--num-cpus=1", "--node-ip-address=127.0.0.2", "--resources={\"a\": 1}", "--labels={\"k\":\"v\"}")
 	contains(t, out, "Local node IP: 127.0.0.2", "Ray runtime started.", "ray stop")
 	s.with("RAY_OVERRIDE_RESOURCES={\"b\": 2}").must("start", "--address=auto")
 	nodes := s.nodes()
