@@ -57,7 +57,8 @@ func (s *sink) CancelFetch(key uint64) {
 // objects serves object bytes to other daemons.
 func (n *Node) objects() http.Handler {
 	n.fetcher = &transfer.Fetcher{Client: n.identity.HTTPClient()}
-	return transfer.NewServer((*source)(n), n.memory(), 0)
+	n.sender = transfer.NewServer((*source)(n), n.memory(), 0)
+	return n.sender
 }
 
 // memoryView gives the arena to the server, which starts before it is known to be there.

@@ -61,6 +61,7 @@ type Node struct {
 	port      int
 	agentPort int
 	fetcher   *transfer.Fetcher
+	sender    *transfer.Server
 
 	registered chan *headstate.Registered
 
@@ -253,6 +254,9 @@ func (n *Node) Close() {
 		p.link.Close()
 	}
 	n.closePorts()
+	if sent := n.sender.Stats(); sent.Bytes > 0 {
+		n.log.Info("objects were sent to other nodes", "bytes", sent.Bytes, "requests", sent.Requests)
+	}
 	n.link.Close()
 	if n.head != nil {
 		if err := n.head.Close(); err != nil {
