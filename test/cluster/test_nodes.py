@@ -288,3 +288,38 @@ def test_head_that_does_not_come_back(home):
     tell(driver)
     text = line(driver)
     assert text.startswith("True True ") and head["gcs_address"] in text and "head" in text, text
+
+
+@pytest.mark.slow
+def test_killed_while_its_tasks_run_elsewhere(home):
+    """What runs for a dead daemon's driver ends with it, and its resources come back."""
+    head = home.head(cpus=0)
+    owner = home.node(head["gcs_address"], ip="127.0.0.2", cpus=0)
+    runner = home.node(head["gcs_address"], "--resources", '{"runner": 1}', ip="127.0.0.3", cpus=2)
+    driver = home.driver("""
+        import os, sys, time, ray
+        ray.init(_node_ip_address="127.0.0.2", address=sys.argv[1], log_to_driver=False)
+        @ray.remote(max_retries=-1)
+        def hold():
+            open(f"held-{os.getpid()}", "w").close()
+            time.sleep(1000)
+        refs = [hold.remote() for _ in range(10)]
+        print("asked", flush=True)
+        try:
+            ray.get(refs)
+        except ray.exceptions.LocalRayletDiedError as e:
+            print("its daemon died", flush=True)
+    """, head["gcs_address"])  # fmt: skip
+    assert line(driver) == "asked"
+    until(lambda: len(list(home.folder.glob("held-*"))) == 2, "two tasks run")
+    held = [family(int(p.name[5:])) for p in home.folder.glob("held-*")]
+    assert {w for (w, _), *_ in held} <= set(workers_of(runner["pid"]))
+    os.kill(owner["pid"], signal.SIGKILL)
+    assert line(driver, 5) == "its daemon died"
+    until(lambda: not any(alive(p) for processes in held for p in processes), "the end of its tasks", 20)
+    out = home.python("""
+        import sys, ray
+        ray.init(_node_ip_address="127.0.0.3", address=sys.argv[1], log_to_driver=False, configure_logging=False)
+        print(ray.get(ray.remote(lambda: "works").options(num_cpus=2).remote()))
+    """, head["gcs_address"])  # fmt: skip
+    assert out == "works\n"
