@@ -38,6 +38,7 @@ func (n *node) Value(ch engine.Chan, req uint32, v engine.Value) int {
 		return 0
 	}
 	c := copyVal(&v)
+	n.w.tracef("node %d answers %v %d: %s %q", n.index, ch, req, short(c.id), c.errorKind())
 	n.tell(ch, func(t *thread) {
 		t.p.take(c)
 		if t.cur != nil && t.cur.req == req {
@@ -47,6 +48,7 @@ func (n *node) Value(ch engine.Chan, req uint32, v engine.Value) int {
 		}
 	})
 	if n.w.chance(0.03) {
+		n.w.tracef("session %d channel %d is said to be full", ch.Session, ch.Chan)
 		n.w.after(n.w.delay(), func() { n.do(func(e *engine.Engine) { e.Drained(ch) }) })
 		return 2 << 20
 	}

@@ -462,6 +462,9 @@ func (c *checker) waiters() {
 				}
 			}
 		}
+		if f := e.foreign[i]; o.waiters != 0 && o.state == objUnknown && !f.subscribed {
+			c.failf("object %s is unknown and waited for, and its owner was not asked", o.id)
+		}
 		if here && o.state == objElsewhere && e.fetches[i] == 0 {
 			c.failf("object %s is elsewhere, wanted here, and not fetched", o.id)
 		}
@@ -623,6 +626,13 @@ func (e *Engine) Dump() string {
 	for i := uint32(1); i < e.objs.limit(); i++ {
 		if o := e.objs.at(i); e.objIndex[keyOf(o.id)] == i {
 			fmt.Fprintf(&b, "\n  %d: %s", i, e.story(i))
+		}
+	}
+	for _, sid := range sortedKeys(e.sessions) {
+		for _, c := range sortedKeys(e.sessions[sid].chans) {
+			if ch := e.sessions[sid].chans[c]; ch.get != nil || ch.waiting || ch.full {
+				fmt.Fprintf(&b, "\n  session %d channel %d get %v %+v waiting %v full %v queue %v ready %d", sid, c, ch.get != nil, ch.own, ch.waiting, ch.full, ch.queue, len(ch.ready))
+			}
 		}
 	}
 	for _, sid := range e.pool.sorted() {

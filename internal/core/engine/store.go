@@ -300,6 +300,9 @@ func (e *Engine) abortCreate(s *session, i uint32) {
 	if o.task == 0 && e.mine(o.id) && o.holds > 0 {
 		e.setError(i, fault.ObjectLost, "object "+o.id.String()+" was not written to its end: its client gave up or died")
 	}
+	if o.state == objUnknown && o.waiters != 0 {
+		e.subscribe(i) // they came while it was written here, and its owner was not asked
+	}
 	e.freeList = append(e.freeList, i)
 }
 
