@@ -302,7 +302,7 @@ func (r *rig) deliver(no NodeNo, m Msg) {
 
 // spec makes a function from words: "f cpu=2 retries=1 calls=1 x=1 spread node=3 soft".
 func (r *rig) spec(j ids.Job, words string) TemplateSpec {
-	s := TemplateSpec{Raw: []byte(words), Job: j, Name: words}
+	s := TemplateSpec{Raw: []byte(words), Job: j, Name: words, Fn: ids.MakeUnique(99, 1).Object(j, 1)}
 	need := map[string]int64{"CPU": resource.Unit}
 	for _, f := range strings.Fields(words) {
 		k, v, ok := strings.Cut(f, "=")

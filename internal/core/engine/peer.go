@@ -111,7 +111,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 			e.freeSlot(n)
 		}
 	}
-	e.OwnerDead(p.owner, why)
+	e.OwnerDead(p.owner, "node "+p.id.String()+": "+why)
 	for i := uint32(1); i < e.tasks.limit(); i++ {
 		t := e.tasks.at(i)
 		switch {

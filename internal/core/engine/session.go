@@ -452,8 +452,18 @@ func (e *Engine) noteBlocked(ch *channel) {
 		return
 	}
 	if s := e.sessions[ch.id.Session]; s != nil && s.worker != nil {
-		e.setBlocked(s.worker, (ch.get != nil && len(ch.queue) == 0) || (ch.waiting && len(ch.ready) == 0))
+		gets := ch.get != nil && len(ch.queue) == 0 && !e.loads(s.worker, ch.get)
+		e.setBlocked(s.worker, gets || (ch.waiting && len(ch.ready) == 0))
 	}
+}
+
+// loads tells whether a worker only waits for the function of the task that it is about to run: that is over soon and
+// waits for no task, so lending its CPU would only start one task too many.
+func (e *Engine) loads(w *worker, g *getReq) bool {
+	if len(w.fifo) == 0 || len(g.want) != 1 {
+		return false
+	}
+	return e.objs.at(g.want[0]).id == e.templates[e.tasks.at(w.fifo[0]).tmpl].spec.Fn
 }
 
 // SessionEnded says that a client's connection is gone while its process may live: its requests end, what it has

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"gray/internal/core/fault"
 	"gray/internal/core/ids"
 	"gray/internal/core/resource"
 )
@@ -206,6 +207,14 @@ func (e *Engine) endJob(id ids.Job) {
 		case t.owner == 0 && t.state == taskAway:
 			t.gone = true
 			e.sink.Peer(t.at, &TaskCancel{Unique: t.unique})
+		case t.owner == 0 && (t.state == taskFetching || t.state == taskAssigned):
+			e.stopFetching(i, t)
+			slot := t.slot
+			t.slot = 0
+			e.failTask(i, t, fault.Cancelled, "the driver that had called it has ended")
+			e.slotDone(slot, nil, nil)
+		case t.owner != 0 && t.state != taskSent && e.peers[t.owner] != nil:
+			e.cancelForeign(e.peers[t.owner], i, t)
 		default:
 			t.gone = true
 		}

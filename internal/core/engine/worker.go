@@ -339,7 +339,11 @@ func (e *Engine) unsend(s *session, i uint32, t *task) {
 	e.endBundle(i)
 	slot := t.slot
 	t.slot, t.worker = 0, 0
-	e.requeue(i, t)
+	if t.gone {
+		e.lostHere(i, fault.Cancelled, "its job has ended")
+	} else {
+		e.requeue(i, t)
+	}
 	if slot != 0 {
 		e.slotDone(slot, nil, nil)
 	}
@@ -434,6 +438,7 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 	for _, i := range sortedKeys(s.creates) {
 		e.abortCreate(s, i)
 	}
+	e.dropClaims(s) // before its tasks are seen to: they may have children that nobody else holds
 	for _, i := range fifo {
 		t := e.tasks.at(i)
 		slot := t.slot
@@ -455,6 +460,7 @@ func (e *Engine) lostHere(i uint32, kind fault.Kind, why string) {
 		e.crashed(i, t, kind, why)
 		return
 	}
+	e.orphans(t.unique)
 	done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(kind), Why: why}
 	e.sendDone(i, t, done)
 }
