@@ -323,7 +323,7 @@ func (n *Node) peerDead(id ids.NodeID, owners []ids.Owner, why string) {
 	n.mu.Unlock()
 	n.locked(func(e *engine.Engine) {
 		for _, o := range owners {
-			e.OwnerDead(o, why)
+			e.OwnerDead(o, "node "+id.String()+": "+why)
 		}
 		if p != nil {
 			e.PeerGone(p.no, why)
@@ -347,7 +347,7 @@ func (s *sink) FindOwner(o ids.Owner) {
 			r := a.(*headstate.Owned)
 			n.locked(func(e *engine.Engine) {
 				if !r.Alive {
-					e.OwnerDead(o, r.Message)
+					e.OwnerDead(o, "node "+r.Node.String()+": "+r.Message)
 					return
 				}
 				if p := n.peerLocked(r.Node, o, addressOf(r.IP, r.Port)); p != nil {
