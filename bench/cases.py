@@ -236,6 +236,30 @@ def lists_floor(session):
     return seconds
 
 
+@case("10,000 small arguments to one task", "s", TIME, must=10)
+def small_args(session):
+    ray = session.ray
+
+    @ray.remote
+    def count(*args):
+        return len(args)
+
+    t = time.perf_counter()
+    refs = [ray.put(i) for i in range(10_000)]
+    assert ray.get(count.remote(*refs)) == 10_000
+    return time.perf_counter() - t
+
+
+@case("10,000 small puts and their get", "s", TIME, must=10)
+def small_gets(session):
+    ray = session.ray
+    t = time.perf_counter()
+    got = ray.get([ray.put(i) for i in range(10_000)])
+    seconds = time.perf_counter() - t
+    assert got == list(range(10_000))
+    return seconds
+
+
 @case("10,000 puts and their get", "s", TIME, must=10)
 def many_gets(session):
     ray = session.ray
