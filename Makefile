@@ -75,7 +75,13 @@ test: build ## everything: vet, ruff, Go tests, a short simulation, Python tests
 	go vet ./...
 	$(PY) -m ruff check .
 	$(GO_TEST) ./...
-	$(PYTEST) -m 'not soak'
+	$(PYTEST) -m 'not soak' --durations=15 --durations-min=5
+
+.PHONY: ci
+ci: build ## what .ci/run runs: `make test`, after Ray's own tests where they are at hand
+	@if [ -e $(CONFORMANCE)/run.py ]; then $(MAKE) --no-print-directory conformance; \
+	else echo "no $(CONFORMANCE): Ray's own tests are left out"; fi
+	@$(MAKE) --no-print-directory test
 
 .PHONY: quick
 quick: build ## the part that takes under 60 s
@@ -109,7 +115,7 @@ pythons: $(VENV)/.made ## Python tests with the wheel under each of Python 3.9 t
 
 .PHONY: soak
 soak: build ## the long tests: deep recursion, many tasks, kills
-	$(PYTEST) -m soak $(ARGS)
+	$(PYTEST) -m soak -o faulthandler_timeout=1800 --durations=10 $(ARGS)
 
 $(VENV)/.conformance: $(VENV)/.requirements python/requirements-conformance.txt
 	$(PIP) install -r python/requirements-conformance.txt
