@@ -160,6 +160,7 @@ def test_worker_dies_until_no_retry_is_left(home, tmp_path):
     assert "WorkerCrashedError" in classes and runs.read_text() == "x" * 4  # once, and 3 retries
 
 
+@pytest.mark.slow
 def test_store_full(home):
     out = home.python("""
         import time

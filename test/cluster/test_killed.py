@@ -195,6 +195,7 @@ def test_daemon_of_a_private_cluster(home):
     assert not stores & set(shared_memory())
 
 
+@pytest.mark.slow
 def test_daemons_of_a_cluster(home):
     """A node that joined, then the head: their workers and memory go with them."""
     head = home.head(cpus=1)

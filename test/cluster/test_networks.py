@@ -114,6 +114,7 @@ def test_wrong_token(net, homes):
     assert not site.homes[2].nodes()
 
 
+@pytest.mark.slow
 def test_no_head_there(net, homes):
     """Nobody at the address, nobody at the port."""
     home = homes("m", netns=net.machines[2])

@@ -25,6 +25,7 @@ def nodes_of(home, driver_env=None):
     return json.loads(out)
 
 
+@pytest.mark.slow
 def test_killed_node(home):
     """Its tasks run elsewhere; what only it held is lost, and says where; what its tasks owned fails by its owner."""
     head = home.head(cpus=1)
@@ -86,6 +87,7 @@ def test_killed_node(home):
     assert driver.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_stopped_node_loses_its_lease(home):
     """A daemon that hangs stops its workers when it goes on, and starts afresh as the head has given it up."""
     head = home.head(cpus=1)
@@ -196,6 +198,7 @@ def restart(home, head):
     return daemon, answer
 
 
+@pytest.mark.slow
 def test_head_comes_back(home):
     """Daemons keep trying and say so; running work goes on; new work runs once the head is back."""
     head = home.head(cpus=0)

@@ -47,6 +47,7 @@ def test_broadcast(home):
     assert sum(sent.values()) >= 3 * size, sent
 
 
+@pytest.mark.needs_root
 def test_a_small_shared_memory(home, tmp_path):
     """Where /dev/shm is small, objects lie in a file of the session, with a warning."""
     if os.getuid() != 0:
