@@ -62,10 +62,14 @@ func newRig(t testing.TB, s settings) *rig {
 	if s.store == 0 {
 		s.store = 64 << 20
 	}
-	r := &rig{t: t, names: names, execs: map[SessionID][]Execute{}, taken: map[SessionID]int{}, peers: map[NodeNo]*rig{}, myNo: map[*rig]NodeNo{},
-		wires: map[NodeNo][]Msg{}, now: t0}
-	r.e = New(Config{Node: ids.NodeID{byte(s.owner)}, Owner: s.owner, Names: names, Total: total, Memory: memory.New(4*s.store, s.store), Inline: 100 << 10,
-		CPUs: s.cpus, Credit: 1 << 30, IdleTime: time.Second, Seed: 1}, r)
+	r := &rig{
+		t: t, names: names, execs: map[SessionID][]Execute{}, taken: map[SessionID]int{}, peers: map[NodeNo]*rig{}, myNo: map[*rig]NodeNo{},
+		wires: map[NodeNo][]Msg{}, now: t0,
+	}
+	r.e = New(Config{
+		Node: ids.NodeID{byte(s.owner)}, Owner: s.owner, Names: names, Total: total, Memory: memory.New(4*s.store, s.store), Inline: 100 << 10,
+		CPUs: s.cpus, Credit: 1 << 30, IdleTime: time.Second, Seed: 1,
+	}, r)
 	r.e.Advance(t0)
 	return r
 }
