@@ -465,7 +465,7 @@ func (c *checker) waiters() {
 		if f := e.foreign[i]; o.waiters != 0 && o.state == objUnknown && !f.subscribed {
 			c.failf("object %s is unknown and waited for, and its owner was not asked", o.id)
 		}
-		if here && o.state == objElsewhere && e.fetches[i] == 0 {
+		if here && (o.state == objElsewhere || o.state == objFetching) && e.fetches[i] == 0 {
 			c.failf("object %s is elsewhere, wanted here, and not fetched", o.id)
 		}
 	}

@@ -274,7 +274,7 @@ func (e *Engine) want(i uint32) {
 	switch o.state {
 	case objUnknown:
 		e.subscribe(i)
-	case objElsewhere:
+	case objElsewhere, objFetching: // a copy under way for a task may be given up
 		e.startFetch(i)
 	}
 }
