@@ -253,6 +253,9 @@ func (e *Engine) Seal(sid SessionID, id ids.ObjectID, status uint8, contained []
 	e.sealed(s, i, o, true)
 	e.setContained(i, inner)
 	e.wake(i)
+	if o.holds == 0 { // released before it was written
+		e.freeList = append(e.freeList, i)
+	}
 }
 
 // sealed makes written bytes an object's value.
