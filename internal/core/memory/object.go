@@ -218,6 +218,7 @@ func (s *State) Abort(now time.Time, key uint64, out []Effect) (bool, []Effect) 
 	if o == nil || !o.writer {
 		return false, out
 	}
+	stopped := o.state == Abandoned // bytes that move from one request to another are no progress
 	s.change(o, func() { o.writer = false })
 	for _, r := range s.holders(o) {
 		out = s.displace(now, r, out)
@@ -225,7 +226,9 @@ func (s *State) Abort(now time.Time, key uint64, out []Effect) (bool, []Effect) 
 	if s.objects[key] == o { // a freed one has gone with its last holder
 		s.drop(o)
 	}
-	s.released(now)
+	if !stopped {
+		s.released(now)
+	}
 	return true, s.pump(now, out)
 }
 
