@@ -236,7 +236,8 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 	if t.attempt != attempt {
 		return
 	}
-	if outcome != OutcomeRetry && uint32(len(outs)) != t.returns {
+	again := outcome == OutcomeRetry && t.retries != 0 && t.owner == 0 && !t.gone
+	if !again && uint32(len(outs)) != t.returns {
 		e.refuse(s, fmt.Sprintf("result: task %x has %d returns, %d were sent", uint64(u), t.returns, len(outs)))
 		return
 	}
@@ -249,7 +250,7 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 	}
 	slot := t.slot
 	t.slot, t.worker = 0, 0
-	if outcome == OutcomeRetry && t.retries != 0 && t.owner == 0 && !t.gone {
+	if again {
 		e.abortOutputs(s, t)
 		e.retry(i, t)
 		e.slotDone(slot, w, nil)
