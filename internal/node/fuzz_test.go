@@ -372,54 +372,67 @@ func FuzzStreams(f *testing.F) {
 	for _, s := range badStreams() {
 		f.Add(s[0], s[1], s[2])
 	}
-	link := headlink.Start(headlink.Config{Log: slog.New(slog.DiscardHandler)})
-	link.Close() // what asks the head is told at once that it does not answer
+	link := noHead()
 	f.Fuzz(func(t *testing.T, driver, worker, later []byte) {
 		b := newBench(t, link)
-		if got, want := b.first[b.bad.id], ids.MakeUnique(benchOwner, badIDs); got != want {
-			t.Fatalf("the bad driver's ids begin at %x, the seeds say %x", uint64(got), uint64(want))
-		}
-		fn := ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1)
-		kept := ids.MakeUnique(benchOwner, goodIDs+1).Object(goodJob, 1)
-		b.feedGood(put(fn, []byte("\x00code")))
-		b.feedGood(put(kept, goodText))
-		b.feedGood(must(wire.AppendTemplate(nil, &wire.Template{No: 1, Map: spec(fn, nil)})))
-		b.goodTask(goodIDs+2, []byte("\x00before"))
-
-		goesOn := b.feed(b.bad, driver)
-		b.check("after the driver's stream")
-		if len(b.badRan) > 0 {
-			if cl := b.n.clients[b.badRan[0].worker]; cl != nil && !b.feed(cl, worker) {
-				b.event(func(*engine.Engine) { b.dying = append(b.dying, cl.id) })
+		b.misbehaves(func() {
+			goesOn := b.feed(b.bad, driver)
+			b.check("after the driver's stream")
+			if len(b.badRan) > 0 {
+				if cl := b.n.clients[b.badRan[0].worker]; cl != nil && !b.feed(cl, worker) {
+					b.event(func(*engine.Engine) { b.dying = append(b.dying, cl.id) })
+				}
+				b.check("after the worker's stream")
 			}
-			b.check("after the worker's stream")
-		}
-		if goesOn {
-			b.feed(b.bad, later)
-			b.check("after the driver's second stream")
-		}
-		b.event(func(e *engine.Engine) { e.SessionEnded(b.bad.id) })
-		b.check("after the connection's end")
-		b.pass(time.Second)
-		b.check("a second later")
-		b.event(func(*engine.Engine) { b.dying = append(b.dying, b.bad.id) })
-		for _, sid := range slices.Sorted(maps.Keys(b.n.clients)) {
-			if cl := b.n.clients[sid]; cl != nil && cl.job == badJob {
-				b.event(func(*engine.Engine) { b.dying = append(b.dying, sid) })
+			if goesOn {
+				b.feed(b.bad, later)
+				b.check("after the driver's second stream")
 			}
-		}
-		b.pass(time.Second)
-		b.check("after the deaths")
-		b.wantGood(kept, goodText)
-		b.goodTask(goodIDs+3, []byte("\x00after"))
-		b.event(func(*engine.Engine) { b.dying = append(b.dying, b.good.id) })
-		for k := range 100 {
-			if b.pass(time.Second); k == 99 || b.n.eng.Empty(false) == nil {
-				break
-			}
-		}
-		if err := b.n.eng.Empty(false); err != nil {
-			t.Fatal(fmt.Errorf("after all: %w", err))
-		}
+		})
 	})
+}
+
+// noHead is a link on which all that is asked fails at once.
+func noHead() *headlink.Client {
+	link := headlink.Start(headlink.Config{Log: slog.New(slog.DiscardHandler)})
+	link.Close()
+	return link
+}
+
+// misbehaves lets the bad driver and its workers do what f says, kills them, and looks at what the good driver has.
+func (b *bench) misbehaves(f func()) {
+	b.t.Helper()
+	if got, want := b.first[b.bad.id], ids.MakeUnique(benchOwner, badIDs); got != want {
+		b.t.Fatalf("the bad driver's ids begin at %x, the tests say %x", uint64(got), uint64(want))
+	}
+	fn := ids.MakeUnique(benchOwner, goodIDs).Object(goodJob, 1)
+	kept := ids.MakeUnique(benchOwner, goodIDs+1).Object(goodJob, 1)
+	b.feedGood(put(fn, []byte("\x00code")))
+	b.feedGood(put(kept, goodText))
+	b.feedGood(must(wire.AppendTemplate(nil, &wire.Template{No: 1, Map: spec(fn, nil)})))
+	b.goodTask(goodIDs+2, []byte("\x00before"))
+	f()
+	b.event(func(e *engine.Engine) { e.SessionEnded(b.bad.id) })
+	b.check("after the connection's end")
+	b.pass(time.Second)
+	b.check("a second later")
+	b.event(func(*engine.Engine) { b.dying = append(b.dying, b.bad.id) })
+	for _, sid := range slices.Sorted(maps.Keys(b.n.clients)) {
+		if cl := b.n.clients[sid]; cl != nil && cl.job == badJob {
+			b.event(func(*engine.Engine) { b.dying = append(b.dying, sid) })
+		}
+	}
+	b.pass(time.Second)
+	b.check("after the deaths")
+	b.wantGood(kept, goodText)
+	b.goodTask(goodIDs+3, []byte("\x00after"))
+	b.event(func(*engine.Engine) { b.dying = append(b.dying, b.good.id) })
+	for k := range 100 {
+		if b.pass(time.Second); k == 99 || b.n.eng.Empty(false) == nil {
+			break
+		}
+	}
+	if err := b.n.eng.Empty(false); err != nil {
+		b.t.Fatal(fmt.Errorf("after all: %w", err))
+	}
 }
