@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // Check verifies the engine's structure: that its tables agree with each other. It is for tests, and costs time
@@ -377,9 +376,6 @@ func (c *checker) holds() {
 			holds[tm.fn]++
 		}
 	}
-	for _, s := range e.spread {
-		_ = s
-	}
 	for i, s := range e.spread {
 		holds[i] += len(s.borrowers)
 	}
@@ -510,152 +506,4 @@ func (c *checker) memory() {
 			c.failf("request %d (kind %d, object %d, task %d) is wanted by nobody, or not known to the store: %v", req, w.kind, w.obj, w.task, live)
 		}
 	}
-}
-
-// Empty tells what is left of tasks, objects and everything about them. With jobs, jobs and their functions may be left.
-func (e *Engine) Empty(jobs bool) error {
-	var left []string
-	add := func(name string, n int) {
-		if n != 0 {
-			left = append(left, fmt.Sprintf("%d %s", n, name))
-		}
-	}
-	fns := 0
-	for _, tm := range e.templates[1:] {
-		if tm.key != "" {
-			fns++
-		}
-	}
-	objs := map[uint32]bool{}
-	for i := uint32(1); i < e.objs.limit(); i++ {
-		if o := e.objs.at(i); e.objIndex[keyOf(o.id)] == i {
-			objs[i] = true
-		}
-	}
-	if jobs {
-		for _, tm := range e.templates[1:] {
-			if tm.key != "" {
-				delete(objs, tm.fn)
-			}
-		}
-	} else {
-		add("jobs", len(e.jobs))
-		add("templates", fns)
-		add("bytes in blobs", int(e.blobs.bytes))
-	}
-	for _, i := range sortedKeys(objs) {
-		left = append(left, e.story(i))
-	}
-	add("tasks", e.tasks.live)
-	add("slots", e.slots.live)
-	add("tasks waiting for workers", len(e.pool.pending))
-	add("asks", len(e.asks))
-	add("covered tasks", len(e.covered))
-	add("keeps", len(e.keeps))
-	add("results", len(e.results))
-	add("settles", len(e.settles))
-	add("remote tasks", len(e.remoteRun))
-	add("lookups", len(e.lookups))
-	add("bundles", len(e.bundles))
-	add("fetches", len(e.fetches))
-	add("commits", len(e.commits))
-	add("copies under way", len(e.copying))
-	add("copies to be tried anew", len(e.refetch))
-	add("readers", len(e.readers))
-	add("store requests", len(e.memWants))
-	if e.mem != nil {
-		u := e.mem.Usage()
-		for _, s := range []struct {
-			name string
-			n    int
-		}{{"held", u.Held.Objects}, {"used", u.InUse.Objects}, {"stopping", u.Stopping.Objects}, {"creating", u.Creating.Objects}, {"primary", u.Primary.Objects}, {"pinned", u.Pinned.Objects}, {"evictable", u.Evictable.Objects}} {
-			add(s.name+" store objects", s.n)
-		}
-		add("waiting store requests", u.Waiting)
-	}
-	for _, j := range e.jobs {
-		if j.bytes != 0 && !jobs {
-			left = append(left, fmt.Sprintf("%d bytes of credit of job %s", j.bytes, j.id))
-		}
-		if j.tasks != 0 {
-			left = append(left, fmt.Sprintf("%d tasks counted of job %s", j.tasks, j.id))
-		}
-	}
-	for no, sh := range e.shapes {
-		if sh != nil && len(sh.away) > 0 {
-			left = append(left, fmt.Sprintf("slots of shape %d at %d nodes", no, len(sh.away)))
-		}
-	}
-	if len(left) == 0 {
-		return nil
-	}
-	return fmt.Errorf("there are left: %s", strings.Join(left, "; "))
-}
-
-// story tells what is known of an object, for a failing test.
-func (e *Engine) story(i uint32) string {
-	o := e.objs.at(i)
-	s := fmt.Sprintf("object %x:%d %s holds %d pins %d task %d claim of %d mem %d", uint64(o.id.Unique()), o.id.Index(), o.state, o.holds, o.pins, o.task, o.claimS, o.mem)
-	if f := e.foreign[i]; f != nil {
-		s += fmt.Sprintf(" foreign%+v", *f)
-	}
-	if sp := e.spread[i]; sp != nil {
-		s += fmt.Sprintf(" spread%+v", *sp)
-	}
-	for _, sid := range sortedKeys(e.sessions) {
-		if n := e.sessions[sid].claims[i]; n > 0 {
-			s += fmt.Sprintf(" claimed %d times by session %d", n, sid)
-		}
-	}
-	for _, k := range sortedKeys(e.contained) {
-		if slices.Contains(e.contained[k], i) {
-			s += fmt.Sprintf(" in %x:%d", uint64(e.objs.at(k).id.Unique()), e.objs.at(k).id.Index())
-		}
-	}
-	return s
-}
-
-// Dump tells what the engine holds, for a failing test.
-func (e *Engine) Dump() string {
-	var b strings.Builder
-	for i := uint32(1); i < e.tasks.limit(); i++ {
-		if t := e.tasks.at(i); t.state != taskNone {
-			fmt.Fprintf(&b, "\n  task %x %s owner %d at %d slot %d worker %d missing %d attempt %d gone %v refs %v", uint64(t.unique), t.state, t.owner, t.at, t.slot, t.worker, t.missing, t.attempt, t.gone, t.refs)
-		}
-	}
-	for i := uint32(1); i < e.objs.limit(); i++ {
-		if o := e.objs.at(i); e.objIndex[keyOf(o.id)] == i {
-			fmt.Fprintf(&b, "\n  %d: %s", i, e.story(i))
-		}
-	}
-	for _, sid := range sortedKeys(e.sessions) {
-		for _, c := range sortedKeys(e.sessions[sid].chans) {
-			if ch := e.sessions[sid].chans[c]; ch.get != nil || ch.waiting || ch.full {
-				fmt.Fprintf(&b, "\n  session %d channel %d get %v %+v waiting %v full %v queue %v ready %d", sid, c, ch.get != nil, ch.own, ch.waiting, ch.full, ch.queue, len(ch.ready))
-			}
-		}
-	}
-	for _, sid := range e.pool.sorted() {
-		w := e.pool.all[sid]
-		fmt.Fprintf(&b, "\n  worker %d %s fifo %v blocked %v leaving %v", sid, w.state, w.fifo, w.blocked, w.leaving)
-	}
-	for _, sh := range e.active {
-		fmt.Fprintf(&b, "\n  shape %d backlog %d slots %d stuck %q", sh.no, sh.backlog, sh.slots, sh.stuck)
-		for _, no := range sortedKeys(sh.away) {
-			fmt.Fprintf(&b, " away %d %+v", no, *sh.away[no])
-		}
-	}
-	for n := uint32(1); n < e.slots.limit(); n++ {
-		if s := e.slots.at(n); !s.since.IsZero() {
-			fmt.Fprintf(&b, "\n  slot %d owner %d shape %d theirs %d task %d need %v", n, s.owner, s.shape, s.theirs, s.task, s.alloc.Need)
-		}
-	}
-	for _, a := range e.asks {
-		fmt.Fprintf(&b, "\n  ask of node %d for %v: %d", a.node, a.res, a.want)
-	}
-	fmt.Fprintf(&b, "\n  free %v of %v; fenced %v; fetches %v wants %v", e.res.Avail(), e.res.Total(), e.fenced, e.fetches, e.memWants)
-	if e.mem != nil {
-		fmt.Fprintf(&b, "\n  store %+v", e.mem.Usage())
-	}
-	return b.String()
 }
