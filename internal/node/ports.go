@@ -39,7 +39,7 @@ func (n *Node) join(ctx context.Context, root *session.Root) error {
 	var err error
 	if n.cfg.AuthDisabled {
 		n.token = session.DisabledToken()
-	} else if n.token, err = session.NewToken(n.cfg.Token, "configuration"); err != nil {
+	} else if n.token, err = n.cfg.ClusterToken(); err != nil {
 		return err
 	}
 	ctx, stop := context.WithTimeout(ctx, n.joinTimeout())

@@ -130,7 +130,7 @@ func (n *Node) headToken() (err error) {
 	case n.cfg.AuthDisabled:
 		n.token = session.DisabledToken()
 	case n.cfg.Token != "":
-		n.token, err = session.NewToken(n.cfg.Token, "configuration")
+		n.token, err = n.cfg.ClusterToken()
 	case n.cfg.Private:
 		n.token = session.RandomToken()
 	default:
@@ -279,11 +279,9 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 	if n.sock, err = n.dir.Listen(name); err != nil {
 		return err
 	}
-	tokenFile := ""
-	if !n.cfg.AuthDisabled {
-		if tokenFile, err = n.dir.WriteToken(n.token); err != nil {
-			return err
-		}
+	tokenFile, err := n.dir.WriteToken(n.token) // where authentication is disabled, the token that says so
+	if err != nil {
+		return err
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -294,7 +292,7 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 		return err
 	}
 	n.file.Head, n.file.Private, n.file.SessionDir, n.file.TokenFile = n.cfg.Head, n.cfg.Private, n.dir.Path, tokenFile
-	n.file.SessionName = filepath.Base(n.dir.Path)
+	n.file.SessionName, n.file.TLS = filepath.Base(n.dir.Path), n.cfg.TLS
 	n.file.NodeName, n.file.Labels = orDefault(n.cfg.NodeName, n.ip), n.cfg.Labels
 	n.file.Resources = floats(n.names.Map(n.total))
 	info := headstate.NodeInfo{
@@ -327,10 +325,8 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 	if err := n.dir.WriteNode(n.file); err != nil {
 		return err
 	}
-	if n.cfg.Head {
-		if err := root.SetLatest(n.file.SessionName); err != nil {
-			n.log.Warn("session_latest could not be set", "err", err)
-		}
+	if err := root.SetLatest(n.file.SessionName); err != nil {
+		n.log.Warn("session_latest could not be set", "err", err)
 	}
 	if !n.cfg.Private {
 		if err := root.SetCurrent(n.file.GCSAddress); err != nil {
@@ -350,14 +346,14 @@ func orDefault(s, d string) string {
 	return d
 }
 
-// watchDriver ends a private cluster with the process that started it.
+// watchDriver ends a private cluster with its driver, and a daemon of `ray start --block` with its supervisor.
 func (n *Node) watchDriver() error {
-	if !n.cfg.Private || n.cfg.DriverPID == 0 {
+	if n.cfg.DriverPID == 0 {
 		return nil
 	}
 	_, err := n.pool.Watch(n.cfg.DriverPID, uint64(n.cfg.DriverStartTime), func() { n.cancel(nil) })
 	if err != nil {
-		return &fault.Error{Op: "node.start", Kind: fault.System, Detail: "the driver that asked for this cluster is gone", Err: err}
+		return &fault.Error{Op: "node.start", Kind: fault.System, Detail: "the process that asked for this daemon is gone", Err: err}
 	}
 	return nil
 }
