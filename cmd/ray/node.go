@@ -9,6 +9,7 @@ import (
 
 	"gray/internal/api"
 	"gray/internal/node"
+	"gray/internal/pool"
 	"gray/internal/rpc"
 	"gray/internal/session"
 )
@@ -24,6 +25,11 @@ func runNode(ctx context.Context, cfg session.NodeConfig, ready func(session.Nod
 	shown.Set(max(level, slog.LevelWarn))
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &shown}))
 	slog.SetDefault(log)
+	stop, err := pool.Reap(log) // workers whose zygote was killed become ours
+	if err != nil {
+		return err
+	}
+	defer stop()
 	return node.Run(ctx, cfg, log, node.Faces{Dashboard: face(api.Dashboard), Agent: face(api.Agent)}, func(n session.NodeFile) error {
 		err := ready(n)
 		shown.Set(level)
