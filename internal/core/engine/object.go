@@ -159,7 +159,7 @@ func (e *Engine) tryFree(i uint32) {
 		w = next
 	}
 	o.waiters = 0
-	e.dropBytes(i, o)
+	e.dropBytes(o)
 	if f != nil {
 		e.forgetForeign(i, o, f)
 	} else if s := e.spread[i]; s != nil {
@@ -187,7 +187,7 @@ func (e *Engine) keptForOwner(i uint32, o *object) {
 }
 
 // dropBytes gives the value's room back.
-func (e *Engine) dropBytes(_ uint32, o *object) {
+func (e *Engine) dropBytes(o *object) {
 	if o.val.n > 0 {
 		if o.flags&flagPut != 0 {
 			e.credit(o.id.Job(), -int64(o.val.n))

@@ -120,7 +120,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 			e.dropForeignTask(i, t, "the node that owned it died: "+why)
 		case t.state == taskAway && t.at == no:
 			delete(e.remoteRun, runKey{t.unique})
-			e.toTaskBack(t)
+			t.at = 0 // for another attempt, or its failure
 			e.crashed(i, t, fault.WorkerCrashed, "the node that ran it, "+p.id.String()+", died: "+why)
 		}
 	}
@@ -152,9 +152,6 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 	}
 	e.dirtyQ = true
 }
-
-// toTaskBack readies the record of a task that was away for another attempt or its failure.
-func (e *Engine) toTaskBack(t *task) { t.at = 0 }
 
 // dropForeignTask ends a task here whose owner is gone.
 func (e *Engine) dropForeignTask(i uint32, t *task, why string) {

@@ -124,12 +124,11 @@ func (e *Engine) line(i uint32, t *task, front bool) {
 	e.dirtyQ = true
 }
 
-func (e *Engine) unqueue(i uint32, t *task) {
+func (e *Engine) unqueue(t *task) {
 	sh := e.shapes[t.shape]
 	q := sh.queueOf(t.job)
 	e.unlink(q, t)
 	e.shrunk(sh, q)
-	_ = i
 }
 
 // shrunk keeps the lists of queues and shapes to those that have tasks.
@@ -306,7 +305,7 @@ func (e *Engine) topUp(w *worker) {
 		if t == nil || e.templates[t.tmpl].spec.MaxCalls > 0 || e.depth(e.templates[t.tmpl]) <= 1 || !e.argsHere(t) {
 			return
 		}
-		e.takeNext(sl, i, t)
+		e.takeNext(sl, t)
 		e.send(w, i, t)
 	}
 }
@@ -334,7 +333,7 @@ func (e *Engine) peekFor(sl *slot, w *worker) (uint32, *task) {
 }
 
 // takeNext takes a peeked task out of its queue.
-func (e *Engine) takeNext(sl *slot, _ uint32, t *task) {
+func (e *Engine) takeNext(sl *slot, t *task) {
 	if sl.owner != 0 {
 		e.unlink(e.peers[sl.owner].held[sl.theirs], t)
 		return
@@ -394,7 +393,7 @@ func (e *Engine) slotDone(n uint32, w *worker, done *TaskDone) {
 			}
 		}
 		if t != nil {
-			e.takeNext(sl, i, t)
+			e.takeNext(sl, t)
 			if free != nil && free.key == e.workerKey(t, sl) && e.argsHere(t) {
 				t.slot, sl.task = n, i
 				e.send(free, i, t)

@@ -398,7 +398,7 @@ func (e *Engine) orphans(parent ids.Unique) {
 func (e *Engine) cancel(i uint32, t *task, why string) {
 	switch t.state {
 	case taskQueued:
-		e.unqueue(i, t)
+		e.unqueue(t)
 	case taskWaiting:
 		for _, d := range t.refs[:t.nDeps] {
 			for e.unwait(d, waiter{kind: waitDep, a: i}) {
