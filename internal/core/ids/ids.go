@@ -39,6 +39,8 @@ type (
 	ObjectID [ObjectSize]byte
 	// NodeID names a daemon's life.
 	NodeID [NodeSize]byte
+	// ActorID names an actor: the unique of its creation, four zero bytes, and its job.
+	ActorID [ActorSize]byte
 )
 
 // MakeUnique joins an owner number and a counter.
@@ -68,6 +70,32 @@ func (u Unique) Object(job Job, index uint32) ObjectID {
 	t := u.Task(job)
 	return t.Object(index)
 }
+
+// Actor is the id of the actor whose creation is u.
+func (u Unique) Actor(job Job) (a ActorID) {
+	binary.BigEndian.PutUint64(a[:8], uint64(u))
+	copy(a[12:], job[:])
+	return a
+}
+
+// Unique is the unique part of the actor's creation.
+func (a ActorID) Unique() Unique { return Unique(binary.BigEndian.Uint64(a[:8])) }
+
+// Job is the job part of the id.
+func (a ActorID) Job() Job { return Job(a[12:]) }
+
+// Task is the id of the call u of the actor.
+func (a ActorID) Task(u Unique) (t TaskID) {
+	binary.BigEndian.PutUint64(t[:8], uint64(u))
+	copy(t[8:], a[:])
+	return t
+}
+
+// Handle is the id of the object that counts the actor's handles.
+func (a ActorID) Handle() ObjectID { t := a.Task(a.Unique()); return t.Object(1) }
+
+// String is the id in hexadecimal.
+func (a ActorID) String() string { return hex.EncodeToString(a[:]) }
 
 // Unique is the unique part of the id.
 func (t TaskID) Unique() Unique { return Unique(binary.BigEndian.Uint64(t[:8])) }
@@ -132,6 +160,15 @@ func ParseObject(s string) (o ObjectID, err error) {
 		return o, fmt.Errorf("object id %q: want %d hexadecimal digits", s, 2*ObjectSize)
 	}
 	return ObjectID(b), nil
+}
+
+// ParseActor reads an ActorID's hexadecimal form.
+func ParseActor(s string) (a ActorID, err error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != ActorSize {
+		return a, fmt.Errorf("actor id %q: want %d hexadecimal digits", s, 2*ActorSize)
+	}
+	return ActorID(b), nil
 }
 
 // List is a packed list of object ids that aliases the frame it came in.
