@@ -99,7 +99,7 @@ class Client:
         self.table.held["channel", no] = claim
         return channel
 
-    def _answer(self, channel, req, timeout=None):
+    def answer(self, channel, req, timeout=None):
         """Wait for the one answer of a request."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while req not in channel.answers:
@@ -121,9 +121,10 @@ class Client:
         req = channel.request()
         self.box.frames.append(wire.call(channel.no, req, msgpack.packb({"m": method, **arguments})))
         self.box.flush()
-        return self._reply(*self._answer(channel, req))
+        return self.reply(*self.answer(channel, req))
 
-    def _reply(self, kind, body) -> dict:
+    def reply(self, kind, body) -> dict:
+        """What a REPLY says; what an ERROR says is raised."""
         import msgpack
 
         answer = msgpack.unpackb(body, strict_map_key=False)
@@ -140,11 +141,12 @@ class Client:
             req = channel.request()
             self.box.frames.append(wire.credit(channel.no, req, self.credit_limit - self.credit_left))
             self.box.flush()
-            limit = self._reply(*self._answer(channel, req))["limit"]
+            limit = self.reply(*self.answer(channel, req))["limit"]
             self.credit_left += limit - self.credit_limit
             self.credit_limit = limit
 
-    def _spend(self, size):
+    def spend(self, size):
+        """Take ``size`` bytes from the credit; block while there is none."""
         self.credit_left -= size
         if self.credit_left < 0:
             self.wait_for_credit()
@@ -187,7 +189,7 @@ class Client:
             ref._v = Value(data, payload.status, contained, payload.refs or None)
             if len(data) > refs.COUNT_FROM:
                 self.table.cached(oid, len(data))
-            self._spend(len(frame))
+            self.spend(len(frame))
             self.box.add(frame)
         else:
             guard = self.create(oid, payload)
@@ -206,10 +208,10 @@ class Client:
         self.table.held["create", oid] = claim
         self.box.frames.append(wire.create(channel.no, req, oid, payload.size))
         self.box.flush()
-        kind, body = self._answer(channel, req)
+        kind, body = self.answer(channel, req)
         if kind == wire.ERROR:
             del self.table.held["create", oid]
-            self._reply(kind, body)
+            self.reply(kind, body)
         self.arena.write(wire.u64(body)[0], payload)
         return guard
 
@@ -317,7 +319,7 @@ class Client:
             if req in answers:
                 kind, body = answers[req]
                 if kind == wire.ERROR:
-                    self._reply(kind, body)
+                    self.reply(kind, body)
                 if kind == wire.DONE:
                     self._timed_out(ids, values)
             pause = _WARN_AFTER
@@ -364,7 +366,7 @@ class Client:
         req = next(channel._req)
         self.box.frames.append(wire.call(channel.no, req, msgpack.packb({"m": "why", "ids": ids[:10]})))
         self.box.flush()
-        kind, body = self._answer(channel, req)
+        kind, body = self.answer(channel, req)
         answer = msgpack.unpackb(body, strict_map_key=False)
         if kind == wire.ERROR:
             text = answer.get("error")
@@ -465,13 +467,31 @@ class Client:
                 self._explain(channel, [r._id for r in wanted if r._v is None])
         kind, body = channel.answers[req]
         if kind == wire.ERROR:
-            self._reply(kind, body)
+            self.reply(kind, body)
         return True
 
     # tasks
 
     def submit(self, template, args, kwargs, num_returns, overrides):
         """The general form of tasks.submit."""
+        unique8 = self.next_unique()
+        flags, deps, contained, data, ahead, keep = self.arguments(template, args, kwargs, unique8 + self.suffix1)
+        frame = ahead + wire.submit(template.no, unique8, num_returns, flags, deps, contained, _packed(overrides), data)
+        return self.send_call(frame, unique8 + self.suffix, num_returns, keep)
+
+    def arguments(self, template, args, kwargs, out1):
+        """Bring the arguments of a call into the form of its frame.
+
+        Args:
+            template: Of the call.
+            args: Positional arguments.
+            kwargs: Keyword arguments, or None.
+            out1: The id of the call's first output.
+
+        Returns:
+            flags, ids of dependencies, contained ids, the payload, frames that go ahead, and what must live until the
+            frame is buffered.
+        """
         try:
             deps, payload = serialization.serialize_args(args, kwargs, template.retry_types)
         except Exception as e:
@@ -482,9 +502,7 @@ class Client:
                 raise stale(ref)
         flags = 0
         contained = ()
-        data = b""
-        unique8 = self.next_unique()
-        ahead = b""
+        data = ahead = b""
         if payload is not None:
             if payload.size > _ARGS_INLINE:
                 flags = wire.ARGS_IN_DEP0
@@ -496,27 +514,28 @@ class Client:
                 data = payload.tobytes()
                 if payload.refs:
                     room = wire.MAX_FRAME - len(data) - 1024 - len(deps) * wire.ID
-                    ahead, contained = wire.split_contained(unique8 + self.suffix1, payload.ids, room)
-        if overrides:
-            import msgpack
-
-            overrides = msgpack.packb(overrides)
+                    ahead, contained = wire.split_contained(out1, payload.ids, room)
         if len(deps) * wire.ID + len(data) > wire.MAX_FRAME - 4096:
             raise ValueError(
                 f"{template.qualname} was called with {len(deps)} refs as arguments of their own; at most about 35,000 fit into a "
                 "call. Pass them in a list, and get them in the task."
             )
-        frame = ahead + wire.submit(
-            template.no, unique8, num_returns, flags, [r._id for r in deps], contained, overrides or b"", data
-        )
+        return flags, [r._id for r in deps], contained, data, ahead, (deps, payload)
+
+    def send_call(self, frame, stem, num_returns, keep):
+        """Buffer the frame of a call whose outputs have ids that begin with ``stem``.
+
+        Returns:
+            Its ref, or a list of refs, or None for no outputs.
+        """
         own = self.table.own
         if num_returns == 1:
-            out = own(unique8 + self.suffix1)
+            out = own(stem + b"\x01\x00\x00\x00")
         else:
-            stem = unique8 + self.suffix
             out = [own(stem + i.to_bytes(4, "little")) for i in range(1, num_returns + 1)] or None
-        self._spend(len(frame))
+        self.spend(len(frame))
         self.box.add(frame)
+        del keep
         return out
 
     def _blame_argument(self, template, args, kwargs, error):
@@ -568,6 +587,14 @@ class Client:
         channel = getattr(self._local, "channel", None)
         if channel is not None:
             channel.close()
+
+
+def _packed(overrides) -> bytes:
+    if not overrides:
+        return b""
+    import msgpack
+
+    return msgpack.packb(overrides)
 
 
 def _check_wait(wanted, num_returns, timeout) -> bool:
