@@ -55,6 +55,7 @@ type worker struct {
 	blocked   bool
 	leaving   bool // goes after what it has
 	killed    string
+	host      *host // of an actor's worker
 }
 
 // workers is the pool: who is idle, who is starting, which tasks wait for one.
@@ -67,6 +68,8 @@ type workers struct {
 	failed   int      // starts in a row
 	pending  []uint32 // tasks with a slot and their arguments, oldest first
 	blocked  int
+	actors   int // workers that have an actor
+	leaving  int // of those, how many were told to leave
 }
 
 func (p *workers) init() {
@@ -144,12 +147,8 @@ func (e *Engine) WorkerFailed(sid SessionID, why string) {
 	pending := e.pool.pending
 	e.pool.pending = nil
 	for _, i := range pending {
-		t := e.tasks.at(i)
-		slot := t.slot
 		e.endBundle(i)
-		t.slot = 0
-		e.lostHere(i, fault.System, "no worker process could be started on its node: "+why)
-		e.slotDone(slot, nil, nil)
+		e.cannotRun(i, fault.System, "no worker process could be started on its node: "+why)
 	}
 }
 
@@ -160,6 +159,9 @@ const maxFailedStarts = 3
 func (e *Engine) runHere(i uint32, t *task, slot uint32) {
 	t.slot = slot
 	e.slots.at(slot).task = i
+	if t.create != nil {
+		e.placeActor(i, t, slot)
+	}
 	if e.fetchArgs(i, t) {
 		e.toTask(t, taskAssigned)
 		e.assign(i, t)
@@ -170,7 +172,9 @@ func (e *Engine) runHere(i uint32, t *task, slot uint32) {
 func (e *Engine) assign(i uint32, t *task) {
 	sl := e.slots.at(t.slot)
 	key := e.workerKey(t, sl)
-	if w := e.pool.takeIdle(key); w != nil {
+	if t.create != nil { // an actor's process has done nothing else before
+		key = "actor " + t.create.ID.String()
+	} else if w := e.pool.takeIdle(key); w != nil {
 		e.send(w, i, t)
 		return
 	}
@@ -178,6 +182,10 @@ func (e *Engine) assign(i uint32, t *task) {
 		w := e.pool.blank[n-1]
 		e.pool.blank = e.pool.blank[:n-1]
 		e.specialise(w, t, key)
+		if t.create != nil {
+			e.sendCreation(w, i, t)
+			return
+		}
 		e.send(w, i, t)
 		return
 	}
@@ -214,17 +222,15 @@ func (e *Engine) specialise(w *worker, t *task, key string) {
 	w.key, w.job, w.s.job = key, t.job, t.job
 	w.to(workIdle)
 	first := e.GiveIDs(w.s.id, workerIDs)
-	e.sink.Setup(w.s.id, Setup{Job: t.job, Env: tm.spec.Env, Accelerators: e.accelerators(sl), Resources: e.cfg.Names.Map(tm.spec.Resources), IDs: first, IDCount: workerIDs})
+	setup := Setup{Job: t.job, Env: tm.spec.Env, Accelerators: e.accelerators(sl), Resources: e.cfg.Names.Map(sl.alloc.Need), IDs: first, IDCount: workerIDs}
+	if t.create != nil {
+		setup.Actor, setup.Incarnation, setup.Limits = t.create, t.attempt, tm.spec.Actor
+	}
+	e.sink.Setup(w.s.id, setup)
 }
 
 // send puts a task on a worker's exec channel.
 func (e *Engine) send(w *worker, i uint32, t *task) {
-	tm := e.templates[t.tmpl]
-	if !w.known[t.tmpl] {
-		w.known[t.tmpl] = true
-		e.sink.Template(w.s.id, t.tmpl)
-	}
-	x := e.packExecute(w.s, t)
 	if len(w.fifo) == 0 {
 		w.headSince = e.now
 	}
@@ -235,6 +241,19 @@ func (e *Engine) send(w *worker, i uint32, t *task) {
 	e.toTask(t, taskSent)
 	t.worker = w.s.id
 	e.Counts.Dispatched++
+	e.execute(w, i, t)
+	if e.templates[t.tmpl].spec.MaxCalls > 0 && len(w.fifo) > 1 {
+		panic("engine: a task was sent behind one of a worker that leaves")
+	}
+}
+
+// execute sends a worker what to run.
+func (e *Engine) execute(w *worker, i uint32, t *task) {
+	if !w.known[t.tmpl] {
+		w.known[t.tmpl] = true
+		e.sink.Template(w.s.id, t.tmpl)
+	}
+	x := e.packExecute(w.s, t)
 	if b := e.bundles[i]; b != nil {
 		e.mem.Running(b.req)
 		if b.body != 0 {
@@ -245,9 +264,6 @@ func (e *Engine) send(w *worker, i uint32, t *task) {
 		}
 	}
 	e.sink.Execute(w.s.id, x)
-	if tm.spec.MaxCalls > 0 && len(w.fifo) > 1 {
-		panic("engine: a task was sent behind one of a worker that leaves")
-	}
 }
 
 // maxPacket is the largest EXECUTE that goes by packet.
@@ -259,6 +275,9 @@ func (e *Engine) packExecute(s *session, t *task) *Execute {
 	*x = Execute{
 		Unique: t.unique, Attempt: t.attempt, Job: t.job, Template: t.tmpl, Returns: t.returns, Flags: t.flags,
 		Overrides: e.blobs.get(t.over), Args: e.blobs.get(t.args), Deps: x.Deps[:0], Contained: x.Contained[:0],
+	}
+	if t.create != nil {
+		x.Returns = 1 // what became of it
 	}
 	for _, d := range t.refs[:t.nDeps] {
 		x.Deps = append(x.Deps, e.valueFor(s, d))
@@ -288,10 +307,10 @@ func (e *Engine) setBlocked(w *worker, blocked bool) {
 		return
 	}
 	w.blocked = blocked
-	if len(w.fifo) == 0 {
+	if len(w.fifo) == 0 && w.host == nil {
 		return
 	}
-	slot := e.tasks.at(w.fifo[0]).slot
+	slot := w.holds(e)
 	if blocked {
 		e.pool.blocked++
 		if slot != 0 {
@@ -439,6 +458,9 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 		e.abortCreate(s, i)
 	}
 	e.dropClaims(s) // before its tasks are seen to: they may have children that nobody else holds
+	if w.host != nil {
+		e.hostGone(w.host, kind, why)
+	}
 	for _, i := range fifo {
 		t := e.tasks.at(i)
 		slot := t.slot
@@ -451,6 +473,30 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 	}
 	e.SessionGone(sid)
 	e.startWanted()
+}
+
+// cannotRun ends what has a slot here and no worker.
+func (e *Engine) cannotRun(i uint32, kind fault.Kind, why string) {
+	t := e.tasks.at(i)
+	switch {
+	case t.create != nil:
+		h := e.actors[t.create.ID.Unique()].host
+		h.death = deathOf(kind, why)
+		e.dropCreation(h)
+	case t.call != nil:
+		q := t.call
+		if e.toTask(t, taskOrdered); t.owner == 0 {
+			e.failTask(i, t, kind, why)
+		} else {
+			e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(kind), Why: why})
+		}
+		e.offer(q)
+	default:
+		slot := t.slot
+		t.slot = 0
+		e.lostHere(i, kind, why)
+		e.slotDone(slot, nil, nil)
+	}
 }
 
 // lostHere ends an attempt that ran, or was to run, here.
