@@ -178,8 +178,8 @@ func TestMessagesSurviveTheWire(t *testing.T) {
 			}
 		}
 	}
-	if seen != 38 {
-		t.Errorf("%d kinds of messages, want 38", seen)
+	if seen != 52 {
+		t.Errorf("%d kinds of messages, want 52", seen)
 	}
 	if _, err := DecodeToHead(nil); fault.KindOf(err) != fault.Protocol {
 		t.Errorf("empty message: %v", err)
@@ -215,7 +215,7 @@ func fill(v reflect.Value, n int) {
 		v.SetString(fmt.Sprint("s", n))
 	case reflect.Bool:
 		v.SetBool(true)
-	case reflect.Int, reflect.Int64:
+	case reflect.Int, reflect.Int32, reflect.Int64:
 		v.SetInt(int64(n) << 20)
 	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
 		v.SetUint(uint64(n))
