@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"gray/internal/arena"
-	"gray/internal/core/actor"
 	"gray/internal/core/engine"
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
@@ -409,6 +408,12 @@ func (h *handler) Inventory(reply func(headstate.Inventory)) {
 		}
 	}
 	inv.Peers = n.peers.known()
+	if n.eng != nil {
+		inv.Actors = n.eng.Actors()
+		for k := range inv.Actors {
+			n.place(&inv.Actors[k])
+		}
+	}
 	n.mu.Unlock()
 	reply(inv)
 }
@@ -445,19 +450,6 @@ func (h *handler) JobEnded(j *headstate.JobEnded) {
 		e.JobEnded(j.Job)
 		delete(h.n.jobs, j.Job)
 	})
-}
-
-// ActorChanged, ActorDo and ActorAdopt are for the part of the engine that runs actors.
-func (h *handler) ActorChanged(row actor.Row) {
-	h.n.log.Debug("the head tells of an actor", "actor", row.ID, "state", row.State)
-}
-
-func (h *handler) ActorDo(id ids.ActorID, noRestart bool) {
-	h.n.log.Debug("the head asks to kill an actor", "actor", id, "for ever", noRestart)
-}
-
-func (h *handler) ActorAdopt(row actor.Row, _ []byte) {
-	h.n.log.Debug("the head gives this node a detached actor", "actor", row.ID)
 }
 
 func (h *handler) ViewPut(v headstate.NodeView) { h.n.viewPut(v) }

@@ -16,7 +16,7 @@ import (
 
 // startWorker forks a blank worker; the caller holds the lock.
 func (n *Node) startWorker(sid engine.SessionID) {
-	cl := &client{id: sid, readDone: make(chan struct{}), chans: map[uint32]*outbox{}, carry: map[ids.ObjectID][]ids.ObjectID{}}
+	cl := &client{id: sid, readDone: make(chan struct{}), chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
 	_, _ = rand.Read(cl.key[:]) // never fails
 	_, _ = rand.Read(cl.wid[:])
 	n.clients[sid] = cl
@@ -96,6 +96,15 @@ func (n *Node) setup(sid engine.SessionID, s engine.Setup) {
 			IDs: wire.IDBlock{First: s.IDs, Count: s.IDCount}, Credit: jobCredit / 4, DashboardURL: n.file.DashboardURL,
 		},
 		Accelerators: s.Accelerators, Resources: s.Resources,
+	}
+	if c := s.Actor; c != nil {
+		m.Actor = &wire.SetupActor{
+			ID: c.ID[:], Name: c.Name, Namespace: c.Namespace, ClassName: c.Class, Incarnation: s.Incarnation,
+			MaxConcurrency: int64(s.Limits.MaxConcurrency), Groups: map[string]int64{}, IsAsync: s.Limits.Async, Body: c.Body,
+		}
+		for name, k := range s.Limits.Groups {
+			m.Actor.Groups[name] = int64(k)
+		}
 	}
 	if j := n.jobs[s.Job]; j != nil {
 		m.Job, m.Namespace = j.raw, j.namespace

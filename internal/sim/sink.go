@@ -281,4 +281,6 @@ func (n *node) ActorError(kind fault.Kind, _ *actor.Row, death *actor.Death) []b
 }
 
 // CreationResult reads the output of a constructor.
-func (n *node) CreationResult(v []byte) (repr, text string, pickled []byte) { return "", string(v), nil }
+func (n *node) CreationResult(v []byte) (repr, text string, pickled []byte) {
+	return "", string(v), nil
+}

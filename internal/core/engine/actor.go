@@ -29,8 +29,8 @@ type actorRec struct {
 	mgr  *managed
 }
 
-// noNode stands for a node that is not known.
-const noNode = ^NodeNo(0)
+// NoNode stands for a node that is not known.
+const NoNode = ^NodeNo(0)
 
 // ActorLimits is what a template that creates an actor says of it.
 type ActorLimits struct {
@@ -46,7 +46,7 @@ func (e *Engine) actorOf(id ids.ActorID) *actorRec {
 	if a := e.actors[id.Unique()]; a != nil {
 		return a
 	}
-	a := &actorRec{id: id, node: noNode, queues: map[callerKey]*callq{}}
+	a := &actorRec{id: id, node: NoNode, queues: map[callerKey]*callq{}}
 	a.row.ID = id
 	e.actors[id.Unique()] = a
 	return a
@@ -115,16 +115,16 @@ func (e *Engine) ActorChanged(row *actor.Row, node NodeNo) {
 	if a.host != nil && row.State != actor.Dead && row.Incarnation == a.inc {
 		return // we run it and know better
 	}
-	if row.State == actor.Alive && a.state == "" && row.Incarnation == a.inc && a.node != noNode {
+	if row.State == actor.Alive && a.state == "" && row.Incarnation == a.inc && a.node != NoNode {
 		return // old news: this incarnation was lost to us already
 	}
 	a.row = *row
 	a.row.Meta = nil
 	a.inc, a.death = row.Incarnation, row.Death
-	a.state, a.node = row.State, noNode
+	a.state, a.node = row.State, NoNode
 	if row.State == actor.Alive {
 		a.node = node
-		if node == noNode {
+		if node == NoNode {
 			a.state = "" // its node is dead to us: another change will follow
 		}
 	}

@@ -16,7 +16,7 @@ type host struct {
 	w       *worker // nil until it has a process
 	slot    uint32
 	task    uint32 // its creation, until that has ended
-	mgr     NodeNo // 0 = this daemon; noNode while a detached actor has none
+	mgr     NodeNo // 0 = this daemon; NoNode while a detached actor has none
 	job     ids.Job
 	own     bool // detached: it does not end with its manager
 	info    *CreatePart
@@ -391,7 +391,7 @@ func (e *Engine) hostGone(h *host, kind fault.Kind, why string) {
 		} else {
 			e.sendDone(creation, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Up: &ActorUp{Death: death}})
 		}
-	} else if h.mgr != 0 && h.mgr != noNode {
+	} else if h.mgr != 0 && h.mgr != NoNode {
 		e.sink.Peer(h.mgr, &ActorGone{ID: a.id, Incarnation: h.inc, Death: *death})
 	}
 	e.returnCalls(a, death)

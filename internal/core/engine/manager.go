@@ -294,7 +294,7 @@ func (e *Engine) incarnationLost(a *actorRec, death *actor.Death) {
 		m.left--
 	}
 	a.inc++
-	a.node = noNode
+	a.node = NoNode
 	if m.lived {
 		a.state = actor.Restarting
 	}
@@ -307,7 +307,7 @@ func (e *Engine) actorDead(a *actorRec, death *actor.Death) {
 	m := a.mgr
 	d := *death
 	d.Never = d.Never || !m.lived && d.Cause != actor.InitFailed && d.Cause != actor.WorkerDied && d.Cause != actor.Exited
-	a.state, a.death, a.node = actor.Dead, d, noNode
+	a.state, a.death, a.node = actor.Dead, d, NoNode
 	e.releaseSpec(m)
 	e.tellActor(a)
 	a.row.Meta = nil
@@ -443,7 +443,7 @@ func (e *Engine) endActors(job ids.Job) {
 	}
 }
 
-// AdoptActor makes this daemon the manager of a detached actor whose former one is dead. node is where it lives, noNode
+// AdoptActor makes this daemon the manager of a detached actor whose former one is dead. node is where it lives, NoNode
 // for a node that is dead to us too.
 func (e *Engine) AdoptActor(row *actor.Row, st *StoredActor, spec TemplateSpec, node NodeNo) {
 	a := e.actorOf(row.ID)
@@ -477,7 +477,7 @@ func (e *Engine) AdoptActor(row *actor.Row, st *StoredActor, spec TemplateSpec, 
 		a.host.mgr = 0
 		a.state, a.node = actor.Alive, 0
 		e.tellActor(a)
-	case node != noNode && e.peers[node] != nil:
+	case node != NoNode && e.peers[node] != nil:
 		a.state, a.node = actor.Alive, node
 		e.sink.Peer(node, &ActorMine{ID: a.id, Incarnation: a.inc})
 		e.tellActor(a)
@@ -530,7 +530,7 @@ func (e *Engine) actorsOf(no NodeNo, id ids.NodeID, why string) {
 			continue
 		}
 		if h := a.host; h != nil && h.mgr == no && h.task == 0 {
-			if h.mgr = noNode; !h.own {
+			if h.mgr = NoNode; !h.own {
 				e.stopHost(h, ownerDied("Owner Id: "+id.String()+", its node, died: "+why), false)
 			}
 		}
