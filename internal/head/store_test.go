@@ -11,6 +11,7 @@ import (
 	"slices"
 	"testing"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
@@ -118,6 +119,14 @@ func TestRecordsSurviveTheStore(t *testing.T) {
 		},
 		&headstate.KVRecord{NS: "a\xff", Key: "\x00k", Value: []byte{0, 1, 0xff}, By: ids.NodeID{3}, Req: 1 << 63, Fresh: true},
 		&headstate.KVRecord{NS: "", Key: "", Value: []byte{}},
+		&headstate.ActorRecord{
+			Row: actor.Row{
+				ID: ids.ActorID{1}, Job: ids.JobFromInt(7), Manager: ids.NodeID{2}, Name: "n", Detached: true, MaxRestarts: -1,
+				Meta: []byte{1}, Resources: map[string]int64{"CPU": 10000}, State: actor.Alive, Incarnation: 3, Death: actor.Death{Text: "t"},
+			},
+			Heard: true,
+		},
+		&headstate.ActorSpec{ID: ids.ActorID{1}, Spec: []byte("spec")},
 	}
 	keys := map[string]bool{}
 	for _, r := range records {
