@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"gray/internal/core/engine"
 	"gray/internal/core/fault"
@@ -257,15 +258,33 @@ func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
 	if err != nil {
 		return engine.TemplateSpec{}, err
 	}
+	preload, err := preloadOf(m.Env)
+	if err != nil {
+		return engine.TemplateSpec{}, err
+	}
 	limits, err := n.limits(m.Actor)
 	if err != nil {
 		return engine.TemplateSpec{}, err
 	}
 	return engine.TemplateSpec{
-		Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: limits,
+		Preload: preload, Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: limits,
 		Raw: raw, Job: job, Fn: m.Fn, Name: m.Name, Resources: res, MaxRetries: int32(min(m.MaxRetries, 1<<30)),
 		Strategy: strategy(m.Strategy), Labels: labels, Env: string(m.Env), MaxCalls: uint32(min(m.MaxCalls, 1<<30)),
 	}, nil
+}
+
+// preloadOf is the list of modules that an environment has its workers forked with.
+func preloadOf(env wire.Raw) (string, error) {
+	if len(env) == 0 {
+		return "", nil
+	}
+	var m struct {
+		Preload []string `msgpack:"preload"`
+	}
+	if err := wire.Unmarshal(env, &m); err != nil {
+		return "", err
+	}
+	return strings.Join(m.Preload, ","), nil
 }
 
 // limits reads what a creation's template says of the actor.

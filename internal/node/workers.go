@@ -15,15 +15,23 @@ import (
 )
 
 // startWorker forks a blank worker; the caller holds the lock.
-func (n *Node) startWorker(sid engine.SessionID) {
+func (n *Node) startWorker(sid engine.SessionID, preload string) {
 	cl := &client{id: sid, readDone: make(chan struct{}), chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
 	_, _ = rand.Read(cl.key[:]) // never fails
 	_, _ = rand.Read(cl.wid[:])
 	n.clients[sid] = cl
 	n.byKey[cl.key] = sid
 	n.after = append(n.after, func() {
-		n.pool.Fork(pool.WorkerSpec{ID: hex.EncodeToString(cl.wid[:]), Threads: 1, Info: map[string]string{"socket": n.sock.Path}}, func(w *pool.Worker, err error) { n.forked(cl, w, err) })
+		n.pool.Fork(pool.WorkerSpec{ID: hex.EncodeToString(cl.wid[:]), Threads: 1, Preload: modules(preload), Info: map[string]string{"socket": n.sock.Path}}, func(w *pool.Worker, err error) { n.forked(cl, w, err) })
 	})
+}
+
+// modules are the names in a comma-separated list.
+func modules(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
 }
 
 // forked takes over a worker that has started.

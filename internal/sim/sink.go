@@ -121,7 +121,7 @@ func (n *node) Refuse(s engine.SessionID, kind fault.Kind, text string) {
 }
 
 // StartWorker forks a worker; now and then that fails.
-func (n *node) StartWorker(sid engine.SessionID) {
+func (n *node) StartWorker(sid engine.SessionID, _ string) {
 	w := n.w
 	w.after(5*w.delay(), func() {
 		w.hit()

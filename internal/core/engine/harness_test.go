@@ -175,7 +175,7 @@ func (r *rig) Refuse(s SessionID, kind fault.Kind, text string) {
 	r.say("refuse %d %s %s", s, kind, text)
 }
 
-func (r *rig) StartWorker(s SessionID) {
+func (r *rig) StartWorker(s SessionID, _ string) {
 	r.started = append(r.started, s)
 	r.say("start %d", s)
 }

@@ -91,7 +91,7 @@ func (e *Engine) sendCreation(w *worker, i uint32, t *task) {
 	e.pool.actors++
 	e.deliver(w, i, t)
 	if e.cfg.CPUs > len(e.pool.blank)+e.pool.starting {
-		e.startWorker() // so that the next finds one
+		e.startWorker(w.preload) // so that the next finds one
 	}
 }
 

@@ -70,8 +70,9 @@ type Sink interface {
 	// Refuse ends a session that broke the protocol.
 	Refuse(s SessionID, kind fault.Kind, text string)
 
-	// StartWorker asks for a blank worker with a session number; WorkerStarted or WorkerGone answers.
-	StartWorker(s SessionID)
+	// StartWorker asks for a blank worker with a session number, forked with some modules loaded; WorkerStarted or
+	// WorkerFailed answers.
+	StartWorker(s SessionID, preload string)
 	Setup(w SessionID, setup Setup)
 	Template(w SessionID, no uint32)
 	Execute(w SessionID, x *Execute)

@@ -24,6 +24,7 @@ type TemplateSpec struct {
 	Labels     resource.Selector
 	Env        string // canonical; "" = the job's own
 	MaxCalls   uint32
+	Preload    string // modules that its workers are forked with; "" = the node's own
 	Method     string       // of an actor; then there is no Fn
 	Group      string       // the method's concurrency group
 	Ordered    bool         // calls of one caller run in their order
