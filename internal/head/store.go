@@ -45,6 +45,9 @@ const (
 	tableNode = 'n'
 	tableJob  = 'j'
 	tableKV   = 'k'
+
+	tableActor     = 'a'
+	tableActorSpec = 's'
 )
 
 func encodeKey(r headstate.Record) []byte {
@@ -55,6 +58,10 @@ func encodeKey(r headstate.Record) []byte {
 		return append([]byte{tableNode}, r.Info.ID[:]...)
 	case *headstate.JobRow:
 		return append([]byte{tableJob}, r.ID[:]...)
+	case *headstate.ActorRecord:
+		return append([]byte{tableActor}, r.Row.ID[:]...)
+	case *headstate.ActorSpec:
+		return append([]byte{tableActorSpec}, r.ID[:]...)
 	case *headstate.KVRecord:
 		k := binary.AppendUvarint([]byte{tableKV}, uint64(len(r.NS)))
 		return append(append(k, r.NS...), r.Key...)
@@ -88,6 +95,10 @@ func decodeRecord(key, value []byte) (headstate.Record, error) {
 		r = new(headstate.JobRow)
 	case tableKV:
 		r = new(headstate.KVRecord)
+	case tableActor:
+		r = new(headstate.ActorRecord)
+	case tableActorSpec:
+		r = new(headstate.ActorSpec)
 	default:
 		return nil, fmt.Errorf("a key of unknown table %q", key[0])
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"testing"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
@@ -118,6 +119,14 @@ func TestRecordsSurviveTheStore(t *testing.T) {
 		},
 		&headstate.KVRecord{NS: "a\xff", Key: "\x00k", Value: []byte{0, 1, 0xff}, By: ids.NodeID{3}, Req: 1 << 63, Fresh: true},
 		&headstate.KVRecord{NS: "", Key: "", Value: []byte{}},
+		&headstate.ActorRecord{
+			Row: actor.Row{
+				ID: ids.ActorID{1}, Job: ids.JobFromInt(7), Manager: ids.NodeID{2}, Name: "n", Detached: true, MaxRestarts: -1,
+				Meta: []byte{1}, Resources: map[string]int64{"CPU": 10000}, State: actor.Alive, Incarnation: 3, Death: actor.Death{Text: "t"},
+			},
+			Heard: true,
+		},
+		&headstate.ActorSpec{ID: ids.ActorID{1}, Spec: []byte("spec")},
 	}
 	keys := map[string]bool{}
 	for _, r := range records {
@@ -178,8 +187,8 @@ func TestMessagesSurviveTheWire(t *testing.T) {
 			}
 		}
 	}
-	if seen != 38 {
-		t.Errorf("%d kinds of messages, want 38", seen)
+	if seen != 52 {
+		t.Errorf("%d kinds of messages, want 52", seen)
 	}
 	if _, err := DecodeToHead(nil); fault.KindOf(err) != fault.Protocol {
 		t.Errorf("empty message: %v", err)
@@ -215,7 +224,7 @@ func fill(v reflect.Value, n int) {
 		v.SetString(fmt.Sprint("s", n))
 	case reflect.Bool:
 		v.SetBool(true)
-	case reflect.Int, reflect.Int64:
+	case reflect.Int, reflect.Int32, reflect.Int64:
 		v.SetInt(int64(n) << 20)
 	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
 		v.SetUint(uint64(n))

@@ -17,6 +17,10 @@ type callArgs struct {
 	Overwrite bool       `msgpack:"overwrite"`
 	Prefix    string     `msgpack:"prefix"`
 	ByPrefix  bool       `msgpack:"by_prefix"`
+	Name      string     `msgpack:"name"`
+	Actor     []byte     `msgpack:"actor"`
+	NoRestart bool       `msgpack:"no_restart"`
+	ID        []byte     `msgpack:"id"`
 }
 
 // call carries out a CALL; the caller holds the lock. Answers that need the head come later.
@@ -61,6 +65,21 @@ func (n *Node) call(cl *client, m wire.Call) error {
 			objs = append(objs, map[string]any{"id": l.ID[:], "nodes": nodes, "size": l.Size})
 		}
 		s.reply(ch, m.Req, map[string]any{"objects": objs})
+	case "actor_kill":
+		return n.killActor(ch, m.Req, &a)
+	case "actor_get":
+		n.getActor(ch, m.Req, &a)
+	case "actor_pending":
+		if len(a.Actor) != ids.ActorSize {
+			return protocolError("actor_pending", "an actor id has 16 bytes")
+		}
+		s.reply(ch, m.Req, map[string]any{"n": n.eng.PendingCalls(cl.id, ids.ActorID(a.Actor))})
+	case "cancel":
+		if len(a.ID) != ids.ObjectSize {
+			return protocolError("cancel", "an object id has 28 bytes")
+		}
+		n.eng.Cancel(cl.id, ids.ObjectID(a.ID))
+		s.reply(ch, m.Req, map[string]any{})
 	default:
 		n.headCall(ch, m.Req, method, &a)
 	}
@@ -94,6 +113,14 @@ func (n *Node) headCall(ch engine.Chan, req uint32, method string, a *callArgs) 
 			t := x.(*headstate.Total)
 			return map[string]any{"total": floats(t.Total), "available": floats(t.Available)}
 		}
+	case "actors":
+		c, answer = &headstate.ActorList{}, func(x headstate.Answer) any {
+			return map[string]any{"actors": actorRows(x.(*headstate.ActorRows).Rows)}
+		}
+	case "actor_names":
+		c, answer = &headstate.ActorNames{Namespace: a.NS}, func(x headstate.Answer) any {
+			return map[string]any{"names": x.(*headstate.ActorNameList).Names}
+		}
 	case "kv_get":
 		c, answer = &headstate.KVGet{NS: a.NS, Key: a.Key}, func(x headstate.Answer) any {
 			v := x.(*headstate.KVValue)
@@ -122,6 +149,11 @@ func (n *Node) headCall(ch engine.Chan, req uint32, method string, a *callArgs) 
 		(&sink{n}).Fail(ch, req, fault.NotImplemented, "call "+method+": this daemon has no such method; the client may be newer than the daemon")
 		return
 	}
+	n.ask(ch, req, method, c, answer)
+}
+
+// ask asks the head and answers a client with what answer makes of it: a map, or an error.
+func (n *Node) ask(ch engine.Chan, req uint32, method string, c headstate.Call, answer func(headstate.Answer) any) {
 	n.after = append(n.after, func() {
 		n.link.Go(c, headTimeout, func(x headstate.Answer, err error) {
 			n.locked(func(*engine.Engine) {
@@ -129,7 +161,12 @@ func (n *Node) headCall(ch engine.Chan, req uint32, method string, a *callArgs) 
 					(&sink{n}).Fail(ch, req, fault.KindOf(err), "the head at "+n.file.GCSAddress+" did not answer "+method+": "+err.Error())
 					return
 				}
-				(&sink{n}).reply(ch, req, answer(x))
+				v := answer(x)
+				if f, ok := v.(*fault.Error); ok {
+					(&sink{n}).Fail(ch, req, f.Kind, f.Error())
+					return
+				}
+				(&sink{n}).reply(ch, req, v)
 			})
 		})
 	})

@@ -36,15 +36,24 @@ type client struct {
 	unwatch  func()
 	readDone chan struct{} // closed when a worker's stream has been read to its end
 
-	worker  *pool.Worker // nil for a driver
-	backlog [][]byte     // packets that the exec queue had no room for
-	carry   map[ids.ObjectID][]ids.ObjectID
+	worker  *pool.Worker                // nil for a driver
+	backlog [][]byte                    // packets that the exec queue had no room for
+	carry   map[carryKey][]ids.ObjectID // ids that went ahead of the frame with their object
 	scratch scratch
 }
+
+// carryKey is what tells objects apart, whoever made them.
+type carryKey struct {
+	u     ids.Unique
+	index uint32
+}
+
+func carryOf(id ids.ObjectID) carryKey { return carryKey{id.Unique(), id.Index()} }
 
 // scratch is what decoding a stream's frames reuses.
 type scratch struct {
 	sub  engine.Submission
+	call engine.ActorSubmission
 	outs []engine.Output
 	ids  []ids.ObjectID
 }
@@ -141,7 +150,7 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 		refuse(c, fault.System, "the head at "+n.file.GCSAddress+" gave no job id: "+err.Error())
 		return
 	}
-	cl := &client{job: id, stream: c, chans: map[uint32]*outbox{}, carry: map[ids.ObjectID][]ids.ObjectID{}}
+	cl := &client{job: id, stream: c, chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
 	_, _ = rand.Read(cl.key[:])
 	_, _ = rand.Read(cl.wid[:])
 	copy(cl.wid[:], id[:])

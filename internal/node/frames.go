@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"gray/internal/core/engine"
 	"gray/internal/core/fault"
@@ -20,6 +21,8 @@ func (n *Node) handle(cl *client, f wire.Frame) error {
 		return n.submit(cl, f)
 	case wire.KindResult:
 		return n.result(cl, f)
+	case wire.KindActorCall:
+		return n.actorCall(cl, f)
 	case wire.KindRelease:
 		l, err := wire.DecodeRelease(f.Body)
 		for k := range l.Len() {
@@ -68,6 +71,8 @@ func (n *Node) handleRare(cl *client, f wire.Frame) error {
 	switch f.Kind {
 	case wire.KindTemplate:
 		return n.template(cl, f)
+	case wire.KindActor:
+		return n.actor(cl, f)
 	case wire.KindTemplateDrop:
 		no, err := wire.DecodeTemplateDrop(f.Body)
 		if err == nil {
@@ -120,10 +125,11 @@ func (n *Node) handleRare(cl *client, f wire.Frame) error {
 	case wire.KindIDs:
 		m, err := wire.DecodeIDs(f.Body)
 		if err == nil {
-			if len(cl.carry) > 16 || len(cl.carry[m.ID]) > 1<<24 {
+			key := carryOf(m.ID)
+			if len(cl.carry) > 16 || len(cl.carry[key]) > 1<<24 {
 				return protocolError("ids", "lists for more than 16 objects, or of more than 16,777,216 ids, were announced without their objects")
 			}
-			cl.carry[m.ID] = append(cl.carry[m.ID], unpack(nil, m.Contained)...)
+			cl.carry[key] = append(cl.carry[key], unpack(nil, m.Contained)...)
 		}
 		return err
 	}
@@ -143,7 +149,7 @@ func unpack(to []ids.ObjectID, l ids.List) []ids.ObjectID {
 
 // withCarry joins a frame's contained ids with those that went ahead of it.
 func (cl *client) withCarry(id ids.ObjectID, l ids.List) []ids.ObjectID {
-	ahead, ok := cl.carry[id]
+	ahead, ok := cl.carry[carryOf(id)]
 	if !ok {
 		if len(l) == 0 {
 			return nil
@@ -151,8 +157,18 @@ func (cl *client) withCarry(id ids.ObjectID, l ids.List) []ids.ObjectID {
 		cl.scratch.ids = unpack(cl.scratch.ids[:0], l)
 		return cl.scratch.ids
 	}
-	delete(cl.carry, id)
+	delete(cl.carry, carryOf(id))
 	return unpack(ahead, l)
+}
+
+// takeCarry adds the ids that went ahead of a call.
+func (cl *client) takeCarry(u ids.Unique, to []ids.ObjectID) []ids.ObjectID {
+	key := carryKey{u, 1}
+	if ahead, ok := cl.carry[key]; ok {
+		delete(cl.carry, key)
+		to = append(to, ahead...)
+	}
+	return to
 }
 
 func (n *Node) submit(cl *client, f wire.Frame) error {
@@ -165,26 +181,31 @@ func (n *Node) submit(cl *client, f wire.Frame) error {
 		Template: m.Template, Unique: m.Unique, Returns: m.NumReturns, Flags: m.Flags,
 		Deps: unpack(s.Deps[:0], m.Deps), Contained: unpack(s.Contained[:0], m.Contained), Args: m.Args, Bytes: uint32(f.Size()),
 	}
-	if ahead, ok := cl.carry[m.Unique.Object(cl.job, 1)]; ok {
-		delete(cl.carry, m.Unique.Object(cl.job, 1))
-		s.Contained = append(s.Contained, ahead...)
-	}
+	s.Contained = cl.takeCarry(m.Unique, s.Contained)
 	if len(m.Overrides) > 0 {
-		o, err := wire.DecodeOverrides(m.Overrides)
-		if err != nil {
+		if err := overrides(s, m.Overrides); err != nil {
 			return err
-		}
-		s.Over.Raw = m.Overrides
-		if o.MaxRetries != nil {
-			r := int32(min(*o.MaxRetries, 1<<30))
-			s.Over.MaxRetries = &r
-		}
-		if o.Strategy != nil {
-			st := strategy(*o.Strategy)
-			s.Over.Strategy = &st
 		}
 	}
 	n.eng.Submit(cl.id, s)
+	return nil
+}
+
+// overrides reads what a call changes of its template.
+func overrides(s *engine.Submission, raw []byte) error {
+	o, err := wire.DecodeOverrides(raw)
+	if err != nil {
+		return err
+	}
+	s.Over.Raw = raw
+	if o.MaxRetries != nil {
+		r := int32(min(*o.MaxRetries, 1<<30))
+		s.Over.MaxRetries = &r
+	}
+	if o.Strategy != nil {
+		st := strategy(*o.Strategy)
+		s.Over.Strategy = &st
+	}
 	return nil
 }
 
@@ -237,10 +258,49 @@ func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
 	if err != nil {
 		return engine.TemplateSpec{}, err
 	}
+	preload, err := preloadOf(m.Env)
+	if err != nil {
+		return engine.TemplateSpec{}, err
+	}
+	limits, err := n.limits(m.Actor)
+	if err != nil {
+		return engine.TemplateSpec{}, err
+	}
 	return engine.TemplateSpec{
+		Preload: preload, Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: limits,
 		Raw: raw, Job: job, Fn: m.Fn, Name: m.Name, Resources: res, MaxRetries: int32(min(m.MaxRetries, 1<<30)),
 		Strategy: strategy(m.Strategy), Labels: labels, Env: string(m.Env), MaxCalls: uint32(min(m.MaxCalls, 1<<30)),
 	}, nil
+}
+
+// preloadOf is the list of modules that an environment has its workers forked with.
+func preloadOf(env wire.Raw) (string, error) {
+	if len(env) == 0 {
+		return "", nil
+	}
+	var m struct {
+		Preload []string `msgpack:"preload"`
+	}
+	if err := wire.Unmarshal(env, &m); err != nil {
+		return "", err
+	}
+	return strings.Join(m.Preload, ","), nil
+}
+
+// limits reads what a creation's template says of the actor.
+func (n *Node) limits(m *wire.ActorLimits) (*engine.ActorLimits, error) {
+	if m == nil {
+		return nil, nil
+	}
+	held, err := n.names.Set(m.Held)
+	if err != nil {
+		return nil, err
+	}
+	l := &engine.ActorLimits{Held: held, MaxConcurrency: int(min(m.MaxConcurrency, 1<<20)), Groups: map[string]int{}, Async: m.IsAsync, Class: m.ClassName}
+	for name, k := range m.Groups {
+		l.Groups[name] = int(min(k, 1<<20))
+	}
+	return l, nil
 }
 
 // isClosedErr tells errors of connections that were closed here from those that matter.

@@ -60,8 +60,8 @@ func (s *benchSink) Value(ch engine.Chan, req uint32, v engine.Value) int {
 
 func (s *benchSink) Refuse(engine.SessionID, fault.Kind, string) {}
 
-func (s *benchSink) StartWorker(sid engine.SessionID) {
-	cl := &client{id: sid, chans: map[uint32]*outbox{}, carry: map[ids.ObjectID][]ids.ObjectID{}}
+func (s *benchSink) StartWorker(sid engine.SessionID, _ string) {
+	cl := &client{id: sid, chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
 	s.n.clients[sid] = cl
 	s.b.wanted = append(s.b.wanted, sid)
 }
@@ -128,7 +128,7 @@ func newBench(t testing.TB, link *headlink.Client) *bench {
 }
 
 func (b *bench) driver(job ids.Job) *client {
-	cl := &client{job: job, chans: map[uint32]*outbox{}, carry: map[ids.ObjectID][]ids.ObjectID{}}
+	cl := &client{job: job, chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
 	b.event(func(e *engine.Engine) {
 		var first ids.Unique
 		cl.id, first = e.OpenDriver(job, driverIDs)

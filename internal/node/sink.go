@@ -138,7 +138,7 @@ func (s *sink) Refuse(sid engine.SessionID, kind fault.Kind, text string) {
 	}
 }
 
-func (s *sink) StartWorker(sid engine.SessionID) { s.n.startWorker(sid) }
+func (s *sink) StartWorker(sid engine.SessionID, preload string) { s.n.startWorker(sid, preload) }
 
 func (s *sink) Setup(w engine.SessionID, setup engine.Setup) { s.n.setup(w, setup) }
 

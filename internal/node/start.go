@@ -162,7 +162,7 @@ func (n *Node) machinery() error {
 		return err
 	}
 	n.pool, err = pool.Start(pool.Config{
-		Python: n.python(), LogDir: n.dir.LogDir(), SDKDir: sdkDir(), Env: workerEnv(n), Arena: n.arena.File(),
+		Python: n.python(), LogDir: n.dir.LogDir(), SDKDir: sdkDir(), Preload: n.cfg.Preload, Env: workerEnv(n), Arena: n.arena.File(),
 		Log: n.log, OOMScoreAdj: 500, Died: n.died,
 	})
 	return err
@@ -408,6 +408,12 @@ func (h *handler) Inventory(reply func(headstate.Inventory)) {
 		}
 	}
 	inv.Peers = n.peers.known()
+	if n.eng != nil {
+		inv.Actors = n.eng.Actors()
+		for k := range inv.Actors {
+			n.place(&inv.Actors[k])
+		}
+	}
 	n.mu.Unlock()
 	reply(inv)
 }

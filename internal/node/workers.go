@@ -15,15 +15,23 @@ import (
 )
 
 // startWorker forks a blank worker; the caller holds the lock.
-func (n *Node) startWorker(sid engine.SessionID) {
-	cl := &client{id: sid, readDone: make(chan struct{}), chans: map[uint32]*outbox{}, carry: map[ids.ObjectID][]ids.ObjectID{}}
+func (n *Node) startWorker(sid engine.SessionID, preload string) {
+	cl := &client{id: sid, readDone: make(chan struct{}), chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
 	_, _ = rand.Read(cl.key[:]) // never fails
 	_, _ = rand.Read(cl.wid[:])
 	n.clients[sid] = cl
 	n.byKey[cl.key] = sid
 	n.after = append(n.after, func() {
-		n.pool.Fork(pool.WorkerSpec{ID: hex.EncodeToString(cl.wid[:]), Threads: 1, Info: map[string]string{"socket": n.sock.Path}}, func(w *pool.Worker, err error) { n.forked(cl, w, err) })
+		n.pool.Fork(pool.WorkerSpec{ID: hex.EncodeToString(cl.wid[:]), Threads: 1, Preload: modules(preload), Info: map[string]string{"socket": n.sock.Path}}, func(w *pool.Worker, err error) { n.forked(cl, w, err) })
 	})
+}
+
+// modules are the names in a comma-separated list.
+func modules(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
 }
 
 // forked takes over a worker that has started.
@@ -96,6 +104,15 @@ func (n *Node) setup(sid engine.SessionID, s engine.Setup) {
 			IDs: wire.IDBlock{First: s.IDs, Count: s.IDCount}, Credit: jobCredit / 4, DashboardURL: n.file.DashboardURL,
 		},
 		Accelerators: s.Accelerators, Resources: s.Resources,
+	}
+	if c := s.Actor; c != nil {
+		m.Actor = &wire.SetupActor{
+			ID: c.ID[:], Name: c.Name, Namespace: c.Namespace, ClassName: c.Class, Incarnation: s.Incarnation,
+			MaxConcurrency: int64(s.Limits.MaxConcurrency), Groups: map[string]int64{}, IsAsync: s.Limits.Async, Body: c.Body,
+		}
+		for name, k := range s.Limits.Groups {
+			m.Actor.Groups[name] = int64(k)
+		}
 	}
 	if j := n.jobs[s.Job]; j != nil {
 		m.Job, m.Namespace = j.raw, j.namespace

@@ -3,6 +3,7 @@ package sim
 import (
 	"slices"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/engine"
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
@@ -120,7 +121,7 @@ func (n *node) Refuse(s engine.SessionID, kind fault.Kind, text string) {
 }
 
 // StartWorker forks a worker; now and then that fails.
-func (n *node) StartWorker(sid engine.SessionID) {
+func (n *node) StartWorker(sid engine.SessionID, _ string) {
 	w := n.w
 	w.after(5*w.delay(), func() {
 		w.hit()
@@ -255,3 +256,31 @@ func (n *node) ErrorValue(kind fault.Kind, text string) []byte { return errorVal
 
 // Warn is for the log.
 func (n *node) Warn(text string) { n.w.tracef("node %d: %s", n.index, text) }
+
+// CancelRun tells an actor's worker that a call's result is not wanted.
+func (n *node) CancelRun(engine.SessionID, ids.Unique, uint32) {}
+
+// PID is the process of a worker.
+func (n *node) PID(w engine.SessionID) int { return int(w) }
+
+// RegisterActor asks the head for an actor's name.
+func (n *node) RegisterActor(*actor.Row, bool, *engine.StoredActor) {}
+
+// ActorReply tells a client what the head said.
+func (n *node) ActorReply(engine.Chan, uint32, bool, *actor.Row) {}
+
+// ActorUpdate tells the head how an actor stands.
+func (n *node) ActorUpdate(*actor.Row) {}
+
+// WatchActor has the head tell of an actor.
+func (n *node) WatchActor(ids.ActorID, bool) {}
+
+// ActorError is the value of an error.
+func (n *node) ActorError(kind fault.Kind, _ *actor.Row, death *actor.Death) []byte {
+	return errorValue(kind, death.Text)
+}
+
+// CreationResult reads the output of a constructor.
+func (n *node) CreationResult(v []byte) (repr, text string, pickled []byte) {
+	return "", string(v), nil
+}

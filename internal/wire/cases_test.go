@@ -67,6 +67,9 @@ var codecs = map[Kind]codec{
 	KindExit:         exact(DecodeExit, small(AppendExit)),
 	KindIDs:          exact(DecodeIDs, AppendIDs),
 	KindExecuteAt:    exact(DecodeExecuteAt, small(AppendExecuteAt)),
+	KindActor:        exact(DecodeActor, AppendActor),
+	KindActorCall:    exact(DecodeActorCall, AppendActorCall),
+	KindCancel:       exact(DecodeCancel, small(AppendCancel)),
 	KindExecDrop:     exact(DecodeExecDrop, small(AppendExecDrop)),
 }
 
@@ -123,6 +126,11 @@ func cases() []frameCase {
 		Strategy: Strategy{Kind: resource.StrategyNode, Node: ids.NodeID(repeat(3, 28)), Soft: true},
 	}).Marshal())
 	bare := must((&Spec{MaxRetries: -1, Env: must(Marshal(map[string]any{"env_vars": map[string]string{"A": "1"}}))}).Marshal())
+	method := must((&Spec{Name: "A.m", Qualname: "m.A.m", MaxRetries: -1, Method: "m", Group: "io", Ordered: true}).Marshal())
+	creation := must((&Spec{Fn: a, Name: "A.__init__", Qualname: "m.A.__init__", Resources: map[string]int64{"CPU": 10000}, Actor: &ActorLimits{
+		Held: map[string]int64{}, MaxConcurrency: 1000, Groups: map[string]int64{"io": 2}, IsAsync: true, ClassName: "A",
+	}}).Marshal())
+	actorSpec := must(Marshal(&ActorSpec{Name: "n", Namespace: "ns", Detached: true, GetIfExists: true, MaxRestarts: -1, ClassName: "A", Meta: []byte("meta"), Body: []byte("\x00body")}))
 	job := must(Marshal(map[string]any{
 		"namespace": "n", "sys_path": []string{"/a"}, "cwd": "/a", "entrypoint": "x.py", "env_vars": map[string]string{"A": "1"},
 		"logging": nil, "metadata": map[string]any{}, "runtime_env": map[string]any{},
@@ -182,10 +190,18 @@ func cases() []frameCase {
 		{"execute bare", KindExecute, Execute{Unique: ids.MakeUnique(1, 9), NumReturns: 0}},
 		{"exec template", KindExecTemplate, Template{1, spec}},
 		{"setup", KindSetup, Setup{Welcome: welcome, Job: job, Env: map[string]string{"OMP_NUM_THREADS": "1"}, Accelerators: map[string][]int{"GPU": {0, 3}}, Resources: map[string]int64{"CPU": 10000}}},
+		{"setup actor", KindSetup, Setup{Welcome: welcome, Actor: &SetupActor{ID: repeat(1, 16), Name: "n", Namespace: "ns", ClassName: "A", Incarnation: 2, MaxConcurrency: 1, Groups: map[string]int64{"io": 2}, IsAsync: true, Body: []byte("\x00body")}}},
 		{"exit", KindExit, uint8(2)},
 		{"exec template drop", KindExecDrop, uint32(1)},
 		{"ids", KindIDs, IDs{a, list(b, c)}},
 		{"ids none", KindIDs, IDs{a, list()}},
+		{"actor", KindActor, Actor{Chan: 1, Req: 2, Template: 7, Unique: ids.MakeUnique(1, 9), Flags: FlagArgsInDep, Deps: list(a), Contained: list(b, c), Spec: actorSpec, Args: []byte("\x00args")}},
+		{"actor bare", KindActor, Actor{Unique: ids.MakeUnique(1, 9), Deps: list(), Contained: list(), Spec: []byte{}, Args: []byte{}}},
+		{"actor call", KindActorCall, ActorCall{Template: 7, Unique: ids.MakeUnique(1, 10), Actor: ids.MakeUnique(1, 9).Actor(ids.JobFromInt(1)), NumReturns: 1, Flags: FlagWeak, Deps: list(a), Contained: list(b), Overrides: overrides, Args: []byte("\x00args")}},
+		{"actor call bare", KindActorCall, ActorCall{Deps: list(), Contained: list(), Overrides: []byte{}, Args: []byte{}}},
+		{"cancel", KindCancel, Cancel{ids.MakeUnique(1, 10), 2}},
+		{"template method", KindTemplate, Template{8, method}},
+		{"template creation", KindTemplate, Template{9, creation}},
 		{"execute at", KindExecuteAt, ExecuteAt{1 << 33, 200_000}},
 	}
 }
@@ -236,7 +252,7 @@ func badFrames() []struct {
 		{"get trailing byte", body(KindGet, 1, 1, byte(0), 0, byte(9))},
 		{"wait truncated id", body(KindWait, 1, 1, 1, byte(0), 1, "short")},
 		{"release count wraps", body(KindRelease, 0x08000001, a, 1)},
-		{"result bad outcome", body(KindResult, uint64(0), 1, byte(4), 0)},
+		{"result bad outcome", body(KindResult, uint64(0), 1, byte(5), 0)},
 		{"result more outputs than bytes", body(KindResult, uint64(0), 1, byte(0), -1)},
 		{"result huge inline size", body(KindResult, uint64(0), 1, byte(0), 1, byte(0), byte(0), 0, ^uint64(0))},
 		{"result bad where", body(KindResult, uint64(0), 1, byte(0), 1, byte(0), byte(2), 0, uint64(0))},
@@ -255,6 +271,9 @@ func badFrames() []struct {
 		{"abort short", body(KindAbort, "abc")},
 		{"ids cut within an id", body(KindIDs, a, "abc")},
 		{"ids empty", body(KindIDs)},
+		{"actor call short", body(KindActorCall, 1, uint64(0), "short")},
+		{"actor spec too long", body(KindActor, 1, 1, 1, uint64(0), byte(0), byte(0), 0, 0, 5, "abcd")},
+		{"cancel trailing", body(KindCancel, uint64(0), 1, "x")},
 		{"execute at short", body(KindExecuteAt, uint64(1))},
 	}
 }

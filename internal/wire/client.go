@@ -273,7 +273,7 @@ type Result struct {
 // DecodeResult reads RESULT's body.
 func DecodeResult(body []byte) (Result, error) {
 	c := cursor{b: body}
-	m := Result{Unique: c.unique(), Attempt: c.u32("attempt"), Outcome: Outcome(c.enum(3, "outcome"))}
+	m := Result{Unique: c.unique(), Attempt: c.u32("attempt"), Outcome: Outcome(c.enum(4, "outcome"))}
 	n := c.u32("n")
 	if uint64(n)*minOutput > uint64(len(c.b)) {
 		c.take(uint64(n)*minOutput, "outputs")

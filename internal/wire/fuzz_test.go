@@ -75,6 +75,8 @@ func FuzzMaps(f *testing.F) {
 		for _, dec := range []func() error{
 			func() error { _, err := DecodeSpec(b); return err },
 			func() error { _, err := DecodeOverrides(b); return err },
+			func() error { _, err := DecodeActorSpec(b); return err },
+			func() error { _, err := DecodeCreatedActor(b); return err },
 			func() error { _, err := DecodeJob(b); return err },
 			func() error { _, err := DecodeFault(b); return err },
 			func() error { _, err := Call{Map: b}.Method(); return err },
@@ -153,5 +155,11 @@ func FuzzExit(f *testing.F) { fuzzKind(f, KindExit) }
 func FuzzExecTemplateDrop(f *testing.F) { fuzzKind(f, KindExecDrop) }
 
 func FuzzIds(f *testing.F) { fuzzKind(f, KindIDs) }
+
+func FuzzActor(f *testing.F) { fuzzKind(f, KindActor) }
+
+func FuzzActorCall(f *testing.F) { fuzzKind(f, KindActorCall) }
+
+func FuzzCancel(f *testing.F) { fuzzKind(f, KindCancel) }
 
 func FuzzExecuteAt(f *testing.F) { fuzzKind(f, KindExecuteAt) }

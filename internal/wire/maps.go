@@ -240,6 +240,7 @@ type Setup struct {
 	Env          map[string]string
 	Accelerators map[string][]int // assigned instances, by resource
 	Resources    map[string]int64 // in 1/10000
+	Actor        *SetupActor      // of an actor's worker
 }
 
 type setupMap struct {
@@ -248,6 +249,7 @@ type setupMap struct {
 	Env          map[string]string `msgpack:"env,omitempty"`
 	Accelerators map[string][]int  `msgpack:"accelerators,omitempty"`
 	Resources    map[string]int64  `msgpack:"resources,omitempty"`
+	Actor        *SetupActor       `msgpack:"actor,omitempty"`
 }
 
 // DecodeSetup reads SETUP's body.
@@ -256,13 +258,13 @@ func DecodeSetup(body []byte) (Setup, error) {
 	if err := unmarshalMap(KindSetup, body, &m); err != nil {
 		return Setup{}, err
 	}
-	s := Setup{Job: m.Job, Env: m.Env, Accelerators: m.Accelerators, Resources: m.Resources}
+	s := Setup{Job: m.Job, Env: m.Env, Accelerators: m.Accelerators, Resources: m.Resources, Actor: m.Actor}
 	return s, s.fromMap(KindSetup, &m.welcomeMap)
 }
 
 // AppendSetup appends the frame.
 func AppendSetup(b []byte, s *Setup) ([]byte, error) {
 	at := len(b)
-	m := setupMap{s.toMap(), s.Job, s.Env, s.Accelerators, s.Resources}
+	m := setupMap{s.toMap(), s.Job, s.Env, s.Accelerators, s.Resources, s.Actor}
 	return finishMap(begin(b, KindSetup), at, &m)
 }

@@ -48,7 +48,7 @@ func AppendExecTemplate(b []byte, m *Template) ([]byte, error) {
 
 // Spec is a template's content.
 type Spec struct {
-	Fn              ids.ObjectID // the function's object
+	Fn              ids.ObjectID // the function's object; zero for a method
 	FnHash          []byte
 	Name            string
 	Qualname        string
@@ -59,6 +59,10 @@ type Spec struct {
 	Env             Raw // a msgpack map or empty
 	MaxCalls        int64
 	Labels          map[string]string // label selectors
+	Method          string            // of an actor: its template names no function
+	Group           string            // the method's concurrency group
+	Ordered         bool              // calls of one caller run in their order
+	Actor           *ActorLimits      // of a template that creates an actor
 }
 
 type specMap struct {
@@ -73,6 +77,10 @@ type specMap struct {
 	Env             Raw               `msgpack:"env"`
 	MaxCalls        int64             `msgpack:"max_calls"`
 	Labels          map[string]string `msgpack:"labels"`
+	Method          string            `msgpack:"method,omitempty"`
+	Group           string            `msgpack:"group,omitempty"`
+	Ordered         bool              `msgpack:"ordered,omitempty"`
+	Actor           *ActorLimits      `msgpack:"actor,omitempty"`
 }
 
 // DecodeSpec reads a template's map. Quantities are checked: none is negative, and max_retries is at least -1.
@@ -84,6 +92,7 @@ func DecodeSpec(b []byte) (Spec, error) {
 	s := Spec{
 		FnHash: m.FnHash, Name: m.Name, Qualname: m.Qualname, Resources: m.Resources, MaxRetries: m.MaxRetries,
 		RetryExceptions: m.RetryExceptions, Strategy: m.Strategy, Env: m.Env, MaxCalls: m.MaxCalls, Labels: m.Labels,
+		Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: m.Actor,
 	}
 	if len(s.Env) == 1 && s.Env[0] == 0xc0 {
 		s.Env = nil
@@ -107,6 +116,7 @@ func (s *Spec) Marshal() ([]byte, error) {
 	}
 	return Marshal(&specMap{
 		s.Fn[:], s.FnHash, s.Name, s.Qualname, s.Resources, s.MaxRetries, s.RetryExceptions, s.Strategy, env, s.MaxCalls, s.Labels,
+		s.Method, s.Group, s.Ordered, s.Actor,
 	})
 }
 

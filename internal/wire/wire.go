@@ -64,6 +64,8 @@ const (
 	KindChannelClose Kind = 0x1d
 	KindAbort        Kind = 0x1e
 	KindCredit       Kind = 0x1f
+	KindActor        Kind = 0x20
+	KindActorCall    Kind = 0x21
 	KindValue        Kind = 0x30
 	KindReady        Kind = 0x31
 	KindCreated      Kind = 0x32
@@ -76,6 +78,7 @@ const (
 	KindExit         Kind = 0x43
 	KindExecDrop     Kind = 0x44
 	KindExecuteAt    Kind = 0x45
+	KindCancel       Kind = 0x46
 )
 
 var kindNames = [256]string{
@@ -87,7 +90,7 @@ var kindNames = [256]string{
 	KindChannelClose: "CHANNEL_CLOSE", KindAbort: "ABORT", KindCredit: "CREDIT",
 	KindValue: "VALUE", KindReady: "READY", KindCreated: "CREATED", KindDone: "DONE", KindError: "ERROR",
 	KindReply: "REPLY", KindExecute: "EXECUTE", KindExecTemplate: "EXEC_TEMPLATE", KindSetup: "SETUP", KindExit: "EXIT",
-	KindExecDrop: "EXEC_TEMPLATE_DROP",
+	KindExecDrop: "EXEC_TEMPLATE_DROP", KindActor: "ACTOR", KindActorCall: "ACTOR_CALL", KindCancel: "CANCEL",
 }
 
 // Known tells whether k is a kind of this protocol version.
@@ -128,11 +131,15 @@ const (
 	OutcomeRaised    Outcome = 1 // the task raised; every output holds the error
 	OutcomeRetriable Outcome = 2 // the task raised what its retry_exceptions names
 	OutcomeLeaving   Outcome = 3 // values were returned, and the worker leaves now (max_calls)
+	OutcomeExit      Outcome = 4 // an actor leaves with this call, because it wants to
 )
 
 // Flags and codes.
 const (
 	FlagArgsInDep uint16 = 1 << 0 // SUBMIT, EXECUTE: the args are the value of dep 0
+	FlagWeak      uint16 = 1 << 1 // ACTOR_CALL: the handle does not keep the actor alive
+	FlagCreation  uint16 = 1 << 4 // EXECUTE: an actor is created
+	FlagCall      uint16 = 1 << 5 // EXECUTE: a method of the worker's actor
 	FlagFetch     uint8  = 1 << 0 // WAIT: ready means ready on this machine
 
 	DoneAll       uint8 = 0 // DONE: all was answered

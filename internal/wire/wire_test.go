@@ -104,7 +104,7 @@ func describeField(name string, v any) any {
 	if r, ok := v.(Raw); ok {
 		b, packed, name = r, true, "Map"
 	}
-	if !packed || name != "Map" && name != "Overrides" {
+	if !packed || name != "Map" && name != "Overrides" && name != "Spec" {
 		return describe(v)
 	}
 	if len(b) == 0 {

@@ -32,13 +32,9 @@ func (e *Engine) noRoom(req uint64, text string) {
 		delete(e.fetches, w.obj)
 		e.noRoomHere(w.obj, "object "+e.objs.at(w.obj).id.String()+" does not fit into this node's object store: "+text)
 	case wantArgs:
-		t := e.tasks.at(w.task)
-		slot := t.slot
-		t.slot = 0
-		e.stopWaiting(w.task, t)
+		e.stopWaiting(w.task, e.tasks.at(w.task))
 		delete(e.bundles, w.task)
-		e.lostHere(w.task, fault.StoreFull, "its arguments do not fit into the node's object store: "+text)
-		e.slotDone(slot, nil, nil)
+		e.cannotRun(w.task, fault.StoreFull, "its arguments do not fit into the node's object store: "+text)
 	}
 }
 
@@ -135,6 +131,10 @@ func (e *Engine) argsGranted(i uint32) {
 func (e *Engine) bundleStep(i uint32) {
 	b, t := e.bundles[i], e.tasks.at(i)
 	if b.granted && t.missing == 0 && (b.body == 0 || b.bodyHere) && t.state == taskFetching {
+		if t.call != nil {
+			e.fetched(i, t)
+			return
+		}
 		e.toTask(t, taskAssigned)
 		e.assign(i, t)
 	}

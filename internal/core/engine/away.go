@@ -74,24 +74,8 @@ func (e *Engine) sendMore(sh *shape, p *peer) {
 }
 
 func (e *Engine) sendAway(p *peer, sh *shape, i uint32, t *task) {
-	tm := e.templates[t.tmpl]
-	if _, ok := tm.known[p.no]; !ok {
-		if tm.known == nil {
-			tm.known = map[NodeNo]uint32{}
-		}
-		tm.known[p.no] = t.tmpl
-		e.sink.Peer(p.no, &TemplateMsg{No: t.tmpl, Job: tm.spec.Job, Raw: tm.spec.Raw})
-	}
-	m := &TaskRun{
-		Unique: t.unique, Job: t.job, Attempt: t.attempt, Shape: sh.no, Template: t.tmpl, Returns: t.returns, Flags: t.flags,
-		Over: slices.Clone(e.blobs.get(t.over)), Args: slices.Clone(e.blobs.get(t.args)),
-	}
-	for _, d := range t.refs[:t.nDeps] {
-		m.Deps = append(m.Deps, e.info(d))
-	}
-	for _, c := range t.refs[t.nDeps:] {
-		m.Contained = append(m.Contained, e.objs.at(c).id)
-	}
+	m := e.packRun(p, t)
+	m.Shape, m.Create = sh.no, t.create
 	e.toTask(t, taskAway)
 	t.at = p.no
 	e.remoteRun[runKey{t.unique}] = i
@@ -102,6 +86,29 @@ func (e *Engine) sendAway(p *peer, sh *shape, i uint32, t *task) {
 	e.sink.Peer(p.no, m)
 }
 
+// packRun builds a task's TaskRun for another node, which is told its template first.
+func (e *Engine) packRun(p *peer, t *task) *TaskRun {
+	tm := e.templates[t.tmpl]
+	if _, ok := tm.known[p.no]; !ok {
+		if tm.known == nil {
+			tm.known = map[NodeNo]uint32{}
+		}
+		tm.known[p.no] = t.tmpl
+		e.sink.Peer(p.no, &TemplateMsg{No: t.tmpl, Job: tm.spec.Job, Raw: tm.spec.Raw})
+	}
+	m := &TaskRun{
+		Unique: t.unique, Job: t.job, Attempt: t.attempt, Template: t.tmpl, Returns: t.returns, Flags: t.flags,
+		Over: slices.Clone(e.blobs.get(t.over)), Args: slices.Clone(e.blobs.get(t.args)),
+	}
+	for _, d := range t.refs[:t.nDeps] {
+		m.Deps = append(m.Deps, e.info(d))
+	}
+	for _, c := range t.refs[t.nDeps:] {
+		m.Contained = append(m.Contained, e.objs.at(c).id)
+	}
+	return m
+}
+
 // taskDone takes the end of a task of ours that ran elsewhere.
 func (e *Engine) taskDone(p *peer, m *TaskDone) {
 	i := e.remoteRun[runKey{m.Unique}]
@@ -110,6 +117,10 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 		t = e.tasks.at(i)
 	}
 	if t == nil || t.owner != 0 || t.at != p.no || t.attempt != m.Attempt || t.state != taskAway {
+		return
+	}
+	if t.call != nil {
+		e.callDone(p, i, t, m)
 		return
 	}
 	sh := e.shapes[t.shape]
@@ -127,6 +138,8 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 	}
 	e.settleResult(p, m)
 	switch {
+	case t.create != nil:
+		e.creationDone(p, i, t, m)
 	case m.Lost != "":
 		e.crashed(i, t, fault.Kind(m.Lost), m.Why+" (on node "+p.id.String()+")")
 	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
@@ -142,6 +155,27 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 		e.endTask(i, t)
 	}
 	e.nextAway(sh, p, a, m.Keep)
+}
+
+// creationDone takes the end of a creation of ours that ran elsewhere.
+func (e *Engine) creationDone(p *peer, i uint32, t *task, m *TaskDone) {
+	a := e.actors[t.unique]
+	if m.Lost != "" || m.Up == nil {
+		death := deathOf(fault.Kind(m.Lost), m.Why+" (on node "+p.id.String()+")")
+		if m.Up != nil && m.Up.Death != nil {
+			death = m.Up.Death
+		}
+		e.lostCreation(i, t, death)
+		return
+	}
+	if len(m.Kept) > 0 {
+		e.keeps[t.unique] = &keep{node: p.no, refs: t.refs}
+		t.refs, t.nDeps = nil, 0
+	}
+	e.endTask(i, t)
+	if a != nil && a.mgr != nil && a.mgr.task == i {
+		e.actorUp(a, p.no, m.Up)
+	}
 }
 
 // settleResult claims what the outputs contain and tells the executor when that is done.

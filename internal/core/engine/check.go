@@ -13,6 +13,7 @@ func (e *Engine) Check() error {
 	c.queues()
 	c.slots()
 	c.workers()
+	c.actors()
 	c.objects()
 	c.holds()
 	c.waiters()
@@ -56,15 +57,15 @@ func (c *checker) tasks() {
 			c.failf("%s: its slot %d runs task %d", name, t.slot, e.slots.at(t.slot).task)
 		}
 		switch t.state {
-		case taskWaiting, taskQueued, taskAway, taskHeld:
+		case taskWaiting, taskQueued, taskAway, taskHeld, taskOrdered:
 			if t.slot != 0 || t.worker != 0 || e.bundles[i] != nil {
 				c.failf("%s: has slot %d, worker %d, bundle %v", name, t.slot, t.worker, e.bundles[i] != nil)
 			}
-			if (t.state == taskHeld) == own {
+			if (t.state == taskHeld) == own && t.state != taskOrdered {
 				c.failf("%s: owner %d", name, t.owner)
 			}
 		case taskFetching:
-			if t.slot == 0 || e.bundles[i] == nil || t.worker != 0 {
+			if (t.slot == 0) != (t.call != nil) || e.bundles[i] == nil || t.worker != 0 {
 				c.failf("%s: has slot %d, bundle %v, worker %d", name, t.slot, e.bundles[i] != nil, t.worker)
 			}
 		case taskAssigned:
@@ -73,7 +74,7 @@ func (c *checker) tasks() {
 			}
 			delete(pending, i)
 		case taskSent:
-			if w := e.pool.all[t.worker]; w == nil || !slices.Contains(w.fifo, i) {
+			if w := e.pool.all[t.worker]; w == nil || !w.has(i, t) {
 				c.failf("%s: its worker %d does not have it", name, t.worker)
 			}
 		}
@@ -183,11 +184,11 @@ func (c *checker) slots() {
 		if s.alloc.Lent {
 			sum = sum.Add(need.CPUOnly())
 		}
-		if s.owner == 0 {
+		if s.owner == 0 && s.shape != 0 {
 			perShape[s.shape]++
 		}
 		switch {
-		case s.task == 0 && !idle[i]:
+		case s.task == 0 && !idle[i] && s.actor == 0:
 			c.failf("slot %d of owner %d runs nothing, and is not known to be idle", i, s.owner)
 		case s.task != 0 && (idle[i] || e.tasks.at(s.task).slot != i):
 			c.failf("slot %d runs task %d, whose slot is %d; idle %v", i, s.task, e.tasks.at(s.task).slot, idle[i])
@@ -238,7 +239,7 @@ func (c *checker) workers() {
 		if (w.state == workIdle) != (in[w] == "idle") || (w.state == workBlank) != (in[w] == "blank") {
 			c.failf("%s is %s, and listed as %q", w, w.state, in[w])
 		}
-		if (w.state == workBusy) != (len(w.fifo) > 0) && w.state != workLeaving {
+		if (w.state == workBusy) != (len(w.fifo) > 0 || w.host != nil) && w.state != workLeaving {
 			c.failf("%s is %s with %d tasks", w, w.state, len(w.fifo))
 		}
 		if e.sessions[sid] != w.s {
@@ -250,8 +251,8 @@ func (c *checker) workers() {
 				c.failf("%s: task %d of %d is %s, of worker %d, slot %d", w, k, len(w.fifo), t.state, t.worker, t.slot)
 			}
 		}
-		if w.blocked && len(w.fifo) > 0 {
-			if sl := e.slots.at(e.tasks.at(w.fifo[0]).slot); !sl.alloc.Lent && len(sl.alloc.Need.CPUOnly()) > 0 {
+		if n := w.holds(e); w.blocked && n != 0 {
+			if sl := e.slots.at(n); !sl.alloc.Lent && len(sl.alloc.Need.CPUOnly()) > 0 {
 				c.failf("%s is blocked and lends nothing", w)
 			}
 		}
@@ -261,6 +262,108 @@ func (c *checker) workers() {
 	}
 	if starting != e.pool.starting || blocked != e.pool.blocked {
 		c.failf("%d workers start (%d counted), %d are blocked (%d counted)", starting, e.pool.starting, blocked, e.pool.blocked)
+	}
+}
+
+// has tells whether a worker was sent a task.
+func (w *worker) has(i uint32, t *task) bool {
+	if w.host == nil {
+		return slices.Contains(w.fifo, i)
+	}
+	return w.host.task == i || w.host.calls[t.unique] == i
+}
+
+// actors looks at the queues of callers, and at what hosts and managers keep.
+func (c *checker) actors() {
+	e, linked, hosts := c.e, 0, 0
+	for u, a := range e.actors {
+		if a.id.Unique() != u || len(a.order) != len(a.queues) {
+			c.failf("actor %s: it is filed under %x, with %d queues of %d", a.id, uint64(u), len(a.order), len(a.queues))
+		}
+		if a.mgr == nil && a.host == nil && len(a.queues) == 0 {
+			c.failf("actor %s: nobody here has to do with it", a.id)
+		}
+		sent := map[string]int{}
+		for _, q := range a.order {
+			linked += c.callq(a, q, sent)
+		}
+		if h := a.host; h != nil {
+			hosts++
+			c.host(a, h, sent)
+		}
+		if m := a.mgr; m != nil {
+			if m.task != 0 && (e.tasks.at(m.task).create == nil || e.tasks.at(m.task).unique != u) {
+				c.failf("actor %s: its creation is task %d, which is something else", a.id, m.task)
+			}
+			if m.handle != (e.find(a.id.Handle()) != 0) && e.mine(a.id.Handle()) {
+				c.failf("actor %s: handles %v", a.id, m.handle)
+			}
+		}
+	}
+	n, actors := 0, 0
+	for i := uint32(1); i < e.tasks.limit(); i++ {
+		if t := e.tasks.at(i); t.state != taskNone && t.linked {
+			n++
+		}
+	}
+	for _, w := range e.pool.all {
+		if w.host != nil {
+			actors++
+		}
+	}
+	if n != linked || actors != e.pool.actors || hosts < actors {
+		c.failf("%d calls are in queues, %d say so; %d workers have actors, %d are counted, %d hosts", linked, n, actors, e.pool.actors, hosts)
+	}
+}
+
+func (c *checker) callq(a *actorRec, q *callq, sent map[string]int) (n int) {
+	e, prev, seen, away := c.e, uint32(0), q.next == 0, 0
+	for i := q.head; i != 0; i = e.tasks.at(i).next {
+		t := e.tasks.at(i)
+		seen = seen || i == q.next
+		switch {
+		case t.call != q || !t.linked || t.prev != prev:
+			c.failf("actor %s: call %x is misplaced in its queue", a.id, uint64(t.unique))
+			return n
+		case t.state == taskSent:
+			sent[q.key.group]++
+			away++
+		case t.state == taskAway:
+			away++
+		case t.state == taskOrdered && !seen && a.state == "ALIVE" && !t.lost:
+			c.failf("actor %s: call %x waits before the next to be sent", a.id, uint64(t.unique))
+		}
+		prev = i
+		n++
+	}
+	if n != q.n || q.tail != prev || !seen || away != q.sent {
+		c.failf("actor %s: %d calls, %d counted; %d sent, %d counted; next is there: %v", a.id, n, q.n, away, q.sent, seen)
+	}
+	return n
+}
+
+func (c *checker) host(a *actorRec, h *host, sent map[string]int) {
+	e := c.e
+	if h.slot == 0 || e.slots.at(h.slot).actor != a.id.Unique() {
+		c.failf("actor %s: its slot %d is not its own", a.id, h.slot)
+	}
+	if h.w != nil && (h.w.host != h || e.pool.all[h.w.s.id] != h.w) {
+		c.failf("actor %s: its worker is another's", a.id)
+	}
+	sum := 0
+	for name, g := range h.groups {
+		sum += g.sent
+		if g.sent != sent[name] {
+			c.failf("actor %s: group %q has %d calls, %d are counted", a.id, name, sent[name], g.sent)
+		}
+		for _, q := range g.queues {
+			if !q.listed {
+				c.failf("actor %s: a queue of group %q does not know that it is listed", a.id, name)
+			}
+		}
+	}
+	if sum != len(h.calls) {
+		c.failf("actor %s: %d calls are with its worker, %d are counted", a.id, len(h.calls), sum)
 	}
 }
 
@@ -364,6 +467,9 @@ func (c *checker) holds() {
 	}
 	for i := uint32(1); i < e.tasks.limit(); i++ {
 		add(e.tasks.at(i).refs)
+		if h := e.tasks.at(i).handle; h != 0 {
+			holds[h]++
+		}
 	}
 	for i, inner := range e.contained {
 		add(inner)
@@ -373,11 +479,22 @@ func (c *checker) holds() {
 	}
 	for _, tm := range e.templates[1:] {
 		if e.tmplIndex[tm.key] != 0 && tm.key != "" {
-			holds[tm.fn]++
+			if tm.fn != 0 {
+				holds[tm.fn]++
+			}
 		}
 	}
 	for i, s := range e.spread {
 		holds[i] += len(s.borrowers)
+	}
+	for _, a := range e.actors {
+		if a.mgr == nil {
+			continue
+		}
+		add(a.mgr.refs)
+		if i := e.find(a.id.Handle()); a.mgr.spec.Detached && e.mine(a.id.Handle()) {
+			holds[i]++
+		}
 	}
 	for _, k := range e.keeps {
 		add(k.refs)

@@ -29,7 +29,7 @@ func (e *Engine) Empty(jobs bool) error {
 	if jobs {
 		for _, tm := range e.templates[1:] {
 			if tm.key != "" {
-				delete(objs, tm.fn)
+				delete(objs, tm.fn) // 0 for methods
 			}
 		}
 	} else {
@@ -41,6 +41,7 @@ func (e *Engine) Empty(jobs bool) error {
 		left = append(left, e.story(i))
 	}
 	add("tasks", e.tasks.live)
+	add("actors", len(e.actors))
 	add("slots", e.slots.live)
 	add("tasks waiting for workers", len(e.pool.pending))
 	add("asks", len(e.asks))

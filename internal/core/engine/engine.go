@@ -92,6 +92,9 @@ type Engine struct {
 	// deadOwners says why an owner number will never answer again.
 	deadOwners map[ids.Owner]string
 
+	actors      map[ids.Unique]*actorRec // by the unique of their creation
+	dirtyActors []*actorRec
+
 	mem      *memory.State
 	memBusy  bool
 	bundles  map[uint32]*bundle  // of tasks that run here; key: task
@@ -150,7 +153,7 @@ func New(cfg Config, sink Sink) *Engine {
 		lookups: map[ids.Owner][]uint32{}, settles: map[uint64]*settle{},
 		memObjs: map[uint64]uint32{}, memWants: map[uint64]memWant{},
 		covered: map[uint32][]uint32{}, keeps: map[ids.Unique]*keep{}, results: map[ids.Unique]*keep{}, deadOwners: map[ids.Owner]string{},
-		templates: []*template{nil}, shapes: []*shape{nil}, nextUnique: 1,
+		actors: map[ids.Unique]*actorRec{}, templates: []*template{nil}, shapes: []*shape{nil}, nextUnique: 1,
 	}
 	e.res = resource.NewNode(cfg.Names, cfg.Total)
 	e.cpu, _ = cfg.Names.Intern("CPU")
@@ -178,12 +181,14 @@ func (e *Engine) IDs(count uint64) ids.Unique {
 func (e *Engine) Flush() {
 	for {
 		e.sweep()
+		e.flushActors()
 		e.flushChans()
-		if !e.dirtyQ {
+		if e.dirtyQ {
+			e.dirtyQ = false
+			e.dispatch()
+		} else if len(e.dirtyActors) == 0 && len(e.freeList) == 0 && len(e.dirtyChans) == 0 {
 			break
 		}
-		e.dirtyQ = false
-		e.dispatch()
 	}
 	if e.loadDirty {
 		e.loadDirty = false

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/extent"
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
@@ -32,7 +33,8 @@ type rig struct {
 	fetches []fetch
 	full    bool // the next Value says that the client does not read
 	now     time.Time
-	later   bool // Commit takes a while
+	later   bool        // Commit takes a while
+	rows    []actor.Row // what the head was told
 }
 
 type fetch struct {
@@ -173,7 +175,7 @@ func (r *rig) Refuse(s SessionID, kind fault.Kind, text string) {
 	r.say("refuse %d %s %s", s, kind, text)
 }
 
-func (r *rig) StartWorker(s SessionID) {
+func (r *rig) StartWorker(s SessionID, _ string) {
 	r.started = append(r.started, s)
 	r.say("start %d", s)
 }
@@ -226,6 +228,40 @@ func (r *rig) take(w SessionID) Execute {
 
 func (r *rig) ExitWorker(w SessionID)           { r.say("exit %d", w) }
 func (r *rig) KillWorker(w SessionID, _ string) { r.say("kill %d", w) }
+
+func (r *rig) CancelRun(w SessionID, u ids.Unique, _ uint32) { r.say("cancel %d %d", w, u.Counter()) }
+func (r *rig) PID(w SessionID) int                           { return 1000 + int(w) }
+
+func (r *rig) RegisterActor(row *actor.Row, getIfExists bool, stored *StoredActor) {
+	r.say("register %s exists=%v stored=%v", row.Name, getIfExists, stored != nil)
+}
+
+func (r *rig) ActorReply(_ Chan, req uint32, created bool, row *actor.Row) {
+	r.say("actor-reply %d %v %s", req, created, row.Name)
+}
+
+func (r *rig) ActorUpdate(row *actor.Row) {
+	cause := ""
+	if row.Death.Cause != "" {
+		cause = " " + string(row.Death.Cause)
+	}
+	r.rows = append(r.rows, *row)
+	r.say("update %d %s %d%s", row.ID.Unique().Counter(), row.State, row.Incarnation, cause)
+}
+
+func (r *rig) WatchActor(id ids.ActorID, on bool) { r.say("watch %d %v", id.Unique().Counter(), on) }
+
+func (r *rig) ActorError(kind fault.Kind, _ *actor.Row, death *actor.Death) []byte {
+	return []byte("!" + string(kind) + " " + string(death.Cause))
+}
+
+// CreationResult reads "repr" or "!error".
+func (r *rig) CreationResult(v []byte) (repr, text string, pickled []byte) {
+	if len(v) > 0 && v[0] == '!' {
+		return "", string(v[1:]), v
+	}
+	return string(v), "", nil
+}
 
 func (r *rig) Peer(n NodeNo, m Msg) {
 	r.say("peer %d %s", n, strings.TrimPrefix(fmt.Sprintf("%T", m), "*engine."))

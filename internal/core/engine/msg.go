@@ -1,6 +1,9 @@
 package engine
 
-import "gray/internal/core/ids"
+import (
+	"gray/internal/core/actor"
+	"gray/internal/core/ids"
+)
 
 // Msg is a message between two daemons. The link delivers each once and in order while both live; docs/protocol.md
 // lists them. Fields are what is sent, so they are exported; a slice received belongs to the receiver.
@@ -29,6 +32,9 @@ const (
 	KindObjFree
 	KindFetchAsk
 	KindFetchFrom
+	KindActorStop
+	KindActorGone
+	KindActorMine
 )
 
 type (
@@ -69,6 +75,45 @@ type (
 		Deps      []ObjInfo
 		Contained []ids.ObjectID
 		Args      []byte
+		Actor     *ActorPart  // of a call
+		Create    *CreatePart // of a creation
+	}
+	// ActorPart says whose method a TaskRun runs, and for which of the sender's clients.
+	ActorPart struct {
+		ID          ids.ActorID
+		Incarnation uint32
+		Caller      uint32
+	}
+	// CreatePart says which actor a TaskRun creates; its attempt is the incarnation.
+	CreatePart struct {
+		ID                     ids.ActorID
+		Name, Namespace, Class string
+		Body                   []byte
+		Detached               bool
+	}
+	// ActorUp is what a TaskDone says of the actor that was created, or of how that ended.
+	ActorUp struct {
+		Repr  string
+		PID   int
+		Death *actor.Death
+	}
+	// ActorStop: end the incarnation, at once or when what it was sent is done.
+	ActorStop struct {
+		ID          ids.ActorID
+		Incarnation uint32
+		Death       actor.Death
+		Graceful    bool
+	}
+	// ActorGone: the incarnation's process is dead.
+	ActorGone struct {
+		ID          ids.ActorID
+		Incarnation uint32
+		Death       actor.Death
+	}
+	// ActorMine: the sender manages the actor from now on.
+	ActorMine struct {
+		ID          ids.ActorID
+		Incarnation uint32
 	}
 	// ObjInfo is what the sender knows of a ready object: its small value, or its size.
 	ObjInfo struct {
@@ -90,6 +135,7 @@ type (
 		Kept    []ids.ObjectID // refs that stay in use here and are being claimed from third nodes
 		Lost    string
 		Why     string
+		Up      *ActorUp // of a creation
 	}
 	// TaskCancel: the result is not wanted any more; a running attempt is stopped.
 	TaskCancel struct{ Unique ids.Unique }
@@ -152,6 +198,9 @@ func (*ObjCopy) Kind() MsgKind       { return KindObjCopy }
 func (*ObjFree) Kind() MsgKind       { return KindObjFree }
 func (*FetchAsk) Kind() MsgKind      { return KindFetchAsk }
 func (*FetchFrom) Kind() MsgKind     { return KindFetchFrom }
+func (*ActorStop) Kind() MsgKind     { return KindActorStop }
+func (*ActorGone) Kind() MsgKind     { return KindActorGone }
+func (*ActorMine) Kind() MsgKind     { return KindActorMine }
 
 // NewMsg is an empty message of a kind, to decode into; nil for an unknown kind.
 func NewMsg(k MsgKind) Msg {
@@ -192,6 +241,12 @@ func NewMsg(k MsgKind) Msg {
 		return &FetchAsk{}
 	case KindFetchFrom:
 		return &FetchFrom{}
+	case KindActorStop:
+		return &ActorStop{}
+	case KindActorGone:
+		return &ActorGone{}
+	case KindActorMine:
+		return &ActorMine{}
 	}
 	return nil
 }

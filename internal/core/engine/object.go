@@ -39,6 +39,7 @@ const (
 	flagPrimary objFlag = 1 << iota // the copy here is the one that its owner counts on
 	flagCopy                        // the copy here may be evicted
 	flagPut                         // made by a put, not by a task
+	flagHandle                      // counts an actor's handles
 )
 
 // object is what the daemon knows of one id, its own or another's.
@@ -160,8 +161,13 @@ func (e *Engine) tryFree(i uint32) {
 	}
 	o.waiters = 0
 	e.dropBytes(o)
+	gone := o.flags&flagHandle != 0
+	id := o.id
 	if f != nil {
 		e.forgetForeign(i, o, f)
+		if a := e.actors[id.Unique()]; a != nil && a.mgr == nil && id == a.id.Handle() {
+			e.forgetActor(a)
+		}
 	} else if s := e.spread[i]; s != nil {
 		e.freeCopies(i, o, s)
 	}
@@ -171,6 +177,9 @@ func (e *Engine) tryFree(i uint32) {
 	e.objs.release(i)
 	for _, c := range inner {
 		e.unhold(c)
+	}
+	if gone {
+		e.handleGone(id)
 	}
 }
 

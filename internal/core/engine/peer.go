@@ -112,12 +112,21 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 		}
 	}
 	e.OwnerDead(p.owner, "node "+p.id.String()+": "+why)
+	e.actorsOf(no, p.id, why)
 	for i := uint32(1); i < e.tasks.limit(); i++ {
 		t := e.tasks.at(i)
 		switch {
 		case t.state == taskNone:
 		case t.owner == no:
 			e.dropForeignTask(i, t, "the node that owned it died: "+why)
+		case t.state == taskAway && t.at == no && t.call != nil:
+			inc := t.inc
+			e.callBack(t)
+			e.lostCall(i, t, inc)
+		case t.state == taskAway && t.at == no && t.create != nil:
+			delete(e.remoteRun, runKey{t.unique})
+			t.at = 0
+			e.lostCreation(i, t, deathOf(fault.NodeDied, "Node Id: "+p.id.String()+": "+why))
 		case t.state == taskAway && t.at == no:
 			delete(e.remoteRun, runKey{t.unique})
 			t.at = 0 // for another attempt, or its failure
@@ -163,8 +172,19 @@ func (e *Engine) dropForeignTask(i uint32, t *task, why string) {
 			}
 		}
 		e.endForeign(i, t)
+	case taskOrdered:
+		e.endForeign(i, t)
 	case taskFetching, taskAssigned:
+		if t.create != nil {
+			e.stopHost(e.actors[t.create.ID.Unique()].host, ownerDied(why), false)
+			return
+		}
 		e.stopFetching(i, t)
+		if q := t.call; q != nil {
+			e.endForeign(i, t)
+			e.offer(q)
+			return
+		}
 		e.pool.pending = slices.DeleteFunc(e.pool.pending, func(k uint32) bool { return k == i })
 		slot := t.slot
 		t.slot = 0
@@ -172,7 +192,14 @@ func (e *Engine) dropForeignTask(i uint32, t *task, why string) {
 		e.slotDone(slot, nil, nil)
 	case taskSent:
 		t.gone = true
-		e.killFor(t, why)
+		switch {
+		case t.create != nil:
+			e.stopHost(e.actors[t.create.ID.Unique()].host, ownerDied(why), false)
+		case t.call != nil:
+			e.sink.CancelRun(t.worker, t.unique, t.attempt)
+		default:
+			e.killFor(t, why)
+		}
 	}
 }
 
@@ -210,6 +237,8 @@ func (e *Engine) Receive(from NodeNo, m Msg) {
 				e.cancelForeign(p, i, t)
 			}
 		}
+	case *ActorStop, *ActorGone, *ActorMine:
+		e.receiveActor(p, m)
 	case *Settled:
 		if k := e.keeps[m.Unique]; k != nil && k.node == from {
 			e.endKeep(m.Unique)
@@ -303,15 +332,20 @@ func (e *Engine) lowerAsk(a *ask) {
 func (e *Engine) taskRun(p *peer, m *TaskRun) {
 	i, t := e.tasks.alloc()
 	t.unique, t.job, t.attempt, t.returns, t.flags = m.Unique, m.Job, m.Attempt, m.Returns, m.Flags
-	t.owner, t.shape, t.tmpl = p.no, m.Shape, p.templates[m.Template]
-	if t.tmpl == 0 || e.remoteRun[runKey{m.Unique}] != 0 {
+	t.owner, t.tmpl = p.no, p.templates[m.Template]
+	if m.Actor == nil {
+		t.shape, t.create = m.Shape, m.Create
+	}
+	if t.tmpl == 0 || m.Create != nil && e.templates[t.tmpl].spec.Actor == nil || e.remoteRun[runKey{m.Unique}] != 0 {
 		done := &TaskDone{Unique: m.Unique, Attempt: m.Attempt, Lost: string(fault.System), Why: "the task names a template that was not sent, or runs here already"}
 		if e.overJobs[m.Job] {
 			done.Lost, done.Why = string(fault.Cancelled), "its job has ended"
 		}
 		e.sink.Peer(p.no, done)
 		e.tasks.release(i)
-		e.returned(p, m.Shape) // the answer ends the slot that the task came for
+		if m.Actor == nil {
+			e.returned(p, m.Shape) // the answer ends the slot that the task came for
+		}
 		return
 	}
 	e.templates[t.tmpl].uses++
@@ -327,6 +361,10 @@ func (e *Engine) taskRun(p *peer, m *TaskRun) {
 	}
 	for _, r := range t.refs {
 		e.hold(r)
+	}
+	if m.Actor != nil {
+		e.actorRun(p, i, t, m.Actor)
+		return
 	}
 	e.toTask(t, taskHeld)
 	if l := p.idle[m.Shape]; len(l) > 0 {
@@ -365,7 +403,15 @@ func (e *Engine) holdQueue(i uint32, t *task, front bool) {
 
 // cancelForeign stops a task whose owner does not want it any more.
 func (e *Engine) cancelForeign(p *peer, i uint32, t *task) {
-	done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.Cancelled), Why: "its job has ended"}
+	done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.Cancelled), Why: "its job has ended, or it was cancelled"}
+	if t.create != nil && t.state != taskHeld {
+		e.dropForeignTask(i, t, "its job has ended")
+		return
+	}
+	if t.call != nil && t.state == taskSent {
+		e.sink.CancelRun(t.worker, t.unique, t.attempt)
+		return
+	}
 	if t.state != taskSent {
 		e.sink.Peer(p.no, done)
 	}
@@ -374,10 +420,11 @@ func (e *Engine) cancelForeign(p *peer, i uint32, t *task) {
 
 // collectOutputs readies a foreign task's outputs for its owner. Refs inside them are held here until it has claimed them.
 func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDone) {
+	task := e.taskID(t)
 	done.Micros = uint32(max(e.now.Sub(t.started), 0) / time.Microsecond)
 	for k := range outs {
 		out := &outs[k]
-		id := t.unique.Object(t.job, uint32(k+1))
+		id := task.Object(uint32(k + 1))
 		info := ObjInfo{ID: id, Status: out.Status, Arena: out.Arena, Size: out.Size, Contained: slices.Clone(out.Contained)}
 		i := e.find(id)
 		switch {
@@ -438,6 +485,9 @@ func (e *Engine) endForeign(i uint32, t *task) []ids.ObjectID {
 		e.freeList = append(e.freeList, c)
 	}
 	delete(e.remoteRun, runKey{t.unique})
+	if t.call != nil {
+		e.unlinkCall(i, t)
+	}
 	for _, r := range t.refs {
 		e.unhold(r)
 	}

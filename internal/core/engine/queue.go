@@ -182,6 +182,7 @@ type slot struct {
 	alloc  resource.Alloc
 	task   uint32
 	since  time.Time
+	actor  ids.Unique // that has it for its life; then it is nobody's shape
 }
 
 func (e *Engine) newSlot(res resource.Set) (uint32, *slot) {

@@ -481,6 +481,7 @@ func (e *Engine) SessionEnded(sid SessionID) {
 	if s.worker == nil {
 		e.endJob(s.job)
 	}
+	e.dropCaller(sid)
 }
 
 // SessionGone says that a client's process is dead.

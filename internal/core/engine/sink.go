@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"gray/internal/core/actor"
 	"gray/internal/core/extent"
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
@@ -41,6 +42,9 @@ type Setup struct {
 	Resources    map[string]int64
 	IDs          ids.Unique
 	IDCount      uint64
+	Actor        *CreatePart // of an actor's worker
+	Incarnation  uint32
+	Limits       *ActorLimits
 }
 
 // Commit says what became of pages that were asked for.
@@ -66,8 +70,9 @@ type Sink interface {
 	// Refuse ends a session that broke the protocol.
 	Refuse(s SessionID, kind fault.Kind, text string)
 
-	// StartWorker asks for a blank worker with a session number; WorkerStarted or WorkerGone answers.
-	StartWorker(s SessionID)
+	// StartWorker asks for a blank worker with a session number, forked with some modules loaded; WorkerStarted or
+	// WorkerFailed answers.
+	StartWorker(s SessionID, preload string)
 	Setup(w SessionID, setup Setup)
 	Template(w SessionID, no uint32)
 	Execute(w SessionID, x *Execute)
@@ -77,6 +82,19 @@ type Sink interface {
 	TakeBack(w SessionID) []ids.Unique
 	ExitWorker(w SessionID)
 	KillWorker(w SessionID, why string)
+	// CancelRun tells an actor's worker that a call's result is not wanted.
+	CancelRun(w SessionID, u ids.Unique, attempt uint32)
+	// PID is the process of a worker.
+	PID(w SessionID) int
+
+	// RegisterActor asks the head for a named or detached actor's name; ActorRegistered answers. stored is nil unless it
+	// is detached; it is valid during the call only.
+	RegisterActor(row *actor.Row, getIfExists bool, stored *StoredActor)
+	// ActorReply tells a client what ActorRegistered said.
+	ActorReply(ch Chan, req uint32, created bool, row *actor.Row)
+	// ActorUpdate tells the head how an actor of ours stands; WatchActor has it tell of another's, or no longer.
+	ActorUpdate(row *actor.Row)
+	WatchActor(id ids.ActorID, on bool)
 
 	// Peer sends a message to another daemon.
 	Peer(n NodeNo, m Msg)
@@ -93,6 +111,10 @@ type Sink interface {
 
 	// ErrorValue is the value (docs/protocol.md, format 4) of an error that the daemon made.
 	ErrorValue(kind fault.Kind, text string) []byte
+	// ActorError is the value of an error of kind fault.ActorDied or fault.ActorUnavailable.
+	ActorError(kind fault.Kind, row *actor.Row, death *actor.Death) []byte
+	// CreationResult reads the output of an actor's constructor: its repr, or its error as text and pickled.
+	CreationResult(value []byte) (repr, text string, pickled []byte)
 	// Warn is for the daemon's log.
 	Warn(text string)
 }

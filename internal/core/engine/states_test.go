@@ -57,8 +57,9 @@ func TestStatesDocument(t *testing.T) {
 			"AWAY":                    "at its owner: sent to another node",
 			"HELD":                    "at the node that will run it: sent ahead, has no slot yet",
 			"PENDING_ARGS_FETCH":      "has a slot; waits for room or for arguments to be copied here",
-			"PENDING_WORKER":          "has a slot and its arguments; waits for a worker process",
-			"SUBMITTED_TO_WORKER":     "sent to a worker, which may be running it",
+			"PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY": "an actor's call, its arguments are ready: waits behind the caller's earlier calls, for room at the actor, or for the actor",
+			"PENDING_WORKER":      "has a slot and its arguments; waits for a worker process",
+			"SUBMITTED_TO_WORKER": "sent to a worker, which may be running it",
 		}),
 		"objects": table(objNext[:], upTo[objState](len(objNext)), map[string]string{
 			"UNKNOWN":   "another daemon's; its owner has not told anything yet",

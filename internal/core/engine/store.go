@@ -204,7 +204,7 @@ func (e *Engine) Create(c Chan, req uint32, id ids.ObjectID, size uint64) {
 		return
 	}
 	i := e.find(id)
-	if t := e.runningTask(s); t != nil && t.unique == id.Unique() && id.Index() >= 1 && id.Index() <= t.returns {
+	if t := e.runningTask(s, id.Unique()); t != nil && id.Index() >= 1 && id.Index() <= t.returns {
 		if i == 0 {
 			i = e.know(id)
 		}
@@ -229,8 +229,18 @@ func (e *Engine) Create(c Chan, req uint32, id ids.ObjectID, size uint64) {
 	e.memRun(e.mem.Request(e.now, memory.Req{ID: r, Class: memory.Create, Since: e.now, Owner: uint64(s.id), Bundle: []memory.Item{{Key: o.mem, Size: int64(size)}}}, nil))
 }
 
-func (e *Engine) runningTask(s *session) *task {
-	if s.worker == nil || len(s.worker.fifo) == 0 {
+// runningTask is the task u, if the session's worker runs it.
+func (e *Engine) runningTask(s *session, u ids.Unique) *task {
+	if s.worker == nil {
+		return nil
+	}
+	if h := s.worker.host; h != nil {
+		if i := h.calls[u]; i != 0 {
+			return e.tasks.at(i)
+		}
+		return nil
+	}
+	if len(s.worker.fifo) == 0 || e.tasks.at(s.worker.fifo[0]).unique != u {
 		return nil
 	}
 	return e.tasks.at(s.worker.fifo[0])

@@ -20,21 +20,23 @@ const (
 	taskFetching           // has a slot here; an argument is being fetched
 	taskAssigned           // has a slot and its arguments; waits for a worker
 	taskSent               // sent to a worker
+	taskOrdered            // an actor's call whose arguments are ready: waits for its turn
 )
 
-var taskStateNames = [...]string{"NIL", "PENDING_ARGS_AVAIL", "PENDING_NODE_ASSIGNMENT", "AWAY", "HELD", "PENDING_ARGS_FETCH", "PENDING_WORKER", "SUBMITTED_TO_WORKER"}
+var taskStateNames = [...]string{"NIL", "PENDING_ARGS_AVAIL", "PENDING_NODE_ASSIGNMENT", "AWAY", "HELD", "PENDING_ARGS_FETCH", "PENDING_WORKER", "SUBMITTED_TO_WORKER", "PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY"}
 
 func (s taskState) String() string { return taskStateNames[s] }
 
 var taskNext = [...][]taskState{
-	taskNone:     {taskWaiting, taskQueued, taskHeld},
-	taskWaiting:  {taskQueued, taskNone},
+	taskNone:     {taskWaiting, taskQueued, taskHeld, taskOrdered},
+	taskWaiting:  {taskQueued, taskOrdered, taskNone},
 	taskQueued:   {taskAway, taskFetching, taskAssigned, taskSent, taskWaiting, taskNone},
-	taskAway:     {taskWaiting, taskQueued, taskNone},
+	taskAway:     {taskWaiting, taskQueued, taskOrdered, taskNone},
 	taskHeld:     {taskFetching, taskAssigned, taskSent, taskNone},
-	taskFetching: {taskAssigned, taskQueued, taskWaiting, taskHeld, taskNone},
+	taskFetching: {taskAssigned, taskQueued, taskWaiting, taskHeld, taskOrdered, taskSent, taskNone},
 	taskAssigned: {taskSent, taskFetching, taskQueued, taskWaiting, taskHeld, taskNone},
-	taskSent:     {taskQueued, taskWaiting, taskHeld, taskNone},
+	taskSent:     {taskQueued, taskWaiting, taskHeld, taskOrdered, taskNone},
+	taskOrdered:  {taskAway, taskFetching, taskSent, taskNone},
 }
 
 // task is one remote function call: at its owner, at the node that runs it, or both in one.
@@ -64,6 +66,13 @@ type task struct {
 	started time.Time // when it got its slot here
 	bytes   uint32    // of its frame, for the job's credit
 	gone    bool      // cancelled while it runs: its outputs are not wanted
+
+	create *CreatePart // of an actor's creation; its attempt is the incarnation
+	call   *callq      // of an actor's call: the queue of its caller
+	handle uint32      // of a call: the object that counts the actor's handles, held
+	inc    uint32      // of a call that was sent: to which incarnation
+	linked bool        // it is in its caller's queue
+	lost   bool        // its incarnation ended while it was there
 }
 
 // Overrides are what a SUBMIT changes of its template. Raw is handed to the worker.
@@ -95,7 +104,7 @@ func (e *Engine) toTask(t *task, st taskState) {
 			return
 		}
 	}
-	panic("engine: task " + t.unique.Task(t.job).String() + " cannot go from " + t.state.String() + " to " + st.String())
+	panic("engine: task " + e.taskID(t).String() + " cannot go from " + t.state.String() + " to " + st.String())
 }
 
 // Submit takes a task that a client of this node calls; this daemon owns it.
@@ -129,8 +138,8 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 		sp.Strategy = *m.Over.Strategy
 		t.shape = e.shapeOf(&sp)
 	}
-	if s.worker != nil && len(s.worker.fifo) > 0 {
-		t.parent = e.tasks.at(s.worker.fifo[0]).unique
+	if s.worker != nil {
+		t.parent = s.worker.current(e)
 	}
 	tm.uses++
 	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over.Raw)
@@ -146,6 +155,17 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	}
 	e.takeRefs(t, m.Deps, m.Contained)
 	e.awaitDeps(i, t)
+}
+
+// taskID is a task's id: that of a call, or a creation, names its actor.
+func (e *Engine) taskID(t *task) ids.TaskID {
+	switch {
+	case t.call != nil:
+		return t.call.a.id.Task(t.unique)
+	case t.create != nil:
+		return t.create.ID.Task(t.unique)
+	}
+	return t.unique.Task(t.job)
 }
 
 // outputsTaken tells whether an output of a new task exists already.
@@ -189,16 +209,38 @@ func (e *Engine) awaitDeps(i uint32, t *task) {
 		}
 	}
 	if t.missing--; t.missing == 0 {
-		e.enqueue(i, t)
+		e.argsReady(i, t)
 	} else {
 		e.toTask(t, taskWaiting)
 	}
 }
 
+// argsReady lets a task of ours go whose arguments are ready.
+func (e *Engine) argsReady(i uint32, t *task) {
+	switch {
+	case t.call != nil:
+		e.ripe(i, t)
+	case t.create != nil:
+		e.enqueue(i, t)
+		e.creationQueued(t)
+	default:
+		e.enqueue(i, t)
+	}
+}
+
+// unwaitDeps takes a task that waits for arguments from their lists.
+func (e *Engine) unwaitDeps(i uint32, t *task) {
+	for _, d := range t.refs[:t.nDeps] {
+		for e.unwait(d, waiter{kind: waitDep, a: i}) {
+		}
+	}
+	t.missing = 0
+}
+
 func (e *Engine) depReady(i uint32) {
 	t := e.tasks.at(i)
 	if t.missing--; t.missing == 0 {
-		e.enqueue(i, t)
+		e.argsReady(i, t)
 	}
 }
 
@@ -217,6 +259,7 @@ const (
 	OutcomeRaised  = 1
 	OutcomeRetry   = 2
 	OutcomeLeaving = 3
+	OutcomeExit    = 4
 )
 
 // Result is what a worker says of a task that it has run. Stale ones are dropped; what they carried was claimed by the
@@ -227,6 +270,10 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 		return
 	}
 	w := s.worker
+	if w.host != nil {
+		e.actorResult(s, u, attempt, outcome, outs)
+		return
+	}
 	k := w.position(e, u)
 	if k < 0 {
 		return
@@ -316,6 +363,12 @@ func (e *Engine) store(t *task, s *session, k uint32, out *Output) {
 // endTask drops the record of a task of ours that has ended.
 func (e *Engine) endTask(i uint32, t *task) {
 	e.toTask(t, taskNone)
+	if t.call != nil {
+		e.unlinkCall(i, t)
+	}
+	if t.handle != 0 {
+		e.unhold(t.handle)
+	}
 	for _, r := range t.refs {
 		e.unhold(r)
 	}
@@ -335,8 +388,17 @@ func (e *Engine) endTask(i uint32, t *task) {
 
 // failTask ends a task of ours with an error made by the daemon, on all its outputs.
 func (e *Engine) failTask(i uint32, t *task, kind fault.Kind, text string) {
+	if t.create != nil {
+		e.Counts.Failed++
+		e.lostCreation(i, t, deathOf(kind, text))
+		return
+	}
+	e.failWith(i, t, e.sink.ErrorValue(kind, text))
+}
+
+// failWith ends a task of ours with an error value on all its outputs.
+func (e *Engine) failWith(i uint32, t *task, v []byte) {
 	e.Counts.Failed++
-	v := e.sink.ErrorValue(kind, text)
 	for k := uint32(1); k <= t.returns; k++ {
 		oi := e.output(t, k)
 		o := e.objs.at(oi)
@@ -364,6 +426,10 @@ func (e *Engine) retry(i uint32, t *task) {
 
 // crashed decides what becomes of a task whose attempt was lost with its worker or its node.
 func (e *Engine) crashed(i uint32, t *task, kind fault.Kind, why string) {
+	if t.create != nil {
+		e.lostCreation(i, t, deathOf(kind, why))
+		return
+	}
 	if t.gone || (e.jobs[t.job] != nil && e.jobs[t.job].ended) {
 		e.failTask(i, t, fault.Cancelled, "the task's job has ended")
 		return
@@ -381,7 +447,7 @@ func (e *Engine) crashed(i uint32, t *task, kind fault.Kind, why string) {
 func (e *Engine) orphans(parent ids.Unique) {
 	for i := uint32(1); i < e.tasks.limit(); i++ {
 		t := e.tasks.at(i)
-		if t.parent != parent || t.owner != 0 || (t.state != taskQueued && t.state != taskWaiting) {
+		if t.parent != parent || t.owner != 0 || t.create != nil || (t.state != taskQueued && t.state != taskWaiting && t.state != taskOrdered) {
 			continue
 		}
 		wanted := false
@@ -400,10 +466,7 @@ func (e *Engine) cancel(i uint32, t *task, why string) {
 	case taskQueued:
 		e.unqueue(t)
 	case taskWaiting:
-		for _, d := range t.refs[:t.nDeps] {
-			for e.unwait(d, waiter{kind: waitDep, a: i}) {
-			}
-		}
+		e.unwaitDeps(i, t)
 	}
 	e.failTask(i, t, fault.Cancelled, why)
 }

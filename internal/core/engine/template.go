@@ -24,6 +24,11 @@ type TemplateSpec struct {
 	Labels     resource.Selector
 	Env        string // canonical; "" = the job's own
 	MaxCalls   uint32
+	Preload    string // modules that its workers are forked with; "" = the node's own
+	Method     string       // of an actor; then there is no Fn
+	Group      string       // the method's concurrency group
+	Ordered    bool         // calls of one caller run in their order
+	Actor      *ActorLimits // of a template that creates an actor
 }
 
 // template is a registered TemplateSpec, one for each content.
@@ -73,8 +78,11 @@ func (e *Engine) addTemplate(spec TemplateSpec) uint32 {
 	}
 	raw := append([]byte(nil), spec.Raw...)
 	spec.Raw = raw
-	tm := &template{spec: spec, key: key, workers: string(spec.Job[:]) + spec.Env, shape: e.shapeOf(&spec), fn: e.know(spec.Fn)}
-	e.hold(tm.fn)
+	tm := &template{spec: spec, key: key, workers: string(spec.Job[:]) + spec.Env, shape: e.shapeOf(&spec)}
+	if spec.Fn != (ids.ObjectID{}) {
+		tm.fn = e.know(spec.Fn)
+		e.hold(tm.fn)
+	}
 	e.templates = append(e.templates, tm)
 	t := uint32(len(e.templates) - 1)
 	e.tmplIndex[key] = t
@@ -97,7 +105,9 @@ func (e *Engine) removeTemplate(t uint32) {
 		return
 	}
 	delete(e.tmplIndex, tm.key)
-	e.unhold(tm.fn)
+	if tm.fn != 0 {
+		e.unhold(tm.fn)
+	}
 	tm.spec.Raw, tm.key, tm.known = nil, "", nil
 }
 
@@ -196,12 +206,20 @@ func (e *Engine) endJob(id ids.Job) {
 		return
 	}
 	j.ended, j.driver, j.credit = true, 0, nil
+	e.endActors(id)
 	for i := uint32(1); i < e.tasks.limit(); i++ {
 		t := e.tasks.at(i)
 		if t.state == taskNone || t.job != id {
 			continue
 		}
 		switch {
+		case t.create != nil && t.owner == 0:
+			// endActors saw to it
+		case t.call != nil && t.owner == 0:
+			t.gone = true
+			e.cancelCall(i, t, e.sink.ErrorValue(fault.Cancelled, "the driver that had called it has ended"))
+		case t.call != nil:
+			// its owner takes it back, or is dead
 		case t.owner == 0 && (t.state == taskQueued || t.state == taskWaiting):
 			e.cancel(i, t, "the driver that had called it has ended")
 		case t.owner == 0 && t.state == taskAway:

@@ -55,6 +55,8 @@ type worker struct {
 	blocked   bool
 	leaving   bool // goes after what it has
 	killed    string
+	host      *host // of an actor's worker
+	preload   string // modules that it was forked with; "" = the node's own
 }
 
 // workers is the pool: who is idle, who is starting, which tasks wait for one.
@@ -67,6 +69,8 @@ type workers struct {
 	failed   int      // starts in a row
 	pending  []uint32 // tasks with a slot and their arguments, oldest first
 	blocked  int
+	actors   int // workers that have an actor
+	leaving  int // of those, how many were told to leave
 }
 
 func (p *workers) init() {
@@ -98,19 +102,19 @@ func (e *Engine) accelerators(sl *slot) map[string][]int {
 // Prestart asks for blank workers up to n, so that the first tasks find them warm.
 func (e *Engine) Prestart(n int) {
 	for len(e.pool.blank)+e.pool.starting < n {
-		e.startWorker()
+		e.startWorker("")
 	}
 }
 
 func (e *Engine) prestart() { e.Prestart(e.cfg.CPUs) }
 
-func (e *Engine) startWorker() {
+func (e *Engine) startWorker(preload string) {
 	s := e.newSession(ids.Job{})
-	w := &worker{s: s, known: map[uint32]bool{}}
+	w := &worker{s: s, known: map[uint32]bool{}, preload: preload}
 	s.worker = w
 	e.pool.all[s.id] = w
 	e.pool.starting++
-	e.sink.StartWorker(s.id)
+	e.sink.StartWorker(s.id, preload)
 }
 
 // WorkerStarted says that a worker asked for is there; its channel 0 is open.
@@ -138,19 +142,42 @@ func (e *Engine) WorkerFailed(sid SessionID, why string) {
 	delete(e.pool.all, sid)
 	delete(e.sessions, sid)
 	e.sink.Warn("a worker could not be started: " + why)
+	if w.preload != "" {
+		e.failPending(func(t *task) bool { return e.preloadOf(t) == w.preload }, fault.RuntimeEnv, "modules "+w.preload+" could not be preloaded: "+why)
+		return
+	}
 	if e.pool.failed++; e.pool.failed < maxFailedStarts || e.pool.starting > 0 || len(e.pool.all) > 0 {
 		return // others will serve, or Tick tries again
 	}
+	e.failPending(func(*task) bool { return true }, fault.System, "no worker process could be started on its node: "+why)
+}
+
+// failPending ends the tasks that wait for a worker and that which names.
+func (e *Engine) failPending(which func(*task) bool, kind fault.Kind, why string) {
 	pending := e.pool.pending
 	e.pool.pending = nil
 	for _, i := range pending {
-		t := e.tasks.at(i)
-		slot := t.slot
+		if !which(e.tasks.at(i)) {
+			e.pool.pending = append(e.pool.pending, i)
+			continue
+		}
 		e.endBundle(i)
-		t.slot = 0
-		e.lostHere(i, fault.System, "no worker process could be started on its node: "+why)
-		e.slotDone(slot, nil, nil)
+		e.cannotRun(i, kind, why)
 	}
+}
+
+// preloadOf is what the worker of a task must be forked with.
+func (e *Engine) preloadOf(t *task) string { return e.templates[t.tmpl].spec.Preload }
+
+// takeBlank gives a blank worker that was forked with these modules, or nil.
+func (p *workers) takeBlank(preload string) *worker {
+	for k := len(p.blank) - 1; k >= 0; k-- {
+		if w := p.blank[k]; w.preload == preload {
+			p.blank = slices.Delete(p.blank, k, k+1)
+			return w
+		}
+	}
+	return nil
 }
 
 // maxFailedStarts is after how many failures in a row to start a worker the tasks that wait for one fail.
@@ -160,6 +187,9 @@ const maxFailedStarts = 3
 func (e *Engine) runHere(i uint32, t *task, slot uint32) {
 	t.slot = slot
 	e.slots.at(slot).task = i
+	if t.create != nil {
+		e.placeActor(i, t, slot)
+	}
 	if e.fetchArgs(i, t) {
 		e.toTask(t, taskAssigned)
 		e.assign(i, t)
@@ -170,14 +200,18 @@ func (e *Engine) runHere(i uint32, t *task, slot uint32) {
 func (e *Engine) assign(i uint32, t *task) {
 	sl := e.slots.at(t.slot)
 	key := e.workerKey(t, sl)
-	if w := e.pool.takeIdle(key); w != nil {
+	if t.create != nil { // an actor's process has done nothing else before
+		key = "actor " + t.create.ID.String()
+	} else if w := e.pool.takeIdle(key); w != nil {
 		e.send(w, i, t)
 		return
 	}
-	if n := len(e.pool.blank); n > 0 {
-		w := e.pool.blank[n-1]
-		e.pool.blank = e.pool.blank[:n-1]
+	if w := e.pool.takeBlank(e.preloadOf(t)); w != nil {
 		e.specialise(w, t, key)
+		if t.create != nil {
+			e.sendCreation(w, i, t)
+			return
+		}
 		e.send(w, i, t)
 		return
 	}
@@ -187,8 +221,27 @@ func (e *Engine) assign(i uint32, t *task) {
 
 // startWanted starts workers for the tasks that wait for one, a few at a time.
 func (e *Engine) startWanted() {
-	for e.pool.starting < len(e.pool.pending) && e.pool.starting < max(2, e.cfg.CPUs) {
-		e.startWorker()
+	most := max(2, e.cfg.CPUs)
+	if e.pool.starting >= most || len(e.pool.pending) == 0 {
+		return
+	}
+	coming := map[string]int{}
+	if e.pool.starting > 0 {
+		for _, w := range e.pool.all {
+			if w.state == workStarting {
+				coming[w.preload]++
+			}
+		}
+	}
+	for _, i := range e.pool.pending {
+		if e.pool.starting >= most {
+			return
+		}
+		if p := e.preloadOf(e.tasks.at(i)); coming[p] > 0 {
+			coming[p]--
+		} else {
+			e.startWorker(p)
+		}
 	}
 }
 
@@ -214,17 +267,15 @@ func (e *Engine) specialise(w *worker, t *task, key string) {
 	w.key, w.job, w.s.job = key, t.job, t.job
 	w.to(workIdle)
 	first := e.GiveIDs(w.s.id, workerIDs)
-	e.sink.Setup(w.s.id, Setup{Job: t.job, Env: tm.spec.Env, Accelerators: e.accelerators(sl), Resources: e.cfg.Names.Map(tm.spec.Resources), IDs: first, IDCount: workerIDs})
+	setup := Setup{Job: t.job, Env: tm.spec.Env, Accelerators: e.accelerators(sl), Resources: e.cfg.Names.Map(sl.alloc.Need), IDs: first, IDCount: workerIDs}
+	if t.create != nil {
+		setup.Actor, setup.Incarnation, setup.Limits = t.create, t.attempt, tm.spec.Actor
+	}
+	e.sink.Setup(w.s.id, setup)
 }
 
 // send puts a task on a worker's exec channel.
 func (e *Engine) send(w *worker, i uint32, t *task) {
-	tm := e.templates[t.tmpl]
-	if !w.known[t.tmpl] {
-		w.known[t.tmpl] = true
-		e.sink.Template(w.s.id, t.tmpl)
-	}
-	x := e.packExecute(w.s, t)
 	if len(w.fifo) == 0 {
 		w.headSince = e.now
 	}
@@ -235,6 +286,19 @@ func (e *Engine) send(w *worker, i uint32, t *task) {
 	e.toTask(t, taskSent)
 	t.worker = w.s.id
 	e.Counts.Dispatched++
+	e.execute(w, i, t)
+	if e.templates[t.tmpl].spec.MaxCalls > 0 && len(w.fifo) > 1 {
+		panic("engine: a task was sent behind one of a worker that leaves")
+	}
+}
+
+// execute sends a worker what to run.
+func (e *Engine) execute(w *worker, i uint32, t *task) {
+	if !w.known[t.tmpl] {
+		w.known[t.tmpl] = true
+		e.sink.Template(w.s.id, t.tmpl)
+	}
+	x := e.packExecute(w.s, t)
 	if b := e.bundles[i]; b != nil {
 		e.mem.Running(b.req)
 		if b.body != 0 {
@@ -245,9 +309,6 @@ func (e *Engine) send(w *worker, i uint32, t *task) {
 		}
 	}
 	e.sink.Execute(w.s.id, x)
-	if tm.spec.MaxCalls > 0 && len(w.fifo) > 1 {
-		panic("engine: a task was sent behind one of a worker that leaves")
-	}
 }
 
 // maxPacket is the largest EXECUTE that goes by packet.
@@ -259,6 +320,9 @@ func (e *Engine) packExecute(s *session, t *task) *Execute {
 	*x = Execute{
 		Unique: t.unique, Attempt: t.attempt, Job: t.job, Template: t.tmpl, Returns: t.returns, Flags: t.flags,
 		Overrides: e.blobs.get(t.over), Args: e.blobs.get(t.args), Deps: x.Deps[:0], Contained: x.Contained[:0],
+	}
+	if t.create != nil {
+		x.Returns = 1 // what became of it
 	}
 	for _, d := range t.refs[:t.nDeps] {
 		x.Deps = append(x.Deps, e.valueFor(s, d))
@@ -288,10 +352,10 @@ func (e *Engine) setBlocked(w *worker, blocked bool) {
 		return
 	}
 	w.blocked = blocked
-	if len(w.fifo) == 0 {
+	if len(w.fifo) == 0 && w.host == nil {
 		return
 	}
-	slot := e.tasks.at(w.fifo[0]).slot
+	slot := w.holds(e)
 	if blocked {
 		e.pool.blocked++
 		if slot != 0 {
@@ -439,6 +503,9 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 		e.abortCreate(s, i)
 	}
 	e.dropClaims(s) // before its tasks are seen to: they may have children that nobody else holds
+	if w.host != nil {
+		e.hostGone(w.host, kind, why)
+	}
 	for _, i := range fifo {
 		t := e.tasks.at(i)
 		slot := t.slot
@@ -451,6 +518,30 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 	}
 	e.SessionGone(sid)
 	e.startWanted()
+}
+
+// cannotRun ends what has a slot here and no worker.
+func (e *Engine) cannotRun(i uint32, kind fault.Kind, why string) {
+	t := e.tasks.at(i)
+	switch {
+	case t.create != nil:
+		h := e.actors[t.create.ID.Unique()].host
+		h.death = deathOf(kind, why)
+		e.dropCreation(h)
+	case t.call != nil:
+		q := t.call
+		if e.toTask(t, taskOrdered); t.owner == 0 {
+			e.failTask(i, t, kind, why)
+		} else {
+			e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(kind), Why: why})
+		}
+		e.offer(q)
+	default:
+		slot := t.slot
+		t.slot = 0
+		e.lostHere(i, kind, why)
+		e.slotDone(slot, nil, nil)
+	}
 }
 
 // lostHere ends an attempt that ran, or was to run, here.

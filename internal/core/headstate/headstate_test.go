@@ -32,6 +32,12 @@ func storeKey(r Record) string {
 	case *KVRecord:
 		return "k" + fmt.Sprintf("%q/%q", r.NS, r.Key)
 	}
+	switch r := r.(type) {
+	case *ActorRecord:
+		return "a" + r.Row.ID.String()
+	case *ActorSpec:
+		return "s" + r.ID.String()
+	}
 	panic("unknown record")
 }
 
@@ -129,6 +135,7 @@ func info(n byte) NodeInfo {
 // check holds every invariant that a State can tell of itself.
 func (s *State) check(t *testing.T) {
 	t.Helper()
+	s.checkActors(t)
 	live, listed := 0, 0
 	for e := s.joined.Front(); e != nil; e = e.Next() {
 		n := e.Value.(*node)

@@ -50,6 +50,10 @@ func (s *State) jobEnd(now time.Duration, n *node, m *JobEnd) {
 		s.fail(n, m, faultSystem, "head.JobEnd: job %s is not known to this cluster", m.Job)
 		return
 	}
+	if j.row.Virtual {
+		s.fail(n, m, faultSystem, "head.JobEnd: job %s is a detached actor's own and ends with it; kill the actor", m.Job)
+		return
+	}
 	if j.row.State == JobRunning {
 		s.endJob(now, j, m.Failed, m.Message)
 	}
@@ -61,8 +65,15 @@ func (s *State) endJob(now time.Duration, j *job, failed bool, text string) {
 	if failed {
 		j.row.State = JobFailed
 	}
-	s.putJob(j)
 	s.broadcastAfter(s.next, &JobEnded{Job: j.row.ID, Message: text})
+	if j.row.Virtual { // nobody is shown it
+		delete(s.jobs, j.row.ID)
+		s.remove(&JobRow{ID: j.row.ID})
+		s.endActorsOf(now, j.row.ID)
+		return
+	}
+	s.putJob(j)
+	s.endActorsOf(now, j.row.ID)
 	s.ended.PushBack(j.row.ID)
 	for s.ended.Len() > s.cfg.MaxEnded {
 		old := s.jobs[s.ended.Remove(s.ended.Front()).(ids.Job)]
@@ -90,11 +101,13 @@ func (s *State) runningOn(id ids.NodeID) []ids.Job {
 	return running
 }
 
-// JobRows are all jobs that are kept, by number.
+// JobRows are all jobs that are kept, by number, without those that detached actors have.
 func (s *State) JobRows() []JobRow {
 	rows := make([]JobRow, 0, len(s.jobs))
 	for _, j := range s.jobs {
-		rows = append(rows, j.row)
+		if !j.row.Virtual {
+			rows = append(rows, j.row)
+		}
 	}
 	slices.SortFunc(rows, func(a, b JobRow) int { return compareJobs(a.ID, b.ID) })
 	return rows

@@ -15,6 +15,8 @@ func (s *State) load(records []Record) error {
 	stored := false
 	var rows []*NodeRow
 	var ended []*job
+	var actors []*ActorRecord
+	specs := map[ids.ActorID][]byte{}
 	for _, r := range records {
 		switch r := r.(type) {
 		case *Meta:
@@ -24,12 +26,18 @@ func (s *State) load(records []Record) error {
 		case *JobRow:
 			j := &job{row: *r}
 			s.jobs[r.ID] = j
-			s.jobKeys[r.Key] = r.ID
+			if !r.Virtual {
+				s.jobKeys[r.Key] = r.ID
+			}
 			if r.State != JobRunning {
 				ended = append(ended, j)
 			}
 		case *KVRecord:
 			s.loadKV(r)
+		case *ActorRecord:
+			actors = append(actors, r)
+		case *ActorSpec:
+			specs[r.ID] = r.Spec
 		default:
 			return fmt.Errorf("headstate: the store holds a record of unknown type %T", r)
 		}
@@ -58,7 +66,7 @@ func (s *State) load(records []Record) error {
 			return fmt.Errorf("headstate: the store holds owner number %d but says that the next one is %d", o, s.meta.NextOwner)
 		}
 	}
-	return nil
+	return s.loadActors(actors, specs)
 }
 
 func (s *State) loadNodes(rows []*NodeRow) {
@@ -72,6 +80,7 @@ func (s *State) loadNodes(rows []*NodeRow) {
 		if r.Alive {
 			n.to(Restored)
 			s.live++
+			s.restored++
 			s.view.changed(n, true)
 		} else {
 			n.to(Dead)

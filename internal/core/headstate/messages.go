@@ -1,6 +1,9 @@
 package headstate
 
-import "gray/internal/core/ids"
+import (
+	"gray/internal/core/actor"
+	"gray/internal/core/ids"
+)
 
 // Kind is the first byte of a message between a daemon and the head. Values go on the wire: append only. All have the
 // top bit set, so that one link may carry other traffic beside them.
@@ -25,6 +28,13 @@ const (
 	KindNodes
 	KindJobs
 	KindTotals
+	KindActorRegister
+	KindActorUpdate
+	KindActorWatch
+	KindActorGet
+	KindActorList
+	KindActorNames
+	KindActorKill
 )
 
 // Kinds of messages from the head to a daemon.
@@ -50,6 +60,13 @@ const (
 	KindJobList
 	KindTotal
 	KindFailed
+	KindActorRegistered
+	KindActorGot
+	KindActorRows
+	KindActorNameList
+	KindActorChanged
+	KindActorDo
+	KindActorAdopt
 )
 
 // Message is what a daemon and the head send each other. Messages are pointers to the structs of this file and are not
@@ -101,6 +118,7 @@ type Inventory struct {
 	Jobs    []ids.Job    // jobs of its drivers, its workers and its tasks
 	Drivers []ids.Job    // jobs whose driver is connected to it
 	Peers   []ids.NodeID // daemons that it has links, claims or tasks with
+	Actors  []actor.Row  // those that it manages, none that is DEAD
 }
 
 // Register asks the head to take the daemon in, or to take it back after a link or the head was lost.
@@ -384,6 +402,7 @@ type JobRow struct {
 	Message string
 	StartMs int64 // Unix time
 	EndMs   int64 // Unix time, 0 while running
+	Virtual bool  // a detached actor's own: people aren't shown it, and it ends with the actor
 }
 
 // JobList answers Jobs, by job id.
@@ -409,4 +428,96 @@ type Failed struct {
 	Req   uint64
 	Fault string // a fault.Kind
 	Error string
+}
+
+// ActorRegister tells of an actor that has a name or is detached, before it is made; answered by ActorRegistered, or by
+// Failed with the fault NAME_TAKEN. The same actor may be registered again: a call is sent again on a new link.
+type ActorRegister struct {
+	Req         uint64
+	Row         actor.Row
+	GetIfExists bool   // the one that has the name will do
+	Spec        []byte // of a detached actor: what another daemon needs to make it
+}
+
+// ActorRegistered answers ActorRegister. If Created, Row is the registered actor's, and its Job is the job that it
+// belongs to: a detached one gets a job of its own. If not, Row is that of the actor that has the name.
+type ActorRegistered struct {
+	Req     uint64
+	Created bool
+	Row     actor.Row
+}
+
+// ActorUpdate says where an actor stands, from its manager. An empty Meta leaves what is known.
+type ActorUpdate struct {
+	Row actor.Row
+}
+
+// ActorWatch asks to be told where an actor stands, now and whenever that changes, or no longer. A watch ends with the
+// actor's death and with the registration of the daemon.
+type ActorWatch struct {
+	ID ids.ActorID
+	On bool
+}
+
+// ActorGet asks for an actor, by its id or, if that is zero, by name; answered by ActorGot.
+type ActorGet struct {
+	Req             uint64
+	ID              ids.ActorID
+	Name, Namespace string
+}
+
+// ActorGot answers ActorGet. A dead actor is found by its id only.
+type ActorGot struct {
+	Req   uint64
+	Found bool
+	Row   actor.Row
+}
+
+// ActorList asks for the actor table; answered by ActorRows.
+type ActorList struct {
+	Req uint64
+}
+
+// ActorRows answers ActorList, by id: actors that live, and those that died last. Without what only machines read: Meta
+// and pickled exceptions.
+type ActorRows struct {
+	Req  uint64
+	Rows []actor.Row
+}
+
+// ActorNames asks for the names in use in a namespace ("" = all); answered by ActorNameList.
+type ActorNames struct {
+	Req       uint64
+	Namespace string
+}
+
+// ActorNameList answers ActorNames: namespace and name of each, sorted.
+type ActorNameList struct {
+	Req   uint64
+	Names [][2]string
+}
+
+// ActorKill ends an actor, or only its present incarnation; answered by Done when its manager is being told.
+type ActorKill struct {
+	Req       uint64
+	ID        ids.ActorID
+	NoRestart bool
+}
+
+// ActorChanged tells who watches an actor where it stands.
+type ActorChanged struct {
+	Row actor.Row
+}
+
+// ActorDo tells an actor's manager to kill it.
+type ActorDo struct {
+	ID        ids.ActorID
+	NoRestart bool
+}
+
+// ActorAdopt makes a daemon the manager of a detached actor whose manager died. It may come again while the daemon has
+// not spoken of the actor.
+type ActorAdopt struct {
+	Row  actor.Row
+	Spec []byte
 }

@@ -40,6 +40,9 @@ type node struct {
 	queued  int64
 	demands []Demand
 
+	managed actorSet                 // those that are not DEAD
+	watches map[ids.ActorID]*watched // actors that it wants to hear of
+
 	inJoined, inDead *list.Element
 	seen             viewed
 	sub              *subscription
@@ -149,17 +152,21 @@ func (s *State) letIn(now time.Duration, n *node, inv Inventory) {
 	s.view.changed(n, true)
 	s.note(false, "head: node %s (%s) joined, owner number %d", n.id(), n.row.Info.IP, n.row.Owner)
 	s.welcome(n, inv)
+	s.adoptOrphans()
 }
 
 // rejoin takes a node back that lost its link or outlived the head's process.
 func (s *State) rejoin(now time.Duration, n *node, m *Register) {
 	if n.state == Restored {
 		n.to(Alive)
+		s.restored--
+		s.actors.recheck = true
 		n.row.Available = m.Node.Total // its report follows, if it ever made one
 		s.note(false, "head: node %s (%s) is back", n.id(), n.row.Info.IP)
 	}
 	n.heard = now
 	s.unsubscribe(n)
+	s.stopWatching(n)
 	if n.row.Info.Port != m.Node.Port || n.row.Info.ObjectPort != m.Node.ObjectPort || n.row.Info.IP != m.Node.IP {
 		n.row.Info = m.Node
 		s.putNode(n)
@@ -172,7 +179,10 @@ func (s *State) rejoin(now time.Duration, n *node, m *Register) {
 			s.endJob(now, s.jobs[id], true, "the driver ended while the head was away")
 		}
 	}
+	s.takeActors(now, n, m.Inventory.Actors)
 	s.welcome(n, m.Inventory)
+	s.remindActors(n)
+	s.adoptOrphans()
 }
 
 func (s *State) welcome(n *node, inv Inventory) {
@@ -250,6 +260,9 @@ func (s *State) die(now time.Duration, n *node, why DeathReason, text string) {
 	} else {
 		s.live--
 	}
+	if n.state == Restored {
+		s.restored--
+	}
 	n.to(Dead)
 	s.unsubscribe(n)
 	n.row.Alive, n.row.DeathReason, n.row.DeathMessage, n.row.EndMs = false, why, text, s.wallMs(now)
@@ -265,6 +278,7 @@ func (s *State) die(now time.Duration, n *node, why DeathReason, text string) {
 	}
 	s.note(why != ExpectedTermination, "head: node %s (%s) is dead: %s", n.id(), n.row.Info.IP, text)
 	s.broadcastAfter(s.next, &NodeDead{Node: n.id(), Owners: []ids.Owner{n.row.Owner}, Reason: why, Message: text})
+	s.actorsOfDead(now, n)
 	for s.dead.Len() > s.cfg.MaxDead {
 		s.forget(s.dead.Front().Value.(*node))
 	}

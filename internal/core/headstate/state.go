@@ -1,5 +1,5 @@
-// Package headstate decides what the head of a cluster knows and says: nodes and their leases, owner numbers, jobs, the
-// key-value store and the view of free resources.
+// Package headstate decides what the head of a cluster knows and says: nodes and their leases, owner numbers, jobs,
+// actors and their names, the key-value store and the view of free resources.
 //
 // State is pure: Step takes one event and the time since the head's start and returns what must now happen. It never
 // blocks, never reads a clock, and the same events always give the same effects. One goroutine owns a State: the head's
@@ -18,6 +18,11 @@
 //	ALIVE, RESTORED --silence> DEAD      unexpected; a dead node that speaks again is fenced
 //	DEAD     --pruned--------> absent    when more than MaxDead newer ones are kept
 //
+// Actors are made and restarted by their managers, the daemons whose clients created them; the head keeps the names, tells
+// those who watch an actor where it stands, and finds a new manager for a detached one. Only detached actors are stored:
+// of the others the managers tell a head that comes back, which gives no answer of the kind "there is none" until it has
+// heard all of them.
+//
 // Resources are in 1/10000, wall times in milliseconds of Unix time.
 package headstate
 
@@ -26,6 +31,7 @@ import (
 	"fmt"
 	"time"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/ids"
 )
 
@@ -35,16 +41,19 @@ type Config struct {
 	SessionName string    // used if the store holds none yet
 	StartMs     int64     // wall time of the head's start, for what people see
 
-	LeaseEvery  time.Duration // default 1 s
-	DeadAfter   time.Duration // default 10 s
-	FlushEvery  time.Duration // least time between two views to one subscriber; default 50 ms
-	RowsPerSec  int           // rows of the view sent to all subscribers together; default 1,000,000
-	MaxDead     int           // dead nodes kept; default 1,000
-	MaxEnded    int           // ended jobs kept; default 1,000
-	MaxValue    int           // bytes of a key and its value; default 1 GiB
-	MaxKV       int64         // bytes of all keys and values; default 4 GiB
-	MaxKeys     int           // default 1,000,000
-	MaxUnstored int64         // bytes of changes that wait for the store before new ones are refused; default 256 MiB more than MaxValue
+	LeaseEvery time.Duration // default 1 s
+	DeadAfter  time.Duration // default 10 s
+	FlushEvery time.Duration // least time between two views to one subscriber; default 50 ms
+	RowsPerSec int           // rows of the view sent to all subscribers together; default 1,000,000
+	MaxDead    int           // dead nodes kept; default 1,000
+	MaxEnded   int           // ended jobs kept; default 1,000
+
+	MaxDeadActors int // dead actors kept; default 10,000
+
+	MaxValue    int   // bytes of a key and its value; default 1 GiB
+	MaxKV       int64 // bytes of all keys and values; default 4 GiB
+	MaxKeys     int   // default 1,000,000
+	MaxUnstored int64 // bytes of changes that wait for the store before new ones are refused; default 256 MiB more than MaxValue
 }
 
 func (c *Config) setDefaults() {
@@ -64,6 +73,7 @@ func (c *Config) setDefaults() {
 	num(&c.RowsPerSec, 1_000_000)
 	num(&c.MaxDead, 1000)
 	num(&c.MaxEnded, 1000)
+	num(&c.MaxDeadActors, 10_000)
 	num(&c.MaxValue, 1<<30)
 	num(&c.MaxKeys, 1_000_000)
 	if c.MaxKV == 0 {
@@ -124,7 +134,7 @@ type Op struct {
 	Delete bool
 }
 
-// Record is one of Meta, NodeRow, JobRow and KVRecord.
+// Record is one of Meta, NodeRow, JobRow, KVRecord, ActorRecord and ActorSpec.
 type Record interface{ record() }
 
 // Meta is the one record of the cluster itself.
@@ -145,10 +155,25 @@ type KVRecord struct {
 	Fresh   bool // the key was not there before the put
 }
 
-func (*Meta) record()     {}
-func (*NodeRow) record()  {}
-func (*JobRow) record()   {}
-func (*KVRecord) record() {}
+// ActorRecord is a detached actor's row.
+type ActorRecord struct {
+	Row      actor.Row
+	Heard    bool // its manager has told of it since it registered it
+	Adopting bool // its manager has not told of it since it should adopt it
+}
+
+// ActorSpec is what a daemon needs to make a detached actor; it stays as it was registered.
+type ActorSpec struct {
+	ID   ids.ActorID
+	Spec []byte
+}
+
+func (*Meta) record()        {}
+func (*NodeRow) record()     {}
+func (*JobRow) record()      {}
+func (*KVRecord) record()    {}
+func (*ActorRecord) record() {}
+func (*ActorSpec) record()   {}
 
 // State is the head's state.
 type State struct {
@@ -160,6 +185,7 @@ type State struct {
 	dead     *list.List // of *node, the longest dead first
 	owners   map[ids.Owner]*node
 	live     int           // nodes ALIVE or RESTORED
+	restored int           // nodes RESTORED
 	floor    time.Duration // no lease counts as older: the head's own pauses are not the nodes' silence
 	scan     time.Duration // no lease ends before
 	lastStep time.Duration
@@ -172,6 +198,8 @@ type State struct {
 	kvBytes   int64
 	kvKeys    int
 	kvEmptied uint64 // last batch that emptied a namespace
+
+	actors actors
 
 	view view
 
@@ -199,6 +227,7 @@ func New(cfg Config, records []Record) (*State, error) {
 		jobs: map[ids.Job]*job{}, jobKeys: map[[16]byte]ids.Job{}, ended: list.New(), kv: map[string]*namespace{},
 		next: 1,
 	}
+	s.actors.init()
 	s.view.init()
 	if err := s.load(records); err != nil {
 		return nil, err
@@ -233,6 +262,7 @@ func (s *State) Step(now time.Duration, ev Event) []Effect {
 		s.expire(now)
 	}
 	s.flush(now)
+	s.tellWatchers(now)
 	s.seal()
 	return s.out
 }
@@ -287,6 +317,10 @@ func (s *State) receive(now time.Duration, from ids.NodeID, msg Message) {
 		s.subscribe(n, m.On)
 	case *ViewAck:
 		s.viewAck(n, m.Version)
+	case *ActorUpdate:
+		s.actorUpdate(now, n, m.Row)
+	case *ActorWatch:
+		s.actorWatch(now, n, m)
 	case Call:
 		s.call(now, n, m)
 	default:
@@ -320,6 +354,16 @@ func (s *State) call(now time.Duration, n *node, c Call) {
 		s.lookup(n, m)
 	case *Nodes:
 		s.send(n.id(), &NodeList{Req: m.Req, Nodes: s.NodeRows()})
+	case *ActorRegister:
+		s.actorRegister(now, n, m)
+	case *ActorGet:
+		s.actorGet(n, m)
+	case *ActorList:
+		s.sendAfter(s.actors.safe, n.id(), &ActorRows{Req: m.Req, Rows: s.ActorRows()})
+	case *ActorNames:
+		s.actorNames(n, m)
+	case *ActorKill:
+		s.actorKill(n, m)
 	case *Totals:
 		total, available := s.Totals()
 		s.send(n.id(), &Total{Req: m.Req, Total: total, Available: available})
@@ -327,16 +371,19 @@ func (s *State) call(now time.Duration, n *node, c Call) {
 }
 
 func (s *State) changes(c Call) bool {
-	switch c.(type) {
+	switch c := c.(type) {
 	case *KVPut, *KVDel, *JobStart, *JobEnd:
 		return true
+	case *ActorRegister:
+		return c.Row.Detached
 	}
 	return false
 }
 
 const (
-	faultLimit  = "limit"
-	faultSystem = "SYSTEM"
+	faultLimit     = "limit"
+	faultSystem    = "SYSTEM"
+	faultNameTaken = "NAME_TAKEN"
 )
 
 func (s *State) send(to ids.NodeID, m Message) { s.out = append(s.out, Send{to, m}) }
@@ -395,8 +442,13 @@ func (s *State) seal() {
 	var size int64
 	for _, op := range s.ops {
 		size += 256
-		if kv, ok := op.Rec.(*KVRecord); ok && !op.Delete {
-			size += int64(len(kv.Value) + len(kv.Key))
+		switch r := op.Rec.(type) {
+		case *KVRecord:
+			size += int64(len(r.Value) + len(r.Key))
+		case *ActorRecord:
+			size += int64(len(r.Row.Meta) + len(r.Row.Death.Pickled))
+		case *ActorSpec:
+			size += int64(len(r.Spec))
 		}
 	}
 	s.sizes = append(s.sizes, size)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
@@ -139,4 +140,23 @@ func (c *Client) Resources(ctx context.Context) (total, available headstate.Reso
 		return nil, nil, err
 	}
 	return a.Total, a.Available, nil
+}
+
+// RegisterActor registers an actor that has a name or is detached. If created is false another actor has the name, and
+// the call said that this will do; otherwise a name in use is an error of kind NAME_TAKEN.
+func (c *Client) RegisterActor(ctx context.Context, call *headstate.ActorRegister) (created bool, row actor.Row, err error) {
+	a, err := ask[*headstate.ActorRegistered](ctx, c, call)
+	if err != nil {
+		return false, actor.Row{}, err
+	}
+	return a.Created, a.Row, nil
+}
+
+// Actors is the actor table, by id: actors that live, and those that died last.
+func (c *Client) Actors(ctx context.Context) ([]actor.Row, error) {
+	a, err := ask[*headstate.ActorRows](ctx, c, &headstate.ActorList{})
+	if err != nil {
+		return nil, err
+	}
+	return a.Rows, nil
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
 	"gray/internal/core/headstate/member"
@@ -37,6 +38,13 @@ type Handler interface {
 	NodeDead(d *headstate.NodeDead)
 	// JobEnded: end what runs for a job.
 	JobEnded(j *headstate.JobEnded)
+	// ActorChanged: where an actor stands that is watched (WatchActor). With a DEAD one its watch is over.
+	ActorChanged(row actor.Row)
+	// ActorDo: kill an actor that the daemon manages; noRestart: for ever.
+	ActorDo(id ids.ActorID, noRestart bool)
+	// ActorAdopt: the daemon is the manager of a detached actor from now on; spec is what its creator registered. It may
+	// come again until the daemon has told of the actor (TellActor, or its inventory).
+	ActorAdopt(row actor.Row, spec []byte)
 	// ViewPut: a live node as the head sees it, Info included. Told only while the view is followed.
 	ViewPut(n headstate.NodeView)
 	// ViewDrop: the view no longer has a node.
@@ -142,6 +150,16 @@ func (c *Client) Report(r *headstate.Report) { c.do(func() { c.step(member.Loade
 
 // Follow asks for the cluster view, or no longer. What was seen stays as it was when it is no longer followed.
 func (c *Client) Follow(on bool) { c.do(func() { c.step(member.Follow{On: on}) }) }
+
+// TellActor tells where an actor stands that the daemon manages. It is lost while the daemon is not registered: the
+// inventory of the next registration says the same. row must not be changed after.
+func (c *Client) TellActor(row actor.Row) { c.do(func() { c.step(member.ActorTold{Row: row}) }) }
+
+// WatchActor asks for ActorChanged, at once and whenever the actor changes until it is dead, or for no more of it. It
+// lasts across lost links and restarts of the head.
+func (c *Client) WatchActor(id ids.ActorID, on bool) {
+	c.do(func() { c.step(member.ActorWatched{ID: id, On: on}) })
+}
 
 // Go sends a call; done is called once, on the Client's goroutine, and must not block. 0 waits for ever; a call that has a
 // timeout is given up sooner when there is no head. cancel makes it likely that done is not called.
@@ -310,6 +328,12 @@ func (c *Client) step(ev member.Event) {
 			h.NodeDead(e.NodeDead)
 		case member.JobEnded:
 			h.JobEnded(e.JobEnded)
+		case member.ActorChanged:
+			h.ActorChanged(e.Row)
+		case member.ActorDo:
+			h.ActorDo(e.ID, e.NoRestart)
+		case member.ActorAdopt:
+			h.ActorAdopt(e.Row, e.Spec)
 		case member.ViewPut:
 			h.ViewPut(e.Node)
 		case member.ViewDrop:

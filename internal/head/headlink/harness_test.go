@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
 	"gray/internal/head"
@@ -27,6 +28,7 @@ type events struct {
 	view    map[ids.NodeID]headstate.NodeView
 	jobs    []ids.Job // the inventory's
 	drivers []ids.Job
+	actors  []actor.Row
 }
 
 func (e *events) add(format string, args ...any) {
@@ -55,7 +57,7 @@ func (e *events) nodes() map[byte]int64 {
 
 func (e *events) Inventory(reply func(headstate.Inventory)) {
 	e.mu.Lock()
-	inv := headstate.Inventory{Jobs: e.jobs, Drivers: e.drivers}
+	inv := headstate.Inventory{Jobs: e.jobs, Drivers: e.drivers, Actors: e.actors}
 	e.mu.Unlock()
 	go reply(inv) // a daemon answers from its own goroutine
 }
@@ -69,8 +71,13 @@ func (e *events) Refused(r *headstate.Refused) { e.add("refused %s", r.Reason) }
 func (e *events) NodeDead(d *headstate.NodeDead) {
 	e.add("dead %d %v %d", d.Node[0], d.Owners, d.Reason)
 }
-func (e *events) JobEnded(j *headstate.JobEnded) { e.add("ended %s", j.Job) }
-func (e *events) ViewDrop(id ids.NodeID)         { e.mu.Lock(); delete(e.view, id); e.mu.Unlock() }
+func (e *events) JobEnded(j *headstate.JobEnded)  { e.add("ended %s", j.Job) }
+func (e *events) ActorChanged(row actor.Row)      { e.add("actor %d %s", row.ID[0], row.State) }
+func (e *events) ActorDo(id ids.ActorID, no bool) { e.add("kill actor %d %v", id[0], no) }
+func (e *events) ActorAdopt(row actor.Row, spec []byte) {
+	e.add("adopt actor %d %s", row.ID[0], spec)
+}
+func (e *events) ViewDrop(id ids.NodeID) { e.mu.Lock(); delete(e.view, id); e.mu.Unlock() }
 func (e *events) ViewPut(n headstate.NodeView) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -60,6 +60,12 @@ func key(r headstate.Record) string {
 	case *headstate.KVRecord:
 		return "kv " + r.NS + "/" + r.Key
 	}
+	switch r := r.(type) {
+	case *headstate.ActorRecord:
+		return "actor " + r.Row.ID.String()
+	case *headstate.ActorSpec:
+		return "spec " + r.ID.String()
+	}
 	panic("unknown record")
 }
 

@@ -12,11 +12,13 @@
 package member
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
@@ -64,6 +66,14 @@ type (
 	Loaded struct{ Report *headstate.Report }
 	// Follow asks for the cluster view, or no longer.
 	Follow struct{ On bool }
+	// ActorTold is news of an actor that the daemon manages. It is lost while there is no head: the inventory of the next
+	// registration has the same news.
+	ActorTold struct{ Row actor.Row }
+	// ActorWatched asks to be told of an actor's changes until it is dead, or no longer.
+	ActorWatched struct {
+		ID ids.ActorID
+		On bool
+	}
 	// Asked is a call for the head. Its number is of no matter; CallDone names the tag. One without a Timeout waits for
 	// ever, one that has one waits less while there is no head.
 	Asked struct {
@@ -79,16 +89,18 @@ type (
 	Tick struct{}
 )
 
-func (LinkUp) event()     {}
-func (LinkDown) event()   {}
-func (HeadAbsent) event() {}
-func (Received) event()   {}
-func (Loaded) event()     {}
-func (Follow) event()     {}
-func (Asked) event()      {}
-func (Cancelled) event()  {}
-func (Leaving) event()    {}
-func (Tick) event()       {}
+func (LinkUp) event()       {}
+func (LinkDown) event()     {}
+func (HeadAbsent) event()   {}
+func (Received) event()     {}
+func (Loaded) event()       {}
+func (Follow) event()       {}
+func (ActorTold) event()    {}
+func (ActorWatched) event() {}
+func (Asked) event()        {}
+func (Cancelled) event()    {}
+func (Leaving) event()      {}
+func (Tick) event()         {}
 
 // Effect is what must happen now.
 type Effect interface{ effect() }
@@ -118,6 +130,12 @@ type (
 	Died struct{ *headstate.NodeDead }
 	// JobEnded: a job is over.
 	JobEnded struct{ *headstate.JobEnded }
+	// ActorChanged: where a watched actor stands. With a DEAD one its watch is over.
+	ActorChanged struct{ Row actor.Row }
+	// ActorDo: kill an actor that the daemon manages.
+	ActorDo struct{ *headstate.ActorDo }
+	// ActorAdopt: the daemon is the actor's manager from now on. It may come again.
+	ActorAdopt struct{ *headstate.ActorAdopt }
 	// ViewPut: a live node, with Info always set.
 	ViewPut struct{ Node headstate.NodeView }
 	// ViewDrop: the view no longer has the node.
@@ -135,19 +153,22 @@ type (
 	}
 )
 
-func (Register) effect()  {}
-func (Send) effect()      {}
-func (Joined) effect()    {}
-func (LeaseLost) effect() {}
-func (LeaseBack) effect() {}
-func (Refused) effect()   {}
-func (Left) effect()      {}
-func (Died) effect()      {}
-func (JobEnded) effect()  {}
-func (ViewPut) effect()   {}
-func (ViewDrop) effect()  {}
-func (CallDone) effect()  {}
-func (Note) effect()      {}
+func (Register) effect()     {}
+func (Send) effect()         {}
+func (Joined) effect()       {}
+func (LeaseLost) effect()    {}
+func (LeaseBack) effect()    {}
+func (Refused) effect()      {}
+func (Left) effect()         {}
+func (Died) effect()         {}
+func (JobEnded) effect()     {}
+func (ActorChanged) effect() {}
+func (ActorDo) effect()      {}
+func (ActorAdopt) effect()   {}
+func (ViewPut) effect()      {}
+func (ViewDrop) effect()     {}
+func (CallDone) effect()     {}
+func (Note) effect()         {}
 
 // Times that are not the head's to set.
 const (
@@ -193,6 +214,8 @@ type State struct {
 	version uint64
 	view    map[ids.NodeID]headstate.NodeView
 
+	watches map[ids.ActorID]struct{} // told to each head
+
 	leaving string // message of a Leave that is not answered
 	calls   map[uint64]*call
 	tags    map[uint64]uint64 // tag to number
@@ -225,7 +248,8 @@ func New(cfg Config) *State {
 	return &State{
 		cfg: cfg, phase: Away, cause: "no connection yet", sayAt: quietAfter,
 		view: map[ids.NodeID]headstate.NodeView{}, calls: map[uint64]*call{}, tags: map[uint64]uint64{}, nextReq: 1,
-		due: never, reportAt: -cfg.ReportEvery,
+		watches: map[ids.ActorID]struct{}{},
+		due:     never, reportAt: -cfg.ReportEvery,
 	}
 }
 
@@ -274,6 +298,12 @@ func (s *State) Step(now time.Duration, ev Event) []Effect {
 				s.send(&headstate.Subscribe{On: ev.On})
 			}
 		}
+	case ActorTold:
+		if s.phase == Member {
+			s.send(&headstate.ActorUpdate{Row: ev.Row})
+		}
+	case ActorWatched:
+		s.watch(ev)
 	case Asked:
 		s.ask(now, ev)
 	case Cancelled:
@@ -387,6 +417,15 @@ func (s *State) receive(now time.Duration, msg headstate.Message) {
 		s.out = append(s.out, Died{m})
 	case *headstate.JobEnded:
 		s.out = append(s.out, JobEnded{m})
+	case *headstate.ActorChanged:
+		if m.Row.State == actor.Dead {
+			delete(s.watches, m.Row.ID) // nothing can follow
+		}
+		s.out = append(s.out, ActorChanged{m.Row})
+	case *headstate.ActorDo:
+		s.out = append(s.out, ActorDo{m})
+	case *headstate.ActorAdopt:
+		s.out = append(s.out, ActorAdopt{m})
 	case *headstate.Snapshot:
 		s.snapshot(m)
 	case *headstate.Delta:
@@ -424,10 +463,29 @@ func (s *State) registered(now time.Duration, m *headstate.Registered) {
 	if s.report != nil {
 		s.unsent, s.reportAt = true, now-s.cfg.ReportEvery
 	}
+	for _, id := range slices.SortedFunc(maps.Keys(s.watches), compareActors) {
+		s.send(&headstate.ActorWatch{ID: id, On: true})
+	}
 	for _, req := range slices.Sorted(maps.Keys(s.calls)) {
 		s.send(s.calls[req].call)
 	}
 }
+
+func (s *State) watch(ev ActorWatched) {
+	if _, on := s.watches[ev.ID]; on == ev.On {
+		return
+	}
+	if ev.On {
+		s.watches[ev.ID] = struct{}{}
+	} else {
+		delete(s.watches, ev.ID)
+	}
+	if s.phase == Member {
+		s.send(&headstate.ActorWatch{ID: ev.ID, On: ev.On})
+	}
+}
+
+func compareActors(a, b ids.ActorID) int { return bytes.Compare(a[:], b[:]) }
 
 func (s *State) renewed(now, sent time.Duration) {
 	s.from = max(s.from, sent)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/headstate"
 	"gray/internal/core/headstate/member"
 	"gray/internal/core/ids"
@@ -65,6 +66,8 @@ func text(e member.Effect) string {
 		switch m := e.Msg.(type) {
 		case *headstate.Lease:
 			return fmt.Sprintf("lease %d", m.Seq)
+		case *headstate.ActorWatch:
+			return fmt.Sprintf("watch %d %v", m.ID[0], m.On)
 		case headstate.Call:
 			return fmt.Sprintf("%T %d", m, m.Number())
 		}
@@ -92,6 +95,7 @@ func TestMembership(t *testing.T) {
 	get := func(tag uint64) member.Asked {
 		return member.Asked{Tag: tag, Call: &headstate.KVGet{}, Timeout: 5 * time.Second}
 	}
+	watch := func(n byte, on bool) member.ActorWatched { return member.ActorWatched{ID: ids.ActorID{n}, On: on} }
 	sec := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 	for _, tc := range []struct {
 		name string
@@ -198,6 +202,29 @@ func TestMembership(t *testing.T) {
 			c.joined().step(member.Loaded{Report: &headstate.Report{}}).step(member.Follow{On: true})
 			c.step(member.LinkDown{}).joined()
 		}, []string{"Joined", "*headstate.Subscribe", "lease 2", "*headstate.Report"}},
+		{"news of an actor", func(c *script) {
+			c.joined().step(member.ActorTold{Row: actor.Row{ID: ids.ActorID{1}}})
+		}, []string{"*headstate.ActorUpdate"}},
+		{"are lost without a head: the inventory has them", func(c *script) {
+			c.joined().step(member.LinkDown{}).step(member.ActorTold{Row: actor.Row{ID: ids.ActorID{1}}})
+			c.joined()
+		}, []string{"Joined", "lease 2"}},
+		{"watches are told to each head, once", func(c *script) {
+			c.step(watch(2, true)).joined().step(watch(1, true)).step(watch(1, true))
+			c.step(member.LinkDown{}).step(watch(3, true)).step(watch(2, false)).joined()
+		}, []string{"Joined", "watch 1 true", "watch 3 true", "lease 2"}},
+		{"no longer", func(c *script) { c.joined().step(watch(1, true)).step(watch(1, false)) }, []string{"watch 1 false"}},
+		{"a change of an actor", func(c *script) {
+			c.joined().step(watch(1, true)).hear(&headstate.ActorChanged{Row: actor.Row{ID: ids.ActorID{1}, State: actor.Alive}})
+		}, []string{"ActorChanged"}},
+		{"a death ends the watch", func(c *script) {
+			c.joined().step(watch(1, true)).hear(&headstate.ActorChanged{Row: actor.Row{ID: ids.ActorID{1}, State: actor.Dead}})
+			c.step(member.LinkDown{}).joined()
+		}, []string{"Joined", "lease 2"}},
+		{"what a manager must do", func(c *script) {
+			c.joined().hear(&headstate.ActorDo{}).hear(&headstate.ActorAdopt{})
+			c.got = c.all[len(c.all)-2:]
+		}, []string{"ActorDo", "ActorAdopt"}},
 		{"refused", func(c *script) {
 			c.joined().step(get(7)).hear(&headstate.Refused{Reason: headstate.RefusedFenced, Error: "dead"})
 		}, []string{

@@ -1,0 +1,428 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"gray/internal/core/actor"
+	"gray/internal/core/fault"
+	"gray/internal/core/ids"
+)
+
+// Flags of a task (docs/protocol.md, EXECUTE).
+const (
+	flagArgsInDep uint16 = 1 << 0
+	flagCreation  uint16 = 1 << 4
+	flagCall      uint16 = 1 << 5
+)
+
+// callerKey names a caller of an actor: a session of this daemon or of another, and a concurrency group.
+type callerKey struct {
+	peer   NodeNo // 0 = this daemon
+	caller uint32
+	group  string
+}
+
+// callq is a caller's calls to an actor that have not ended, in their order: first those that were sent, to the worker
+// or to the host, then those that wait.
+type callq struct {
+	a          *actorRec
+	key        callerKey
+	head, tail uint32
+	next       uint32 // the first that was not sent
+	n          int
+	sent       int
+	bytes      int  // of arguments, in what was sent to another node
+	listed     bool // among its group's queues with something to send
+}
+
+// A caller's calls that may be at another node unanswered. The host sends them on to its worker as fast as that goes.
+const (
+	awayCalls = 2048
+	awayBytes = 16 << 20
+)
+
+// ActorSubmission is a decoded ACTOR_CALL. Slices are valid during the call only.
+type ActorSubmission struct {
+	Submission
+	Actor ids.ActorID
+	Weak  bool
+}
+
+func (a *actorRec) callqOf(key callerKey) *callq {
+	q := a.queues[key]
+	if q == nil {
+		q = &callq{a: a, key: key}
+		a.queues[key] = q
+		a.order = append(a.order, q)
+	}
+	return q
+}
+
+// CallActor takes a call that a client of this node makes; this daemon owns it.
+func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
+	s := e.sessions[sid]
+	if s == nil || e.overJobs[s.job] {
+		return
+	}
+	tn, ok := s.templates[m.Template]
+	switch {
+	case !ok || e.templates[tn].spec.Method == "":
+		e.refuse(s, fmt.Sprintf("actor call: template %d was not registered on this stream, or names no method", m.Template))
+		return
+	case !s.ownsID(m.Unique) || m.Returns > maxReturns:
+		e.refuse(s, fmt.Sprintf("actor call: task %x with %d returns: not an id of this session's blocks, or over %d returns", uint64(m.Unique), m.Returns, maxReturns))
+		return
+	case e.outputsTaken(m.Unique, m.Returns):
+		e.refuse(s, fmt.Sprintf("actor call: task id %x was used before", uint64(m.Unique)))
+		return
+	}
+	tm := e.templates[tn]
+	a := e.actorOf(m.Actor)
+	e.watchActor(a)
+	i, t := e.tasks.alloc()
+	e.Counts.Submitted++
+	t.unique, t.job, t.tmpl, t.flags = m.Unique, s.job, tn, m.Flags&flagArgsInDep|flagCall
+	t.retries, t.returns, t.bytes = tm.spec.MaxRetries, m.Returns, m.Bytes
+	if m.Over.MaxRetries != nil {
+		t.retries = *m.Over.MaxRetries
+	}
+	q := a.callqOf(callerKey{caller: uint32(sid), group: tm.spec.Group})
+	t.call = q
+	if s.worker != nil {
+		t.parent = s.worker.current(e)
+	}
+	tm.uses++
+	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over.Raw)
+	e.credit(t.job, int64(m.Bytes))
+	e.jobOf(t.job).tasks++
+	if !m.Weak {
+		t.handle = e.know(m.Actor.Handle())
+		e.hold(t.handle)
+	}
+	task := m.Actor.Task(m.Unique)
+	for k := uint32(1); k <= m.Returns; k++ {
+		oi, o := e.create(task.Object(k), objPending)
+		o.task = i
+		e.claim(s, oi, 1)
+		if k == 1 {
+			t.out = oi
+		}
+	}
+	e.takeRefs(t, m.Deps, m.Contained)
+	if tm.spec.Ordered {
+		e.pushCall(q, i, t)
+	}
+	e.awaitDeps(i, t)
+}
+
+// ripe lets a call go whose arguments are ready.
+func (e *Engine) ripe(i uint32, t *task) {
+	e.toTask(t, taskOrdered)
+	if !t.linked {
+		e.pushCall(t.call, i, t)
+	}
+	e.offer(t.call)
+}
+
+// pushCall puts a call at the end of its caller's queue.
+func (e *Engine) pushCall(q *callq, i uint32, t *task) {
+	t.linked = true
+	t.prev, t.next = q.tail, 0
+	if q.tail != 0 {
+		e.tasks.at(q.tail).next = i
+	} else {
+		q.head = i
+	}
+	q.tail = i
+	if q.next == 0 {
+		q.next = i
+	}
+	q.n++
+}
+
+// unlinkCall takes a call out of its caller's queue.
+func (e *Engine) unlinkCall(i uint32, t *task) {
+	q := t.call
+	if !t.linked {
+		return
+	}
+	t.linked = false
+	if q.next == i {
+		q.next = t.next
+	}
+	if t.prev != 0 {
+		e.tasks.at(t.prev).next = t.next
+	} else {
+		q.head = t.next
+	}
+	if t.next != 0 {
+		e.tasks.at(t.next).prev = t.prev
+	} else {
+		q.tail = t.prev
+	}
+	t.prev, t.next = 0, 0
+	q.n--
+	if q.n == 0 && (q.key.peer != 0 || e.sessions[SessionID(q.key.caller)] == nil) {
+		e.dropQueue(q)
+	}
+}
+
+// dropQueue forgets a caller that has no calls.
+func (e *Engine) dropQueue(q *callq) {
+	a := q.a
+	if a.queues[q.key] != q {
+		return
+	}
+	delete(a.queues, q.key)
+	a.order = slices.DeleteFunc(a.order, func(o *callq) bool { return o == q })
+	if a.host != nil {
+		a.host.unlist(q)
+	}
+	e.dropActor(a)
+}
+
+// dropCaller forgets a caller that is gone; calls of its that have not ended keep its queues until they have.
+func (e *Engine) dropCaller(sid SessionID) {
+	for _, u := range sortedKeys(e.actors) {
+		a := e.actors[u]
+		if a == nil {
+			continue
+		}
+		for _, q := range append([]*callq(nil), a.order...) {
+			if q.key.peer == 0 && q.key.caller == uint32(sid) && q.n == 0 {
+				e.dropQueue(q)
+			}
+		}
+	}
+}
+
+// offer notes that a queue has something that may be sent.
+func (e *Engine) offer(q *callq) {
+	if h := q.a.host; h != nil && h.up {
+		h.list(q)
+	}
+	e.markActor(q.a)
+}
+
+// nextAttempt counts a call's coming attempt.
+func (e *Engine) nextAttempt(t *task) {
+	if t.retries > 0 {
+		t.retries--
+	}
+	t.attempt++
+	e.Counts.Retried++
+}
+
+// again runs a call of ours once more, before those that were not sent yet.
+func (e *Engine) again(i uint32, t *task) {
+	q := t.call
+	e.nextAttempt(t)
+	e.toTask(t, taskOrdered)
+	if next := q.next; t.next != next {
+		e.unlinkCall(i, t)
+		t.linked = true
+		q.n++
+		t.next = next
+		if next != 0 {
+			t.prev = e.tasks.at(next).prev
+			e.tasks.at(next).prev = i
+		} else {
+			t.prev = q.tail
+			q.tail = i
+		}
+		e.tasks.at(t.prev).next = i // another stands between the two
+	}
+	q.next = i
+	e.offer(q)
+}
+
+// ready finds the next call of a queue that can be sent; 0 if it has to wait.
+func (e *Engine) ready(q *callq) (uint32, *task) {
+	for q.next != 0 {
+		t := e.tasks.at(q.next)
+		switch {
+		case t.state == taskOrdered && !t.lost:
+			return q.next, t
+		case t.inc == q.a.inc && (t.state == taskAway || t.state == taskSent): // sent already, to this incarnation
+			q.next = t.next
+		default:
+			return 0, nil
+		}
+	}
+	return 0, nil
+}
+
+// pumpAway sends calls to the node where the actor lives.
+func (e *Engine) pumpAway(a *actorRec) {
+	p := e.peers[a.node]
+	if p == nil {
+		return // PeerGone has seen, or will see, to it
+	}
+	for _, q := range a.order {
+		if q.key.peer != 0 {
+			continue
+		}
+		for q.sent < awayCalls && q.bytes < awayBytes {
+			i, t := e.ready(q)
+			if t == nil {
+				break
+			}
+			q.next = t.next
+			e.sendCallAway(p, a, i, t)
+		}
+	}
+}
+
+func (e *Engine) sendCallAway(p *peer, a *actorRec, i uint32, t *task) {
+	q := t.call
+	m := e.packRun(p, t)
+	m.Actor = &ActorPart{ID: a.id, Incarnation: a.inc, Caller: q.key.caller}
+	e.toTask(t, taskAway)
+	t.at, t.inc = p.no, a.inc
+	e.remoteRun[runKey{t.unique}] = i
+	q.sent++
+	q.bytes += int(t.args.n)
+	e.Counts.SentAway++
+	e.sink.Peer(p.no, m)
+}
+
+// callBack takes a call back from the node it was sent to.
+func (e *Engine) callBack(t *task) {
+	delete(e.remoteRun, runKey{t.unique})
+	t.at = 0
+	t.call.sent--
+	t.call.bytes -= int(t.args.n)
+}
+
+// callDone takes the end of a call of ours that was sent to another node.
+func (e *Engine) callDone(p *peer, i uint32, t *task, m *TaskDone) {
+	a := t.call.a
+	inc := t.inc
+	e.callBack(t)
+	e.settleResult(p, m)
+	switch {
+	case m.Lost == string(fault.ActorDied):
+		e.lostCall(i, t, inc)
+	case m.Lost != "":
+		e.failCall(i, t, e.sink.ErrorValue(fault.Kind(m.Lost), m.Why+" (on node "+p.id.String()+")"))
+	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
+		e.again(i, t)
+	case uint32(len(m.Outputs)) != t.returns:
+		e.failCall(i, t, e.sink.ErrorValue(fault.System, fmt.Sprintf("node %s returned %d outputs for a call with %d", p.id, len(m.Outputs), t.returns)))
+	default:
+		e.takeOutputs(p, t, m)
+		if len(m.Kept) > 0 {
+			e.keeps[t.unique] = &keep{node: p.no, refs: t.refs}
+			t.refs, t.nDeps = nil, 0
+		}
+		e.endTask(i, t)
+	}
+	e.markActor(a)
+}
+
+// lostCall keeps a call whose incarnation ended until it is known whether the actor comes back.
+func (e *Engine) lostCall(i uint32, t *task, inc uint32) {
+	a := t.call.a
+	e.toTask(t, taskOrdered)
+	switch {
+	case t.gone || (e.jobs[t.job] != nil && e.jobs[t.job].ended):
+		e.failCall(i, t, e.sink.ErrorValue(fault.Cancelled, "the call's job has ended, or it was cancelled"))
+		return
+	case a.state == actor.Dead:
+		e.failCall(i, t, e.died(a))
+		return
+	case a.inc > inc || a.state == actor.Restarting: // what became of the actor is known already
+		if t.retries == 0 {
+			e.failCall(i, t, e.unavailable(a, "its process died while it had the call"))
+			return
+		}
+		e.nextAttempt(t)
+		t.call.next = t.call.head
+		e.markActor(a)
+		return
+	}
+	t.lost = true
+	e.lostIncarnation(a)
+}
+
+// failCall ends a call of ours with an error.
+func (e *Engine) failCall(i uint32, t *task, v []byte) {
+	if t.state == taskWaiting {
+		e.unwaitDeps(i, t)
+	}
+	e.failWith(i, t, v)
+}
+
+// failCalls ends the calls that an actor will not take: all of a dead one; of one that restarts, those that are not to
+// be retried.
+func (e *Engine) failCalls(a *actorRec) {
+	for _, q := range slices.Clone(a.order) {
+		if q.key.peer != 0 {
+			continue
+		}
+		for i := q.head; i != 0; {
+			t := e.tasks.at(i)
+			next := t.next
+			switch {
+			case t.state == taskAway || t.state == taskSent || t.state == taskFetching:
+			case a.state == actor.Dead:
+				e.failCall(i, t, e.died(a))
+			case t.state == taskOrdered && t.retries == 0:
+				e.failCall(i, t, e.unavailable(a, "it is restarting"))
+			}
+			i = next
+		}
+	}
+}
+
+// cancelCall ends a call of ours, or stops it where it runs.
+func (e *Engine) cancelCall(i uint32, t *task, v []byte) {
+	switch t.state {
+	case taskWaiting, taskOrdered:
+		q := t.call
+		e.failCall(i, t, v)
+		e.offer(q)
+	case taskAway:
+		e.sink.Peer(t.at, &TaskCancel{Unique: t.unique})
+	case taskFetching:
+		q := t.call
+		e.stopFetching(i, t)
+		e.toTask(t, taskOrdered)
+		e.failCall(i, t, v)
+		e.offer(q)
+	case taskSent:
+		e.sink.CancelRun(t.worker, t.unique, t.attempt)
+	}
+}
+
+// Cancel ends a call whose result nobody wants: one that waits is dropped, a coroutine is cancelled where it runs.
+func (e *Engine) Cancel(sid SessionID, id ids.ObjectID) {
+	i := e.find(id)
+	if i == 0 || e.sessions[sid] == nil {
+		return
+	}
+	ti := e.objs.at(i).task
+	if ti == 0 {
+		return
+	}
+	t := e.tasks.at(ti)
+	if t.call == nil {
+		return
+	}
+	t.retries = 0
+	e.cancelCall(ti, t, e.sink.ErrorValue(fault.Cancelled, "Task: "+e.taskID(t).String()+" was cancelled."))
+}
+
+// measureCall notes how long an ordered group's call took.
+func (e *Engine) measureCall(g *group, t *task) {
+	d := max(e.now.Sub(g.since), time.Microsecond)
+	g.since = e.now
+	tm := e.templates[t.tmpl]
+	if tm.mean == 0 {
+		tm.mean = d
+		return
+	}
+	tm.mean = max(tm.mean+(d-tm.mean)/8, time.Microsecond)
+}
