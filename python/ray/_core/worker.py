@@ -443,7 +443,7 @@ class Worker:
             text = f"Traceback (most recent call last):\nRuntimeError: {error}"
         else:
             cause = error
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) and self.actor is None:
                 from ray._ids import TaskID
 
                 cause = exceptions.TaskCancelledError(TaskID(unique8 + self.suffix))
