@@ -181,7 +181,7 @@ func (e *Engine) takeOutputs(p *peer, t *task, m *TaskDone) {
 		if d.Arena {
 			o.status, o.size = d.Status, d.Size
 			s := e.spreadOf(oi)
-			s.sources = append(s.sources, source{node: p.no, complete: true})
+			s.sources = append(s.sources, source{node: p.no, complete: true, primary: true})
 			e.setContained(oi, inner)
 			e.to(oi, o, objElsewhere)
 			e.wake(oi)

@@ -29,6 +29,7 @@ const (
 	KindObjFree
 	KindFetchAsk
 	KindFetchFrom
+	KindObjKeep
 )
 
 type (
@@ -117,6 +118,8 @@ type (
 	}
 	// ObjFree: the owner has dropped the object.
 	ObjFree struct{ ID ids.ObjectID }
+	// ObjKeep: the primary copy is lost, the receiver's takes its place and is not to be evicted.
+	ObjKeep struct{ ID ids.ObjectID }
 	// FetchAsk asks the owner from whom to copy.
 	FetchAsk struct {
 		ID  ids.ObjectID
@@ -152,6 +155,7 @@ func (*ObjCopy) Kind() MsgKind       { return KindObjCopy }
 func (*ObjFree) Kind() MsgKind       { return KindObjFree }
 func (*FetchAsk) Kind() MsgKind      { return KindFetchAsk }
 func (*FetchFrom) Kind() MsgKind     { return KindFetchFrom }
+func (*ObjKeep) Kind() MsgKind       { return KindObjKeep }
 
 // NewMsg is an empty message of a kind, to decode into; nil for an unknown kind.
 func NewMsg(k MsgKind) Msg {
@@ -192,6 +196,8 @@ func NewMsg(k MsgKind) Msg {
 		return &FetchAsk{}
 	case KindFetchFrom:
 		return &FetchFrom{}
+	case KindObjKeep:
+		return &ObjKeep{}
 	}
 	return nil
 }

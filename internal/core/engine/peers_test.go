@@ -241,6 +241,84 @@ func TestNodeThatDies(t *testing.T) {
 	})
 }
 
+// The node with the primary copy dies while others have copies that may be evicted: one of them takes its place.
+func TestCopyTakesThePlaceOfThePrimary(t *testing.T) {
+	const size = 40 << 20
+	// large makes an object on node 2 that its owner, node 1, knows to be there.
+	large := func(t *testing.T) (a, b *rig, c *client, out ids.ObjectID) {
+		a, b, c = pair(t)
+		out = c.call("f")
+		quieten(a, b)
+		w := onlyWorker(t, b)
+		x := b.take(w)
+		b.do(func(e *Engine) { e.Create(Chan{w, 0}, 1, out, size) })
+		b.do(func(e *Engine) { e.Result(w, x.Unique, 0, OutcomeValues, []Output{{Arena: true, Size: size}}) })
+		quieten(a, b)
+		return a, b, c, out
+	}
+	crowd := func(r *rig, c *client) { // an object that does not fit beside it
+		r.do(func(e *Engine) { e.Create(Chan{c.sid, 1}, 9, c.id(), size) })
+	}
+	t.Run("on the owner's node", func(t *testing.T) {
+		a, _, c, out := large(t)
+		c.get(out)
+		a.do(func(e *Engine) { e.Fetched(a.fetches[0].key, true) })
+		a.do(func(e *Engine) { e.Unpin(c.sid, out, 1) })
+		a.do(func(e *Engine) { e.PeerGone(2, "silent") })
+		a.told()
+		crowd(a, c)
+		c.get(out)
+		a.want("value created", "value 1/1/2 1.1:1 = arena 41943040 []")
+	})
+	// third has a third node's driver copy the object, and keep a ref to it in a put.
+	third := func(t *testing.T) (a, b, d *rig, c, other *client, out, holder ids.ObjectID) {
+		a, b, c, out = large(t)
+		d = newRig(t, settings{owner: 3, cpus: 1})
+		meet(a, d)
+		meet(b, d)
+		other = d.driver(2)
+		holder = other.put("holder", out)
+		other.get(out)
+		quieten(a, b, d)
+		d.do(func(e *Engine) { e.Fetched(d.fetches[0].key, true) })
+		d.do(func(e *Engine) { e.Unpin(other.sid, out, 1) })
+		quieten(a, b, d)
+		a.told()
+		d.told()
+		return a, b, d, c, other, out, holder
+	}
+	t.Run("on a third node", func(t *testing.T) {
+		a, b, d, c, other, out, holder := third(t)
+		d.do(func(e *Engine) { e.PeerGone(2, "silent") })
+		a.do(func(e *Engine) { e.PeerGone(2, "silent") })
+		a.want("peer", "peer 3 ObjKeep")
+		quieten(a, b, d)
+		crowd(d, other)
+		other.release(holder) // nobody on node 3 wants it any more
+		quieten(a, b, d)
+		d.want("created")
+		c.get(out)
+		quieten(a, b, d)
+		a.want("fetch", "fetch 1.1:1 from 3")
+		a.do(func(e *Engine) { e.Fetched(a.fetches[0].key, true) })
+		a.do(func(e *Engine) { e.Unpin(c.sid, out, 1) })
+		c.release(out)
+		quieten(a, b, d)
+		d.want("created", "created 1/1/9") // its bytes went with the last ref
+		allEmpty(t, a)
+	})
+	t.Run("on a third node that is giving it up", func(t *testing.T) {
+		a, b, d, c, other, out, _ := third(t)
+		crowd(d, other)
+		d.want("created peer", "peer 1 ObjCopy", "created 1/1/9")
+		d.do(func(e *Engine) { e.PeerGone(2, "silent") })
+		a.do(func(e *Engine) { e.PeerGone(2, "silent") })
+		quieten(a, b, d)
+		c.get(out)
+		a.want("peer value", "peer 3 ObjKeep", "value 1/1/1 1.1:1 = !OBJECT_LOST []")
+	})
+}
+
 func TestOwnerThatIsFoundLate(t *testing.T) {
 	a := newRig(t, settings{owner: 1, cpus: 1})
 	c := a.driver(1)
