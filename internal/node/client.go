@@ -30,6 +30,7 @@ type client struct {
 	key      [wire.SessionSize]byte
 	wid      wire.WorkerID
 	job      ids.Job
+	pid      int // of a driver
 	stream   *net.UnixConn
 	chans    map[uint32]*outbox
 	conns    []net.Conn // channels' connections
@@ -141,7 +142,7 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 		refuse(c, fault.System, "the head at "+n.file.GCSAddress+" gave no job id: "+err.Error())
 		return
 	}
-	cl := &client{job: id, stream: c, chans: map[uint32]*outbox{}, carry: map[ids.ObjectID][]ids.ObjectID{}}
+	cl := &client{job: id, pid: pid, stream: c, chans: map[uint32]*outbox{}, carry: map[ids.ObjectID][]ids.ObjectID{}}
 	_, _ = rand.Read(cl.key[:])
 	_, _ = rand.Read(cl.wid[:])
 	copy(cl.wid[:], id[:])

@@ -73,6 +73,7 @@ func (n *Node) viewPut(v headstate.NodeView) {
 		if p == nil {
 			return
 		}
+		e.PeerNamed(p.no, v.Info.Name)
 		total, err1 := n.names.Set(v.Info.Total)
 		avail, err2 := n.names.Set(positive(v.Available))
 		if err1 != nil || err2 != nil {

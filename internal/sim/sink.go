@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 
 	"gray/internal/core/engine"
@@ -254,4 +255,7 @@ func (n *node) Load() {
 func (n *node) ErrorValue(kind fault.Kind, text string) []byte { return errorValue(kind, text) }
 
 // Warn is for the log.
+// Process names a client.
+func (n *node) Process(s engine.SessionID) string { return fmt.Sprintf("process %d", s) }
+
 func (n *node) Warn(text string) { n.w.tracef("node %d: %s", n.index, text) }

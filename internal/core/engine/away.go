@@ -128,7 +128,7 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 	e.settleResult(p, m)
 	switch {
 	case m.Lost != "":
-		e.crashed(i, t, fault.Kind(m.Lost), m.Why+" (on node "+p.id.String()+")")
+		e.crashed(i, t, fault.Kind(m.Lost), m.Why+" (on "+p.String()+")")
 	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
 		e.retry(i, t)
 	case uint32(len(m.Outputs)) != t.returns:

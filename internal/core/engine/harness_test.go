@@ -32,7 +32,8 @@ type rig struct {
 	fetches []fetch
 	full    bool // the next Value says that the client does not read
 	now     time.Time
-	later   bool // Commit takes a while
+	later   bool   // Commit takes a while
+	failed  string // the last error's text
 }
 
 type fetch struct {
@@ -161,7 +162,8 @@ func (r *rig) Done(ch Chan, req uint32, cancelled bool) {
 	r.say("done %d/%d/%d %v", ch.Session, ch.Chan, req, cancelled)
 }
 
-func (r *rig) Fail(ch Chan, req uint32, kind fault.Kind, _ string) {
+func (r *rig) Fail(ch Chan, req uint32, kind fault.Kind, text string) {
+	r.failed = text
 	r.say("fail %d/%d/%d %s", ch.Session, ch.Chan, req, kind)
 }
 
@@ -253,7 +255,12 @@ func (r *rig) Commit(uint64, extent.Extent) Commit {
 func (r *rig) Punch(extent.Extent) {}
 func (r *rig) Load()               {}
 
-func (r *rig) ErrorValue(kind fault.Kind, _ string) []byte { return []byte("!" + string(kind)) }
+func (r *rig) ErrorValue(kind fault.Kind, text string) []byte {
+	r.failed = text
+	return []byte("!" + string(kind))
+}
+
+func (r *rig) Process(s SessionID) string { return fmt.Sprintf("process %d", s) }
 
 func (r *rig) Warn(text string) { r.say("warn %s", text) }
 

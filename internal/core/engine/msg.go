@@ -125,7 +125,7 @@ type (
 		ID  ids.ObjectID
 		Key uint64 // echoed
 	}
-	// FetchFrom answers FetchAsk with a node; Lost when there is none.
+	// FetchFrom answers FetchAsk with a node; Lost when there is none, and then the object is the Error.
 	FetchFrom struct {
 		ID   ids.ObjectID
 		Node ids.NodeID
@@ -133,6 +133,8 @@ type (
 		Key  uint64
 		// Owner is an owner number of the node, for a receiver that does not know it.
 		Owner ids.Owner
+		// Error is the value that a lost object has at its owner.
+		Error []byte
 	}
 )
 

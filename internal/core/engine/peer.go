@@ -15,6 +15,7 @@ type peer struct {
 	no        NodeNo
 	id        ids.NodeID
 	owner     ids.Owner
+	name      string              // for people
 	templates map[uint32]uint32   // its numbers → ours
 	held      map[uint32]*queue   // its tasks here without a slot, by its shape number
 	idle      map[uint32][]uint32 // slots granted to it that run nothing
@@ -40,6 +41,20 @@ func (e *Engine) PeerUp(no NodeNo, id ids.NodeID, owner ids.Owner) {
 	}
 	e.peerIDs[id] = no
 	e.OwnerAt(owner, no)
+}
+
+// PeerNamed tells what people call a node.
+func (e *Engine) PeerNamed(no NodeNo, name string) {
+	if p := e.peers[no]; p != nil {
+		p.name = name
+	}
+}
+
+func (p *peer) String() string {
+	if p.name == "" {
+		return "node " + p.id.String()
+	}
+	return "node " + p.id.String() + " (" + p.name + ")"
 }
 
 // OwnerAt tells which node has an owner number.
@@ -111,7 +126,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 			e.freeSlot(n)
 		}
 	}
-	e.OwnerDead(p.owner, "node "+p.id.String()+": "+why)
+	e.OwnerDead(p.owner, p.String()+": "+why)
 	for i := uint32(1); i < e.tasks.limit(); i++ {
 		t := e.tasks.at(i)
 		switch {
@@ -121,7 +136,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 		case t.state == taskAway && t.at == no:
 			delete(e.remoteRun, runKey{t.unique})
 			t.at = 0 // for another attempt, or its failure
-			e.crashed(i, t, fault.WorkerCrashed, "the node that ran it, "+p.id.String()+", died: "+why)
+			e.crashed(i, t, fault.WorkerCrashed, p.String()+", which ran it, died: "+why)
 		}
 	}
 	for _, i := range sortedKeys(e.spread) {
@@ -129,7 +144,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 		if s == nil {
 			continue
 		}
-		e.dropCopy(i, s, no, "node "+p.id.String()+": "+why)
+		e.dropCopy(i, s, no, p.String()+": "+why)
 		if s.borrowers[no] {
 			delete(s.borrowers, no)
 			e.unhold(i)

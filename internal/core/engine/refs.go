@@ -358,7 +358,7 @@ func (e *Engine) objCopy(p *peer, m *ObjCopy) {
 	case k >= 0:
 		gone := s.sources[k]
 		s.sources = slices.Delete(s.sources, k, k+1)
-		e.copyGone(i, s, gone, "node "+p.id.String()+", which gave it up after the node that had made it was gone")
+		e.copyGone(i, s, gone, p.String()+", which gave it up after the node that had made it was gone")
 	}
 }
 
@@ -398,7 +398,7 @@ func (e *Engine) copyGone(i uint32, s *spread, gone source, why string) {
 		}
 		return
 	}
-	e.loseValue(i, fault.ObjectLost, "object "+o.id.String()+", made by task "+o.id.Task().String()+": its only copy was lost with "+why)
+	e.loseValue(i, fault.ObjectLost, e.lostText(o, "its only copy was lost with "+why))
 }
 
 // fetchAsk tells a node from whom to copy: the latest to have or get the bytes whom nobody else copies from, so that a
@@ -415,7 +415,12 @@ func (e *Engine) fetchAsk(p *peer, m *FetchAsk) {
 	}
 	from, ok := e.pickSource(i, p.no)
 	if !ok {
-		e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Lost: true})
+		o := e.objs.at(i)
+		value := e.blobs.get(o.val) // why it was lost
+		if o.state != objInline || o.status != statusError {
+			value = e.sink.ErrorValue(fault.ObjectLost, e.lostText(o, "no node has a copy any more"))
+		}
+		e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Lost: true, Error: slices.Clone(value)})
 		return
 	}
 	node, owner := e.cfg.Node, e.cfg.Owner

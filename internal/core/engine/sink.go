@@ -93,6 +93,8 @@ type Sink interface {
 
 	// ErrorValue is the value (docs/protocol.md, format 4) of an error that the daemon made.
 	ErrorValue(kind fault.Kind, text string) []byte
+	// Process names a client's process for people.
+	Process(s SessionID) string
 	// Warn is for the daemon's log.
 	Warn(text string)
 }

@@ -138,7 +138,7 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	e.jobOf(t.job).tasks++
 	for k := uint32(1); k <= m.Returns; k++ {
 		oi, o := e.create(m.Unique.Object(s.job, k), objPending)
-		o.task = i
+		o.task, o.tmpl = i, tn
 		e.claim(s, oi, 1)
 		if k == 1 {
 			t.out = oi
