@@ -40,6 +40,7 @@ type client struct {
 	worker  *pool.Worker // nil for a driver
 	backlog [][]byte     // packets that the exec queue had no room for
 	carry   map[ids.ObjectID][]ids.ObjectID
+	carried int // ids in it
 	scratch scratch
 }
 

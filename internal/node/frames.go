@@ -120,8 +120,8 @@ func (n *Node) handleRare(cl *client, f wire.Frame) error {
 	case wire.KindIDs:
 		m, err := wire.DecodeIDs(f.Body)
 		if err == nil {
-			if len(cl.carry) > 16 || len(cl.carry[m.ID]) > 1<<24 {
-				return protocolError("ids", "lists for more than 16 objects, or of more than 16,777,216 ids, were announced without their objects")
+			if cl.carried += m.Contained.Len(); cl.carried > maxCarried || len(cl.carry) > maxCarried/256 {
+				return protocolError("ids", fmt.Sprintf("lists of more than %d ids, or for more than %d objects, were announced without their objects", maxCarried, maxCarried/256))
 			}
 			cl.carry[m.ID] = append(cl.carry[m.ID], unpack(nil, m.Contained)...)
 		}
@@ -151,8 +151,16 @@ func (cl *client) withCarry(id ids.ObjectID, l ids.List) []ids.ObjectID {
 		cl.scratch.ids = unpack(cl.scratch.ids[:0], l)
 		return cl.scratch.ids
 	}
-	delete(cl.carry, id)
+	cl.dropCarry(id)
 	return unpack(ahead, l)
+}
+
+// maxCarried is how many ids of a client may be here without the frames that they belong to.
+const maxCarried = 1 << 24
+
+func (cl *client) dropCarry(id ids.ObjectID) {
+	cl.carried -= len(cl.carry[id])
+	delete(cl.carry, id)
 }
 
 func (n *Node) submit(cl *client, f wire.Frame) error {
@@ -166,7 +174,7 @@ func (n *Node) submit(cl *client, f wire.Frame) error {
 		Deps: unpack(s.Deps[:0], m.Deps), Contained: unpack(s.Contained[:0], m.Contained), Args: m.Args, Bytes: uint32(f.Size()),
 	}
 	if ahead, ok := cl.carry[m.Unique.Object(cl.job, 1)]; ok {
-		delete(cl.carry, m.Unique.Object(cl.job, 1))
+		cl.dropCarry(m.Unique.Object(cl.job, 1))
 		s.Contained = append(s.Contained, ahead...)
 	}
 	if len(m.Overrides) > 0 {

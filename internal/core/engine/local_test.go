@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -236,6 +237,23 @@ func TestCreateWaitsForRoomAndFails(t *testing.T) {
 	r.want("created fail", "fail 1/1/3 STORE_FULL")
 	c.release(b, d)
 	r.empty()
+}
+
+func TestReturnsAreBounded(t *testing.T) {
+	r := newRig(t, settings{owner: 1, cpus: 1})
+	c := r.driver(1)
+	before := r.e.objs.live
+	c.submit("f", maxReturns+1, nil, nil)
+	if told := r.told(); !strings.Contains(told[len(told)-1], "asks for 65537 returns; a task has at most 65536") {
+		t.Errorf("told %q", told)
+	}
+	if grown := r.e.objs.live - before; grown > 1 { // the function's
+		t.Errorf("%d objects were made", grown)
+	}
+	c.submit("f", 1000, nil, nil)
+	if got := r.e.jobs[c.job].bytes; got != 100+999*returnCost {
+		t.Errorf("a task with 1,000 returns counts %d bytes", got)
+	}
 }
 
 func TestPagesThatCannotBeMade(t *testing.T) {

@@ -86,7 +86,12 @@ type Submission struct {
 	Bytes     uint32
 }
 
-const maxReturns = 1 << 24
+// maxReturns is how many outputs fit into one RESULT; returnCost is what each beyond the first adds to the bytes that its
+// job has unfinished, in the client's account, too (docs/protocol.md).
+const (
+	maxReturns = 1 << 16
+	returnCost = 128
+)
 
 func (e *Engine) toTask(t *task, st taskState) {
 	for _, ok := range taskNext[t.state] {
@@ -109,8 +114,11 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	case !ok:
 		e.refuse(s, fmt.Sprintf("submit: template %d was not registered on this stream", m.Template))
 		return
-	case !s.ownsID(m.Unique) || m.Returns > maxReturns:
-		e.refuse(s, fmt.Sprintf("submit: task %x with %d returns: not an id of this session's blocks, or over %d returns", uint64(m.Unique), m.Returns, maxReturns))
+	case !s.ownsID(m.Unique):
+		e.refuse(s, fmt.Sprintf("submit: task id %x is not of this session's blocks", uint64(m.Unique)))
+		return
+	case m.Returns > maxReturns:
+		e.refuse(s, fmt.Sprintf("submit: task %x asks for %d returns; a task has at most %d", uint64(m.Unique), m.Returns, maxReturns))
 		return
 	case e.outputsTaken(m.Unique, m.Returns):
 		e.refuse(s, fmt.Sprintf("submit: task id %x was used before", uint64(m.Unique)))
@@ -121,6 +129,9 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	e.Counts.Submitted++
 	t.unique, t.job, t.tmpl, t.shape, t.flags = m.Unique, s.job, tn, tm.shape, m.Flags
 	t.retries, t.returns, t.bytes = tm.spec.MaxRetries, m.Returns, m.Bytes
+	if m.Returns > 1 {
+		t.bytes += (m.Returns - 1) * returnCost
+	}
 	if m.Over.MaxRetries != nil {
 		t.retries = *m.Over.MaxRetries
 	}
@@ -134,7 +145,7 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	}
 	tm.uses++
 	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over.Raw)
-	e.credit(t.job, int64(m.Bytes))
+	e.credit(t.job, int64(t.bytes))
 	e.jobOf(t.job).tasks++
 	for k := uint32(1); k <= m.Returns; k++ {
 		oi, o := e.create(m.Unique.Object(s.job, k), objPending)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -194,7 +195,7 @@ class Worker:
         fields["resources"] = {k: v / 10000 for k, v in (fields.get("resources") or {}).items()}
         state.fill(WORKER_MODE, self.client, fields, job)
         env = {**(job.get("env_vars") or {}), **(fields.get("env") or {})}
-        os.environ.update(env)
+        os.environ.update([(k, expanded(v)) for k, v in env.items()])
         if "OMP_NUM_THREADS" in env:
             self._threads = None
         if "TZ" in os.environ:
@@ -377,15 +378,18 @@ class Worker:
         guards = []
         parts = []
         ahead = b""
-        room = _RESULT_ROOM
+        room = _RESULT_ROOM - len(payloads) * wire.OUTPUT
         for i, payload in enumerate(payloads, 1):
             ids = payload.ids if payload.refs else ()
             oid = stem + i.to_bytes(4, "little")
-            if len(ids) * wire.ID > 4096:
-                more, ids = wire.split_contained(oid, ids, max(room - payload.size, 0))
+            inline = payload.size <= inline_max and payload.size <= room
+            if inline:
+                room -= payload.size
+            if ids:
+                more, ids = wire.split_contained(oid, ids, room)
                 ahead += more
-            if payload.size <= inline_max and payload.size + len(ids) * wire.ID <= room:
-                room -= payload.size + len(ids) * wire.ID
+                room -= len(ids) * wire.ID
+            if inline:
                 parts.append(wire.output(payload.status, wire.INLINE, ids, payload.size, payload.tobytes()))
             else:
                 guards.append((oid, client.create(oid, payload)))
@@ -437,6 +441,14 @@ class Worker:
 
 
 _NONE = wire.output(wire.OK, wire.INLINE, (), 3, b"\x00N.")
+
+
+def expanded(text: str) -> str:
+    """The value of an environment variable with ``${NAME}`` and ``$NAME`` from this process's environment, as Ray does it.
+
+    A ``${NAME}`` that is not there is empty.
+    """
+    return re.sub(r"\$\{[A-Za-z0-9_]+\}", "", os.path.expandvars(text)) if "$" in text else text
 
 
 def _full_name(cls):
