@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -271,6 +272,7 @@ func (n *Node) openChannel(c *net.UnixConn, h *wire.Hello) {
 			delete(cl.chans, h.Chan)
 			e.CloseChannel(ch)
 		}
+		cl.conns = slices.DeleteFunc(cl.conns, func(x net.Conn) bool { return x == c })
 	})
 	_ = c.Close()
 }
@@ -348,7 +350,7 @@ func (n *Node) gone(cl *client) {
 	}
 	delete(n.clients, cl.id)
 	delete(n.byKey, cl.key)
-	conns := append(cl.conns, cl.stream)
+	conns := append(slices.Clone(cl.conns), cl.stream)
 	worker := cl.worker
 	n.mu.Unlock()
 	for _, c := range conns {

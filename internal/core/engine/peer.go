@@ -396,7 +396,7 @@ func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDo
 		info := ObjInfo{ID: id, Status: out.Status, Arena: out.Arena, Size: out.Size, Contained: slices.Clone(out.Contained)}
 		i := e.find(id)
 		switch {
-		case out.Arena && i != 0 && e.objs.at(i).state == objCreating:
+		case out.Arena && i != 0 && e.objs.at(i).state == objCreating && s.wrote(i, e.objs.at(i), out):
 			o := e.objs.at(i)
 			o.size, o.status = out.Size, out.Status
 			e.sealed(s, i, o, true)
@@ -406,7 +406,10 @@ func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDo
 			e.wake(i)
 		case out.Arena:
 			info.Arena, info.Status = false, statusError
-			info.Value = e.sink.ErrorValue(fault.System, "output "+id.String()+" was said to lie in the arena, but was not created there")
+			info.Value = e.notWritten(id)
+			if i != 0 && e.objs.at(i).state == objCreating {
+				e.abortCreate(s, i)
+			}
 		default:
 			info.Value = slices.Clone(out.Value)
 			if i != 0 && e.objs.at(i).state == objCreating {

@@ -303,7 +303,7 @@ func (e *Engine) store(t *task, s *session, k uint32, out *Output) {
 	i := e.output(t, k)
 	o := e.objs.at(i)
 	inner := e.holdAll(out.Contained)
-	if o.state == objCreating && !(out.Arena && s != nil) {
+	if o.state == objCreating && !(out.Arena && s.wrote(i, o, out)) {
 		e.abortCreate(s, i) // while o.task says that its value comes otherwise
 	}
 	o.task = 0
@@ -314,7 +314,7 @@ func (e *Engine) store(t *task, s *session, k uint32, out *Output) {
 		e.wake(i)
 	} else {
 		if out.Arena {
-			e.setInline(i, statusError, e.sink.ErrorValue(fault.System, "output "+o.id.String()+" was said to lie in the arena, but was not created there"), inner)
+			e.setInline(i, statusError, e.notWritten(o.id), inner)
 		} else {
 			e.setInline(i, out.Status, out.Value, inner)
 		}
@@ -322,6 +322,17 @@ func (e *Engine) store(t *task, s *session, k uint32, out *Output) {
 	if o.holds == 0 {
 		e.freeList = append(e.freeList, i)
 	}
+}
+
+// wrote tells whether the session was given the bytes that an output is said to lie in.
+func (s *session) wrote(i uint32, o *object, out *Output) bool {
+	request, creates := s.creates[i]
+	return creates && request == 0 && o.size == out.Size
+}
+
+// notWritten is the value of an output that is said to lie where it does not.
+func (e *Engine) notWritten(id ids.ObjectID) []byte {
+	return e.sink.ErrorValue(fault.System, "output "+id.String()+" was said to lie in the arena, but was not created there with that size")
 }
 
 // endTask drops the record of a task of ours that has ended.
