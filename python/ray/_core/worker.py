@@ -159,8 +159,7 @@ class Worker:
                 self.templates[no] = _Template(msgpack.unpackb(packet[start + 4 : at], strict_map_key=False))
             elif kind == wire.EXECUTE_AT:
                 offset, n = wire.u64(packet, start)[0], wire.u64(packet, start + 8)[0]
-                body = self.client.arena.read(offset, n)
-                self.execute(body, 0, n)
+                self.execute(self.client.arena.look(offset, n), 0, n)
             elif kind == wire.SETUP:
                 self.setup(msgpack.unpackb(packet[start:at], strict_map_key=False))
             elif kind == wire.X_TEMPLATE_DROP:
@@ -271,8 +270,8 @@ class Worker:
         for oid, guard in guards:
             client.sealed(oid, guard)
         state.task = None
-        if len(box.frames) >= 32:
-            box.flush()
+        if len(box.frames) >= 32 or took > _SHORT:
+            box.flush()  # now: to drop the arguments may take as long as the task
 
     def _load(self, template):
         try:
@@ -305,7 +304,7 @@ class Worker:
             return (), None, None
         else:
             lease = self._lease(ids) if ids else None
-            call = serialization.deserialize(buf[at:end], ids, lease)
+            call = serialization.deserialize(_kept(buf[at:end]), ids, lease)
         if len(call) == 2:
             return call[0], call[1], None
         args, kwargs, positions, keywords, retry_types = call
@@ -331,7 +330,7 @@ class Worker:
         at += 8
         lease = self._lease(ids) if ids else None
         if where == wire.INLINE:
-            return Value(bytes(buf[at : at + size]), status, ids, lease), at + size
+            return Value(_kept(buf[at : at + size]), status, ids, lease), at + size
         from ray._core.channel import lease_key, readable
 
         table = self.client.table
@@ -441,6 +440,11 @@ class Worker:
 
 
 _NONE = wire.output(wire.OK, wire.INLINE, (), 3, b"\x00N.")
+
+
+def _kept(data):
+    """A value of an EXECUTE. One in the arena is read in place, for it goes with the task's RESULT, unless views of it may last."""
+    return bytes(data) if type(data) is memoryview and data[0] == wire.PICKLE_BUFFERS else data
 
 
 def expanded(text: str) -> str:
