@@ -293,7 +293,7 @@ func (n *Node) receive(p *peer, b []byte) {
 			e.Receive(p.no, m)
 			return
 		}
-		if len(t.JobInfo) > 0 && n.jobs[t.Job] == nil {
+		if len(t.JobInfo) > 0 && n.jobs[t.Job] == nil && !e.JobOver(t.Job) {
 			info := &jobInfo{raw: t.JobInfo}
 			if j, err := wire.DecodeJob(info.raw); err == nil {
 				info.namespace = j.Namespace

@@ -248,7 +248,15 @@ func (e *Engine) returned(p *peer, shape uint32) {
 
 // PeerTemplate takes a decoded TemplateMsg.
 func (e *Engine) PeerTemplate(from NodeNo, no uint32, spec TemplateSpec) {
-	if p := e.peers[from]; p != nil && !e.overJobs[spec.Job] {
+	p := e.peers[from]
+	if p == nil {
+		return
+	}
+	if old := p.templates[no]; old != 0 { // of a job that has ended, of which this node has not heard yet
+		delete(p.templates, no)
+		e.unuseTemplate(old)
+	}
+	if !e.overJobs[spec.Job] {
 		e.jobOf(spec.Job) // it lives here too, until JobEnded
 		t := e.addTemplate(spec)
 		e.templates[t].uses++

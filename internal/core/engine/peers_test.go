@@ -361,3 +361,40 @@ func TestQueuedTasksMoveToALateNode(t *testing.T) {
 		t.Errorf("%d of 10 queued tasks went to the node that joined with 3 CPUs", n)
 	}
 }
+
+// Template numbers are used again once their job has ended, here and on nodes that hear of its end late.
+func TestTemplateNumbersAreUsedAgain(t *testing.T) {
+	a, b := newRig(t, settings{owner: 1, cpus: 0}), newRig(t, settings{owner: 2, cpus: 1})
+	meet(a, b)
+	for k := range uint32(20) {
+		c := a.driver(k + 1)
+		fn := "f" + strings.Repeat("x", int(k))
+		out := c.call(fn)
+		quieten(a, b)
+		w := lastWorker(b)
+		if got := string(b.e.Template(b.e.tasks.at(b.e.pool.all[w].fifo[0]).tmpl)); got != fn {
+			t.Fatalf("job %d runs %q, want %q", k+1, got, fn)
+		}
+		b.run(w, "v")
+		quieten(a, b)
+		c.release(out)
+		a.do(func(e *Engine) { e.SessionGone(c.sid) })
+		quieten(a, b)
+		if k%2 == 1 { // the end of two jobs is heard of at once, after both were there
+			for _, j := range []uint32{k, k + 1} {
+				b.do(func(e *Engine) { e.JobEnded(ids.JobFromInt(j)) })
+			}
+			for _, sid := range b.e.pool.sorted() {
+				b.do(func(e *Engine) { e.WorkerGone(sid, "WORKER_CRASHED", "its job has ended") })
+			}
+		}
+	}
+	for _, r := range []*rig{a, b} {
+		if n := len(r.e.templates); n > 4 {
+			t.Errorf("node %d has %d templates after 20 jobs", r.e.cfg.Owner, n)
+		}
+	}
+}
+
+// lastWorker is the worker that was started last.
+func lastWorker(r *rig) SessionID { return slices.Max(r.e.pool.sorted()) }
