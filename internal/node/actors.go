@@ -10,6 +10,7 @@ import (
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
+	"gray/internal/head"
 	"gray/internal/wire"
 )
 
@@ -299,23 +300,13 @@ func (n *Node) getActor(ch engine.Chan, req uint32, a *callArgs) {
 	})
 }
 
-// actorRows are actors as the state API shows them.
+// actorRows are actors as the state API shows them, and when and where they ran.
 func actorRows(rows []actor.Row) []map[string]any {
 	out := make([]map[string]any, 0, len(rows))
 	for i := range rows {
 		r := &rows[i]
-		m := map[string]any{
-			"actor_id": r.ID.String(), "class_name": r.Class, "state": string(r.State), "job_id": r.Job.String(), "name": r.Name,
-			"node_id": nil, "pid": r.PID, "ray_namespace": r.Namespace, "is_detached": r.Detached, "num_restarts": r.Incarnation,
-			"repr_name": r.Repr, "required_resources": floats(r.Resources), "start_ms": r.StartMs, "end_ms": r.EndMs, "ip": r.IP,
-			"death_cause": nil, "death_text": r.Death.Text,
-		}
-		if r.Node != (ids.NodeID{}) {
-			m["node_id"] = r.Node.String()
-		}
-		if r.Death.Cause != actor.NotDead {
-			m["death_cause"] = string(r.Death.Cause)
-		}
+		m := head.ActorState(r)
+		m["start_ms"], m["end_ms"], m["ip"] = r.StartMs, r.EndMs, r.IP
 		out = append(out, m)
 	}
 	return out

@@ -3,6 +3,7 @@
 import os
 from typing import Any, Callable, Dict, Optional, Tuple
 
+from ray._core import wire
 from ray._missing import missing
 
 _NONE = type(None)
@@ -260,6 +261,11 @@ def _max_calls(key: str, value: int) -> None:
 
 def _num_returns(_: str, value: Any) -> None:
     if isinstance(value, int) and value >= 0 or value in ("streaming", "dynamic"):
+        if isinstance(value, int) and value > wire.MAX_RETURNS:
+            raise ValueError(
+                f"num_returns={value}: a task returns at most {wire.MAX_RETURNS} objects. Return a list of refs made by ray.put(), "
+                "or one object that holds them all."
+            )
         return
     raise ValueError(
         "Default None. When None is passed, The default value is 1 for a task and actor task, and 'streaming' for "

@@ -386,10 +386,14 @@ class GetTimeoutError(RayError, TimeoutError):
     """Not all objects were ready in time.
 
     Attributes:
-        waiting: For each ref that is not ready, why; empty where that is not known.
+        waiting: For each ref that is not ready, why; empty where that is not known, as in a copy of the error from another
+            process.
     """
 
     waiting: Mapping = {}
+
+    def __reduce__(self):
+        return type(self), self.args
 
 
 class PlasmaObjectNotAvailable(RayError):

@@ -15,6 +15,9 @@ from ray._core.state import SCRIPT_MODE, connected, state
 _WARN_AFTER = 10.0  # seconds of waiting after which the log says what for
 _ARGS_INLINE = 64 << 10  # bytes of arguments in a SUBMIT; more go into an object of their own
 _IDS_A_FRAME = 30000
+_WHY_A_CALL = 500
+_EXPLAINED = 10000  # refs whose reason a GetTimeoutError tells
+_RETURN_COST = 128  # bytes of credit for each return of a task beyond the first: the daemon keeps a record of it
 _load = serialization.load
 
 
@@ -44,7 +47,7 @@ class Client:
         self._local = threading.local()
         self._channels = count(1)
         self._warned = set()
-        self._rest = None  # which list the last wait returned, and for how many
+        self._rest = None  # what the last wait returned, and for how many
         self._ids_lock = threading.Lock()
         first, n = welcome["ids"]
         self._uniques = map(wire.unique.pack, range(first, first + n))
@@ -262,7 +265,7 @@ class Client:
         if type(value) is not Value:
             value = channel.values[ref._id]
         if value.status:
-            raise as_exception(value)
+            raise as_exception(value, ref._id)
         return _load(value)
 
     def _fetch(self, wanted, timeout):
@@ -272,7 +275,7 @@ class Client:
             value = ref._v
             if type(value) is Value:
                 if value.status:
-                    raise as_exception(value)
+                    raise as_exception(value, ref._id)
             else:
                 if ref._w is CLOSED:
                     raise stale(ref)
@@ -321,7 +324,7 @@ class Client:
                 if kind == wire.ERROR:
                     self.reply(kind, body)
                 if kind == wire.DONE:
-                    self._timed_out(ids, values)
+                    self._timed_out(channel, ids, wanted)
             pause = _WARN_AFTER
             if deadline is not None and not cancelled:
                 left = deadline - time.monotonic()
@@ -342,36 +345,50 @@ class Client:
         for ref in wanted:
             value = values.get(ref._id) or ref._v
             if type(value) is Value and value.status:
-                raise as_exception(value)
+                raise as_exception(value, ref._id)
 
-    def _timed_out(self, ids, values):
+    def _timed_out(self, channel, ids, wanted):
         from ray import exceptions
 
-        waiting = sum(oid not in values for oid in ids)
+        missing = [oid for oid in ids if oid not in channel.values]
+        why = self._why(channel, missing[:_EXPLAINED])
+        unknown = f"not asked: the reasons of the first {_EXPLAINED} refs are"
+        refs = {ref._id: ref for ref in wanted}
+        shown = "; ".join(f"{refs[oid]!r}: {why[oid]}" for oid in missing[:3])
         error = exceptions.GetTimeoutError(
-            f"Get timed out: some object(s) not ready. {waiting} of {len(ids)} that were asked for are missing."
+            f"Get timed out: some object(s) not ready. {len(missing)} of {len(ids)} that were asked for are missing: {shown}"
+            f"{'; …' if len(missing) > 3 else ''}"
         )
+        error.waiting = {refs[oid]: why.get(oid, unknown) for oid in missing}
         raise error
+
+    def _why(self, channel, ids):
+        """For each id the reason why it is not ready, as the daemon knows it."""
+        import msgpack
+
+        why = {}
+        for i in range(0, len(ids), _WHY_A_CALL):
+            part = ids[i : i + _WHY_A_CALL]
+            req = next(channel._req)
+            self.box.frames.append(wire.call(channel.no, req, msgpack.packb({"m": "why", "ids": part})))
+            self.box.flush()
+            kind, body = self.answer(channel, req)
+            answer = msgpack.unpackb(body, strict_map_key=False)
+            if kind == wire.ERROR:
+                why.update(dict.fromkeys(part, answer.get("error")))
+            else:
+                why.update((w["id"], w.get("reason") or w.get("state")) for w in answer["why"])
+        return why
 
     def _explain(self, channel, ids):
         """Log, once a set of refs, why they are not ready."""
         import logging
 
-        import msgpack
-
         key = hash(frozenset(ids))
         if key in self._warned:
             return
         self._warned.add(key)
-        req = next(channel._req)
-        self.box.frames.append(wire.call(channel.no, req, msgpack.packb({"m": "why", "ids": ids[:10]})))
-        self.box.flush()
-        kind, body = self.answer(channel, req)
-        answer = msgpack.unpackb(body, strict_map_key=False)
-        if kind == wire.ERROR:
-            text = answer.get("error")
-        else:
-            text = "; ".join(f"ObjectRef({w['id'].hex()}): {w.get('reason') or w.get('state')}" for w in answer["why"])
+        text = "; ".join(f"ObjectRef({oid.hex()}): {reason}" for oid, reason in self._why(channel, ids[:10]).items())
         logging.getLogger("ray").warning("Waiting for %d object(s) for more than 10 s: %s", len(ids), text)
 
     # wait
@@ -380,7 +397,11 @@ class Client:
         """Split refs into ready and not ready; see ray.wait."""
         # A loop that waits for the rest of the last wait is the common case, and checking 1,000 refs takes longer than all
         # else: the list that we returned is not checked again unless we have to ask the daemon.
-        if (id(wanted), num_returns) != self._rest or timeout is not None and timeout < 0 or len(wanted) < num_returns:
+        try:
+            same = (id(wanted), num_returns, *_ends(wanted)) == self._rest
+        except (TypeError, AttributeError, LookupError):
+            same = False
+        if not same or timeout is not None and timeout < 0 or len(wanted) < num_returns:
             if _check_wait(wanted, num_returns, timeout):
                 return [], []
             checked = True
@@ -409,7 +430,7 @@ class Client:
             if len(found) >= 16:
                 chosen = set(ready)
                 rest = [r for r in rest if r not in chosen]
-        self._rest = (id(rest), num_returns)
+        self._rest = (id(rest), num_returns, *_ends(rest)) if rest else None
         return ready, rest
 
     def _ready(self, wanted, most, fetch):
@@ -533,7 +554,7 @@ class Client:
             out = own(stem + b"\x01\x00\x00\x00")
         else:
             out = [own(stem + i.to_bytes(4, "little")) for i in range(1, num_returns + 1)] or None
-        self.spend(len(frame))
+        self.spend(len(frame) + (_RETURN_COST * (num_returns - 1) if num_returns > 1 else 0))
         self.box.add(frame)
         del keep
         return out
@@ -597,6 +618,11 @@ def _packed(overrides) -> bytes:
     return msgpack.packb(overrides)
 
 
+def _ends(refs):
+    """What a list of different refs is known by, besides its address, which another list may have by now."""
+    return len(refs), refs[0]._id, refs[-1]._id
+
+
 def _check_wait(wanted, num_returns, timeout) -> bool:
     """Check the arguments of wait; whether there is nothing to wait for."""
     if type(wanted) is not list:
@@ -634,8 +660,8 @@ def stale(ref):
     )
 
 
-def as_exception(value: Value) -> BaseException:
-    """The exception that an error value stands for."""
+def as_exception(value: Value, oid=None) -> BaseException:
+    """The exception that an error value, that of the object ``oid``, stands for."""
     from ray import exceptions
 
     data = value.data
@@ -645,7 +671,9 @@ def as_exception(value: Value) -> BaseException:
     if data[0] == wire.DAEMON_ERROR:
         import msgpack
 
-        return exceptions.from_daemon(msgpack.unpackb(memoryview(data)[1:], strict_map_key=False))
+        return exceptions.from_daemon(
+            {"object": oid or b"", **msgpack.unpackb(memoryview(data)[1:], strict_map_key=False)}
+        )
     return exceptions.RaySystemError(f"an error value of unknown format {data[0]}")
 
 

@@ -6,6 +6,8 @@ PROTOCOL = 1
 MAX_FRAME = 1 << 20
 MAX_PACKET = 131072
 ID = 28
+OUTPUT = 14  # bytes of an output in RESULT, but for contained ids and an inline value
+MAX_RETURNS = 65536  # of a task
 
 IDS = 0x0F
 HELLO, WELCOME, REFUSED = 0x01, 0x02, 0x03

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -166,8 +167,7 @@ class Worker:
                 self.templates[no] = _Template(msgpack.unpackb(packet[start + 4 : at], strict_map_key=False))
             elif kind == wire.EXECUTE_AT:
                 offset, n = wire.u64(packet, start)[0], wire.u64(packet, start + 8)[0]
-                body = self.client.arena.read(offset, n)
-                self.execute(body, 0, n)
+                self.execute(self.client.arena.look(offset, n), 0, n)
             elif kind == wire.SETUP:
                 self.setup(msgpack.unpackb(packet[start:at], strict_map_key=False))
             elif kind == wire.X_TEMPLATE_DROP:
@@ -205,7 +205,7 @@ class Worker:
         fields["resources"] = {k: v / 10000 for k, v in (fields.get("resources") or {}).items()}
         state.fill(WORKER_MODE, self.client, fields, job)
         env = {**(job.get("env_vars") or {}), **(fields.get("env") or {})}
-        os.environ.update(env)
+        os.environ.update([(k, expanded(v)) for k, v in env.items()])
         if "OMP_NUM_THREADS" in env:
             self._threads = None
         if "TZ" in os.environ:
@@ -284,8 +284,8 @@ class Worker:
         for oid, guard in guards:
             client.sealed(oid, guard)
         state.task = None
-        if len(box.frames) >= 32:
-            box.flush()
+        if len(box.frames) >= 32 or took > _SHORT:
+            box.flush()  # now: to drop the arguments may take as long as the task
 
     def _load(self, template):
         try:
@@ -322,7 +322,7 @@ class Worker:
             return (), None, None
         else:
             lease = self._lease(ids) if ids else None
-            call = serialization.deserialize(buf[at:end], ids, lease)
+            call = serialization.deserialize(_kept(buf[at:end]), ids, lease)
         if len(call) == 2:
             return call[0], call[1], None
         args, kwargs, positions, keywords, retry_types = call
@@ -348,7 +348,7 @@ class Worker:
         at += 8
         lease = self._lease(ids) if ids else None
         if where == wire.INLINE:
-            return Value(bytes(buf[at : at + size]), status, ids, lease), at + size
+            return Value(_kept(buf[at : at + size]), status, ids, lease), at + size
         from ray._core.channel import lease_key, readable
 
         table = self.client.table
@@ -397,15 +397,18 @@ class Worker:
         guards = []
         parts = []
         ahead = b""
-        room = _RESULT_ROOM
+        room = _RESULT_ROOM - len(payloads) * wire.OUTPUT
         for i, payload in enumerate(payloads, 1):
             ids = payload.ids if payload.refs else ()
             oid = stem + i.to_bytes(4, "little")
-            if len(ids) * wire.ID > 4096:
-                more, ids = wire.split_contained(oid, ids, max(room - payload.size, 0))
+            inline = payload.size <= inline_max and payload.size <= room
+            if inline:
+                room -= payload.size
+            if ids:
+                more, ids = wire.split_contained(oid, ids, room)
                 ahead += more
-            if payload.size <= inline_max and payload.size + len(ids) * wire.ID <= room:
-                room -= payload.size + len(ids) * wire.ID
+                room -= len(ids) * wire.ID
+            if inline:
                 parts.append(wire.output(payload.status, wire.INLINE, ids, payload.size, payload.tobytes()))
             else:
                 guards.append((oid, client.create(oid, payload)))
@@ -463,6 +466,19 @@ class Worker:
 
 
 NONE = wire.output(wire.OK, wire.INLINE, (), 3, b"\x00N.")
+
+
+def _kept(data):
+    """A value of an EXECUTE. One in the arena is read in place, for it goes with the task's RESULT, unless views of it may last."""
+    return bytes(data) if type(data) is memoryview and data[0] == wire.PICKLE_BUFFERS else data
+
+
+def expanded(text: str) -> str:
+    """The value of an environment variable with ``${NAME}`` and ``$NAME`` from this process's environment, as Ray does it.
+
+    A ``${NAME}`` that is not there is empty.
+    """
+    return re.sub(r"\$\{[A-Za-z0-9_]+\}", "", os.path.expandvars(text)) if "$" in text else text
 
 
 def _full_name(cls):
