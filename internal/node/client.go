@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ type client struct {
 	key      [wire.SessionSize]byte
 	wid      wire.WorkerID
 	job      ids.Job
+	pid      int // of a driver
 	stream   *net.UnixConn
 	chans    map[uint32]*outbox
 	conns    []net.Conn // channels' connections
@@ -39,6 +41,7 @@ type client struct {
 	worker  *pool.Worker                // nil for a driver
 	backlog [][]byte                    // packets that the exec queue had no room for
 	carry   map[carryKey][]ids.ObjectID // ids that went ahead of the frame with their object
+	carried int                         // ids in it
 	scratch scratch
 }
 
@@ -150,7 +153,7 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 		refuse(c, fault.System, "the head at "+n.file.GCSAddress+" gave no job id: "+err.Error())
 		return
 	}
-	cl := &client{job: id, stream: c, chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
+	cl := &client{job: id, pid: pid, stream: c, chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
 	_, _ = rand.Read(cl.key[:])
 	_, _ = rand.Read(cl.wid[:])
 	copy(cl.wid[:], id[:])
@@ -278,6 +281,7 @@ func (n *Node) openChannel(c *net.UnixConn, h *wire.Hello) {
 			delete(cl.chans, h.Chan)
 			e.CloseChannel(ch)
 		}
+		cl.conns = slices.DeleteFunc(cl.conns, func(x net.Conn) bool { return x == c })
 	})
 	_ = c.Close()
 }
@@ -355,7 +359,7 @@ func (n *Node) gone(cl *client) {
 	}
 	delete(n.clients, cl.id)
 	delete(n.byKey, cl.key)
-	conns := append(cl.conns, cl.stream)
+	conns := append(slices.Clone(cl.conns), cl.stream)
 	worker := cl.worker
 	n.mu.Unlock()
 	for _, c := range conns {

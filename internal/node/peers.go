@@ -73,6 +73,7 @@ func (n *Node) viewPut(v headstate.NodeView) {
 		if p == nil {
 			return
 		}
+		e.PeerNamed(p.no, v.Info.Name)
 		total, err1 := n.names.Set(v.Info.Total)
 		avail, err2 := n.names.Set(positive(v.Available))
 		if err1 != nil || err2 != nil {
@@ -292,7 +293,7 @@ func (n *Node) receive(p *peer, b []byte) {
 			e.Receive(p.no, m)
 			return
 		}
-		if len(t.JobInfo) > 0 && n.jobs[t.Job] == nil {
+		if len(t.JobInfo) > 0 && n.jobs[t.Job] == nil && !e.JobOver(t.Job) {
 			info := &jobInfo{raw: t.JobInfo}
 			if j, err := wire.DecodeJob(info.raw); err == nil {
 				info.namespace = j.Namespace

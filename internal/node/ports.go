@@ -192,8 +192,30 @@ func (n *Node) face(f Faces) error {
 	mux := &rpc.Mux{}
 	f.Agent(mux, c)
 	var err error
-	n.agentPort, err = n.openFace("agent", mux, n.ip, n.cfg.AgentPort, agentPort, "--dashboard-agent-listen-port", rpc.NoBrowsers)
-	return err
+	if n.agentPort, err = n.openFace("agent", mux, n.ip, n.cfg.AgentPort, agentPort, "--dashboard-agent-listen-port", rpc.NoBrowsers); err != nil {
+		return err
+	}
+	return n.openLocal("agent", mux)
+}
+
+// openLocal has the agent answer on localhost, too, where probes ask that run beside this daemon. Not on all addresses:
+// what nobody asked for stays closed. Another daemon of the machine may have the port there; then that one answers.
+func (n *Node) openLocal(name string, mux *rpc.Mux) error {
+	ip, err := netip.ParseAddr(n.ip)
+	if err != nil || ip.IsLoopback() {
+		return nil // nodes of a test cluster on loopback have an address each, and the port there
+	}
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		ln, err := rpc.Listen(host, n.agentPort, "--dashboard-agent-listen-port")
+		if err != nil {
+			n.log.Info("a port does not answer on localhost", "for", name, "err", err)
+			continue
+		}
+		if err := n.servePort(ln, name, mux, rpc.PlainAny, rpc.NoBrowsers); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openFace opens a port; the default one gives way to any other when it is taken.

@@ -248,6 +248,17 @@ func (s *sink) ErrorValue(kind fault.Kind, text string) []byte {
 	return append([]byte{wire.FormatFault}, m...)
 }
 
+func (s *sink) Process(sid engine.SessionID) string {
+	switch c := s.n.clients[sid]; {
+	case c == nil:
+		return "a process that is gone"
+	case c.worker != nil:
+		return fmt.Sprintf("worker %d", c.worker.Pid)
+	default:
+		return fmt.Sprintf("driver %d", c.pid)
+	}
+}
+
 func (s *sink) Warn(text string) {
 	s.n.after = append(s.n.after, func() { s.n.warn(text, text) })
 }

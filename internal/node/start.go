@@ -424,7 +424,7 @@ func (h *handler) Registered(first bool, r *headstate.Registered) {
 		return
 	}
 	for _, j := range r.EndedJobs {
-		h.n.locked(func(e *engine.Engine) { e.JobEnded(j) })
+		h.n.jobEnded(j)
 	}
 	for _, p := range r.DeadPeers {
 		h.n.peerDead(p, nil, "it was declared dead while this node could not reach the head")
@@ -445,10 +445,16 @@ func (h *handler) Refused(r *headstate.Refused) {
 
 func (h *handler) NodeDead(d *headstate.NodeDead) { h.n.peerDead(d.Node, d.Owners, d.Message) }
 
-func (h *handler) JobEnded(j *headstate.JobEnded) {
-	h.n.locked(func(e *engine.Engine) {
-		e.JobEnded(j.Job)
-		delete(h.n.jobs, j.Job)
+func (h *handler) JobEnded(j *headstate.JobEnded) { h.n.jobEnded(j.Job) }
+
+// jobEnded ends what runs for a job, and forgets it.
+func (n *Node) jobEnded(j ids.Job) {
+	n.locked(func(e *engine.Engine) {
+		e.JobEnded(j)
+		delete(n.jobs, j)
+		for _, p := range n.peers.byID {
+			delete(p.jobs, j)
+		}
 	})
 }
 

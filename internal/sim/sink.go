@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 
 	"gray/internal/core/actor"
@@ -255,6 +256,9 @@ func (n *node) Load() {
 func (n *node) ErrorValue(kind fault.Kind, text string) []byte { return errorValue(kind, text) }
 
 // Warn is for the log.
+// Process names a client.
+func (n *node) Process(s engine.SessionID) string { return fmt.Sprintf("process %d", s) }
+
 func (n *node) Warn(text string) { n.w.tracef("node %d: %s", n.index, text) }
 
 // CancelRun tells an actor's worker that a call's result is not wanted.

@@ -35,6 +35,7 @@ type rig struct {
 	now     time.Time
 	later   bool        // Commit takes a while
 	rows    []actor.Row // what the head was told
+	failed  string      // the last error's text
 }
 
 type fetch struct {
@@ -163,7 +164,8 @@ func (r *rig) Done(ch Chan, req uint32, cancelled bool) {
 	r.say("done %d/%d/%d %v", ch.Session, ch.Chan, req, cancelled)
 }
 
-func (r *rig) Fail(ch Chan, req uint32, kind fault.Kind, _ string) {
+func (r *rig) Fail(ch Chan, req uint32, kind fault.Kind, text string) {
+	r.failed = text
 	r.say("fail %d/%d/%d %s", ch.Session, ch.Chan, req, kind)
 }
 
@@ -289,7 +291,12 @@ func (r *rig) Commit(uint64, extent.Extent) Commit {
 func (r *rig) Punch(extent.Extent) {}
 func (r *rig) Load()               {}
 
-func (r *rig) ErrorValue(kind fault.Kind, _ string) []byte { return []byte("!" + string(kind)) }
+func (r *rig) ErrorValue(kind fault.Kind, text string) []byte {
+	r.failed = text
+	return []byte("!" + string(kind))
+}
+
+func (r *rig) Process(s SessionID) string { return fmt.Sprintf("process %d", s) }
 
 func (r *rig) Warn(text string) { r.say("warn %s", text) }
 

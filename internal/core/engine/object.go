@@ -56,6 +56,7 @@ type object struct {
 	claimS  SessionID // the first session that claims it; further ones are in session.claims
 	claimN  uint32    // deliveries to that session that it has not released
 	val     blob
+	tmpl    uint32 // the function whose task makes or made it; 0 for puts, and where that is not known
 	off     uint64
 	size    uint64
 	mem     uint64 // key in the memory admission; 0 = none

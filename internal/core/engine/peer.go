@@ -15,6 +15,7 @@ type peer struct {
 	no        NodeNo
 	id        ids.NodeID
 	owner     ids.Owner
+	name      string              // for people
 	templates map[uint32]uint32   // its numbers → ours
 	held      map[uint32]*queue   // its tasks here without a slot, by its shape number
 	idle      map[uint32][]uint32 // slots granted to it that run nothing
@@ -40,6 +41,20 @@ func (e *Engine) PeerUp(no NodeNo, id ids.NodeID, owner ids.Owner) {
 	}
 	e.peerIDs[id] = no
 	e.OwnerAt(owner, no)
+}
+
+// PeerNamed tells what people call a node.
+func (e *Engine) PeerNamed(no NodeNo, name string) {
+	if p := e.peers[no]; p != nil {
+		p.name = name
+	}
+}
+
+func (p *peer) String() string {
+	if p.name == "" {
+		return "node " + p.id.String()
+	}
+	return "node " + p.id.String() + " (" + p.name + ")"
 }
 
 // OwnerAt tells which node has an owner number.
@@ -111,7 +126,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 			e.freeSlot(n)
 		}
 	}
-	e.OwnerDead(p.owner, "node "+p.id.String()+": "+why)
+	e.OwnerDead(p.owner, p.String()+": "+why)
 	e.actorsOf(no, p.id, why)
 	for i := uint32(1); i < e.tasks.limit(); i++ {
 		t := e.tasks.at(i)
@@ -130,7 +145,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 		case t.state == taskAway && t.at == no:
 			delete(e.remoteRun, runKey{t.unique})
 			t.at = 0 // for another attempt, or its failure
-			e.crashed(i, t, fault.WorkerCrashed, "the node that ran it, "+p.id.String()+", died: "+why)
+			e.crashed(i, t, fault.WorkerCrashed, p.String()+", which ran it, died: "+why)
 		}
 	}
 	for _, i := range sortedKeys(e.spread) {
@@ -138,7 +153,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 		if s == nil {
 			continue
 		}
-		e.dropCopy(i, s, no, "node "+p.id.String()+": "+why)
+		e.dropCopy(i, s, no, p.String()+": "+why)
 		if s.borrowers[no] {
 			delete(s.borrowers, no)
 			e.unhold(i)
@@ -262,7 +277,15 @@ func (e *Engine) returned(p *peer, shape uint32) {
 
 // PeerTemplate takes a decoded TemplateMsg.
 func (e *Engine) PeerTemplate(from NodeNo, no uint32, spec TemplateSpec) {
-	if p := e.peers[from]; p != nil && !e.overJobs[spec.Job] {
+	p := e.peers[from]
+	if p == nil {
+		return
+	}
+	if old := p.templates[no]; old != 0 { // of a job that has ended, of which this node has not heard yet
+		delete(p.templates, no)
+		e.unuseTemplate(old)
+	}
+	if !e.overJobs[spec.Job] {
 		e.jobOf(spec.Job) // it lives here too, until JobEnded
 		t := e.addTemplate(spec)
 		e.templates[t].uses++
@@ -428,7 +451,7 @@ func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDo
 		info := ObjInfo{ID: id, Status: out.Status, Arena: out.Arena, Size: out.Size, Contained: slices.Clone(out.Contained)}
 		i := e.find(id)
 		switch {
-		case out.Arena && i != 0 && e.objs.at(i).state == objCreating:
+		case out.Arena && i != 0 && e.objs.at(i).state == objCreating && s.wrote(i, e.objs.at(i), out):
 			o := e.objs.at(i)
 			o.size, o.status = out.Size, out.Status
 			e.sealed(s, i, o, true)
@@ -438,7 +461,10 @@ func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDo
 			e.wake(i)
 		case out.Arena:
 			info.Arena, info.Status = false, statusError
-			info.Value = e.sink.ErrorValue(fault.System, "output "+id.String()+" was said to lie in the arena, but was not created there")
+			info.Value = e.notWritten(id)
+			if i != 0 && e.objs.at(i).state == objCreating {
+				e.abortCreate(s, i)
+			}
 		default:
 			info.Value = slices.Clone(out.Value)
 			if i != 0 && e.objs.at(i).state == objCreating {

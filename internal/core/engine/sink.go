@@ -115,6 +115,8 @@ type Sink interface {
 	ActorError(kind fault.Kind, row *actor.Row, death *actor.Death) []byte
 	// CreationResult reads the output of an actor's constructor: its repr, or its error as text and pickled.
 	CreationResult(value []byte) (repr, text string, pickled []byte)
+	// Process names a client's process for people.
+	Process(s SessionID) string
 	// Warn is for the daemon's log.
 	Warn(text string)
 }

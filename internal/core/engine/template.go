@@ -24,7 +24,7 @@ type TemplateSpec struct {
 	Labels     resource.Selector
 	Env        string // canonical; "" = the job's own
 	MaxCalls   uint32
-	Preload    string // modules that its workers are forked with; "" = the node's own
+	Preload    string       // modules that its workers are forked with; "" = the node's own
 	Method     string       // of an actor; then there is no Fn
 	Group      string       // the method's concurrency group
 	Ordered    bool         // calls of one caller run in their order
@@ -83,8 +83,15 @@ func (e *Engine) addTemplate(spec TemplateSpec) uint32 {
 		tm.fn = e.know(spec.Fn)
 		e.hold(tm.fn)
 	}
-	e.templates = append(e.templates, tm)
-	t := uint32(len(e.templates) - 1)
+	var t uint32
+	if n := len(e.freeTmpl); n > 0 {
+		t = e.freeTmpl[n-1]
+		e.freeTmpl = e.freeTmpl[:n-1]
+		e.templates[t] = tm
+	} else {
+		e.templates = append(e.templates, tm)
+		t = uint32(len(e.templates) - 1)
+	}
 	e.tmplIndex[key] = t
 	return t
 }
@@ -99,6 +106,8 @@ func (e *Engine) unuseTemplate(t uint32) {
 	}
 }
 
+// removeTemplate drops a template and frees its number. The workers that know it by that are of its job, and leave; other
+// nodes are told what the number means by then before it is used.
 func (e *Engine) removeTemplate(t uint32) {
 	tm := e.templates[t]
 	if e.tmplIndex[tm.key] != t {
@@ -108,7 +117,8 @@ func (e *Engine) removeTemplate(t uint32) {
 	if tm.fn != 0 {
 		e.unhold(tm.fn)
 	}
-	tm.spec.Raw, tm.key, tm.known = nil, "", nil
+	*tm = template{}
+	e.freeTmpl = append(e.freeTmpl, t)
 }
 
 // Template is the raw content of a template, for a worker that does not know it.
@@ -260,6 +270,9 @@ func (e *Engine) endJob(id ids.Job) {
 // JobEnded says that a job's driver, on whatever node, has ended. What comes of it later, from nodes that have not heard
 // so yet, is refused.
 func (e *Engine) JobEnded(id ids.Job) { e.endJob(id) }
+
+// JobOver tells whether a job is known to have ended.
+func (e *Engine) JobOver(id ids.Job) bool { return e.overJobs[id] }
 
 // over remembers an ended job, and forgets the oldest.
 func (e *Engine) over(id ids.Job) {

@@ -40,7 +40,7 @@ func (e *Engine) why(i uint32, deep int) (state, reason string) {
 		return "CREATING", "its client is still writing it"
 	}
 	t := e.tasks.at(o.task)
-	name := fmt.Sprintf("task %s (%s)", t.unique.Task(t.job), e.templates[t.tmpl].spec.Name)
+	name := e.taskName(t)
 	switch t.state {
 	case taskWaiting:
 		for _, d := range t.refs[:t.nDeps] {
@@ -56,7 +56,7 @@ func (e *Engine) why(i uint32, deep int) (state, reason string) {
 	case taskAway:
 		node := "another node"
 		if p := e.peers[t.at]; p != nil {
-			node = "node " + p.id.String()
+			node = p.String()
 		}
 		return "RUNNING", name + " was sent to " + node
 	case taskFetching:
@@ -82,11 +82,12 @@ func (e *Engine) stuckText(sh *shape) string {
 type StoreInfo struct {
 	Capacity, Used int64
 	Objects        int
+	Holders        []Holder // the largest that cannot go
 }
 
 // Store tells how full the store is.
 func (e *Engine) Store() StoreInfo {
-	return StoreInfo{e.mem.Capacity(), e.mem.Used(), len(e.memObjs)}
+	return StoreInfo{e.mem.Capacity(), e.mem.Used(), len(e.memObjs), e.holders(e.mem.Holders(maxHolders))}
 }
 
 // Location is where an object's bytes are.

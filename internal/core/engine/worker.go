@@ -55,7 +55,7 @@ type worker struct {
 	blocked   bool
 	leaving   bool // goes after what it has
 	killed    string
-	host      *host // of an actor's worker
+	host      *host  // of an actor's worker
 	preload   string // modules that it was forked with; "" = the node's own
 }
 

@@ -49,6 +49,7 @@ Rest::
 .as_instanceof_cause(); daemon errors are made by ``ray._core.errors``.
 """
 
+from ray._core import actors as actors
 from ray._core.client import call as call
 from ray._core.client import connect as connect
 from ray._core.client import disconnect as disconnect

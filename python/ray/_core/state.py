@@ -9,7 +9,9 @@ class State:
 
     __slots__ = (
         "accelerators",
+        "actor",
         "client",
+        "context",
         "dashboard_url",
         "driver_task",
         "env",
@@ -75,5 +77,8 @@ def connected():
 
 
 def current_task():
-    """The task that this process is running, or None."""
-    return state.task
+    """The task that the caller runs in, or None."""
+    task = state.task
+    if task is None and state.context is not None:
+        return state.context.get(None)  # an actor that runs several calls at once
+    return task

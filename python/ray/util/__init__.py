@@ -92,11 +92,21 @@ def get_node_instance_id() -> str:
 
 
 def list_named_actors(all_namespaces: bool = False) -> List:
-    """The names of living actors; none, since there are no actors yet."""
+    """The names of living actors.
+
+    Args:
+        all_namespaces: Whether to list those of all namespaces, not only of this job's.
+
+    Returns:
+        Names; of all namespaces, dicts with ``name`` and ``namespace``.
+    """
+    from ray import _core
     from ray._api import ensure_initialized
 
     ensure_initialized()
-    raise missing("actors (list_named_actors)")
+    if all_namespaces:
+        return [{"name": n, "namespace": ns} for ns, n in _core.call("actor_names", ns="")["names"]]
+    return [n for _, n in _core.call("actor_names", ns=_core.state.namespace)["names"]]
 
 
 def as_completed(refs, *, chunk_size: int = 10, yield_obj_refs: bool = False, **kwargs):
