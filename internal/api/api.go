@@ -66,6 +66,12 @@ func Dashboard(m *rpc.Mux, c Config) {
 	m.HandleFunc("GET /cluster_id", rpc.Token, s.clusterID)
 	m.HandleFunc("GET /nodes", rpc.Token, s.nodes)
 	m.HandleFunc("GET /nodes/{id}", rpc.Token, s.node)
+	State(m, c)
+}
+
+// State adds the routes of the state API, which the head's own port has for commands, too.
+func State(m *rpc.Mux, c Config) {
+	s := newServer(c)
 	m.HandleFunc("GET /api/v0/actors", rpc.Token, s.actors)
 	m.HandleFunc("GET /api/v0/actors/summarize", rpc.Token, s.actorSummary)
 }

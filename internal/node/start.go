@@ -115,7 +115,7 @@ func (n *Node) start(ctx context.Context, faces Faces) error {
 	if err := n.machinery(); err != nil {
 		return err
 	}
-	if err := n.listen(ctx, root); err != nil {
+	if err := n.listen(ctx, faces); err != nil {
 		return err
 	}
 	if err := n.face(faces); err != nil {
