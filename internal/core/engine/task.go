@@ -118,6 +118,9 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	case !ok:
 		e.refuse(s, fmt.Sprintf("submit: template %d was not registered on this stream", m.Template))
 		return
+	case e.templates[tn].spec.Method != "" || e.templates[tn].spec.Actor != nil:
+		e.refuse(s, fmt.Sprintf("submit: template %d is of an actor", m.Template))
+		return
 	case !s.ownsID(m.Unique) || m.Returns > maxReturns:
 		e.refuse(s, fmt.Sprintf("submit: task %x with %d returns: not an id of this session's blocks, or over %d returns", uint64(m.Unique), m.Returns, maxReturns))
 		return
