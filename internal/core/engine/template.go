@@ -106,8 +106,8 @@ func (e *Engine) unuseTemplate(t uint32) {
 	}
 }
 
-// removeTemplate drops a template and frees its number. The workers that know it by that are of its job, and leave; other
-// nodes are told what the number means by then before it is used.
+// removeTemplate drops a template and frees its number. The workers that know it by that are of its job, and leave, but
+// for those of actors that another job called; they, and other nodes, are told what the number means by then.
 func (e *Engine) removeTemplate(t uint32) {
 	tm := e.templates[t]
 	if e.tmplIndex[tm.key] != t {
@@ -116,6 +116,13 @@ func (e *Engine) removeTemplate(t uint32) {
 	delete(e.tmplIndex, tm.key)
 	if tm.fn != 0 {
 		e.unhold(tm.fn)
+	}
+	if tm.spec.Method != "" {
+		for _, w := range e.pool.all {
+			if w.host != nil {
+				delete(w.known, t)
+			}
+		}
 	}
 	*tm = template{}
 	e.freeTmpl = append(e.freeTmpl, t)
