@@ -75,7 +75,9 @@ def test_killed_node(home):
     os.kill(dying["pid"], signal.SIGKILL)
     assert line(driver) == head["node_id"]
     text = line(driver)
-    assert text.startswith("ObjectLostError ") and f"node {dying['node_id']}" in text and "made by task make (" in text, text
+    assert (
+        text.startswith("ObjectLostError ") and f"node {dying['node_id']}" in text and "made by task make (" in text
+    ), text
     for _ in range(2):
         text = line(driver)
         assert text.startswith("OwnerDiedError ") and (dying["node_id"] in text or "127.0.0.2" in text), text

@@ -641,7 +641,9 @@ def as_exception(value: Value, oid=None) -> BaseException:
     if data[0] == wire.DAEMON_ERROR:
         import msgpack
 
-        return exceptions.from_daemon({"object": oid or b"", **msgpack.unpackb(memoryview(data)[1:], strict_map_key=False)})
+        return exceptions.from_daemon(
+            {"object": oid or b"", **msgpack.unpackb(memoryview(data)[1:], strict_map_key=False)}
+        )
     return exceptions.RaySystemError(f"an error value of unknown format {data[0]}")
 
 
