@@ -370,7 +370,9 @@ class Client:
             if kind == wire.ERROR:
                 why.update(dict.fromkeys(part, answer.get("error")))
             else:
-                why.update((w["id"], w.get("reason") or w.get("state")) for w in answer["why"])
+                for w in answer["why"]:
+                    late = "not here in time; by now " if w.get("state") == "READY" else ""
+                    why[w["id"]] = late + (w.get("reason") or w.get("state") or "")
         return why
 
     def _explain(self, channel, ids):
