@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"gray/internal/core/fault"
@@ -205,6 +206,7 @@ func (e *Engine) NeedCredit(c Chan, req uint32, total uint64) {
 	}
 	j := e.jobs[s.job]
 	if j != nil && j.bytes > e.cfg.Credit*3/4 {
+		j.credit = slices.DeleteFunc(j.credit, func(w creditWait) bool { return w.ch == c }) // a channel waits for one answer
 		j.credit = append(j.credit, creditWait{c, req, total})
 		if s.worker != nil && c.Chan == 0 {
 			e.setBlocked(s.worker, true)
