@@ -235,12 +235,12 @@ class ActorClass(_Creator):
         }
         if detached:
             spec["body"] = self._body.payload()
-        template = self._template(options, asynchronous, concurrency, groups, detached)
+        template = self._template(options, meta, asynchronous, concurrency, groups, detached)
         import msgpack
 
         return _Creation(weakref.ref(client), template, meta, msgpack.packb(spec), bool(name) or detached)
 
-    def _template(self, options, asynchronous: bool, concurrency: int, groups: Dict[str, int], detached: bool):
+    def _template(self, options, meta, asynchronous: bool, concurrency: int, groups: Dict[str, int], detached: bool):
         needed, held = _options.actor_resources(options)
         strategy, labels = _options.strategy_and_labels(options)
         env = _env_vars(options.get("runtime_env"))
@@ -252,6 +252,7 @@ class ActorClass(_Creator):
             tuple(sorted(env.items())) if env else None,
             concurrency,
             detached,
+            meta.data,
         )
         template = self._templates.get(key)
         if template is None:
@@ -273,6 +274,7 @@ class ActorClass(_Creator):
                     "groups": groups,
                     "is_async": asynchronous,
                     "class_name": self.__name__,
+                    "meta": meta.data,
                 },
             )
         return template
@@ -282,13 +284,3 @@ def _rebuild(ref, about: Dict[str, Any]) -> ActorClass:
     self = ActorClass.__new__(ActorClass)
     self._setup(_core.Function.from_export(ref, about["name"], about["shown"]), about)
     return self
-
-
-def meta_of(cls: type, actor) -> bytes:
-    """What a handle of an actor needs, made where only its class is at hand: options of its creation are not known."""
-    shown = f"{_module_name(cls.__module__)}.{cls.__qualname__}"
-    methods = _actor_meta.methods_of(cls)
-    meta = _actor_meta.Meta(actor.class_name, shown, methods, tuple(actor.limits), not actor.concurrent, 0, 0)
-    actor.meta = meta.data
-    meta.remember()
-    return meta.data

@@ -147,9 +147,9 @@ class RuntimeContext:
             RuntimeError: Outside of actors.
         """
         actor = self._actor()
-        from ray import _actor_class, _actor_handle
+        from ray import _actor_handle
 
-        return _actor_handle.weak(actor.id, actor.meta or _actor_class.meta_of(type(actor.instance), actor))
+        return _actor_handle.weak(actor.id, actor.meta)
 
     def get_assigned_resources(self) -> Dict[str, float]:
         """What the running task holds, name to quantity.

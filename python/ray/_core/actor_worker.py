@@ -53,9 +53,7 @@ class Actor:
         namespace: Where the name is known.
         class_name: Its class's name.
         incarnation: How often it was restarted.
-        meta: What a handle needs, or None if that was not sent.
-        limits: How many calls of each concurrency group run at once.
-        concurrent: Whether calls of the default group may overtake one another.
+        meta: What a handle needs.
         resources: Amounts that it holds.
         instance: The object itself; None until its class is loaded.
         exiting: Whether it is to exit after the call that runs.
@@ -68,9 +66,7 @@ class Actor:
         self.namespace = fields.get("namespace") or ""
         self.class_name = fields.get("class_name") or ""
         self.incarnation = fields.get("incarnation") or 0
-        self.meta = fields.get("meta")
-        self.limits = fields.get("groups") or {}
-        self.concurrent = bool(fields.get("is_async")) or (fields.get("max_concurrency") or 1) > 1
+        self.meta = None
         self.resources = {}
         self.instance = None
         self.exiting = False
@@ -224,6 +220,7 @@ class Actor:
         host = self.worker
         actor = template.actor or {}
         self.resources = {k: v / 10000 for k, v in (actor.get("held") or {}).items() if v}
+        self.meta = actor.get("meta")
         zygote.limit_threads(max(1, int(self.resources.get("CPU", 0))))
         task = Call(unique8 + self.id, template.name, template.qualname, attempt, self.resources)
         task.cancelled = task.told = task.exits = False
