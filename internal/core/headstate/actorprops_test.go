@@ -77,7 +77,6 @@ func TestActorsKeepTheirPromises(t *testing.T) {
 			nodes[n] = &managerModel{up: true, linked: true, mine: map[ids.ActorID]actor.Row{}, seen: map[ids.ActorID]actor.Row{}, calls: map[uint64]Call{}}
 		}
 		last, req := uint64(0), uint64(1)
-		made := map[ids.ActorID]bool{}
 		deliver := func() {
 			for _, e := range w.got {
 				s, ok := e.(Send)
@@ -111,8 +110,6 @@ func TestActorsKeepTheirPromises(t *testing.T) {
 					}
 					if m.Created {
 						n.mine[m.Row.ID] = m.Row
-						n.mine[m.Row.ID] = m.Row
-						made[m.Row.ID] = true
 					}
 					delete(n.calls, m.Req)
 				case Answer:

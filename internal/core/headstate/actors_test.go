@@ -45,7 +45,7 @@ func (w *world) back(n byte, rows ...actor.Row) {
 	w.say(n, &Register{Node: info(n), Inventory: inv})
 }
 
-// tell is the ActorChanged that a step sent to a node about an actor, or nil.
+// told is the ActorChanged that a step sent to a node about an actor, or nil.
 func (w *world) told(n byte, id ids.ActorID) *actor.Row {
 	w.t.Helper()
 	var row *actor.Row
