@@ -35,7 +35,8 @@ type client struct {
 	stream   *net.UnixConn
 	chans    map[uint32]*outbox
 	conns    []net.Conn // channels' connections
-	unwatch  func()
+	unwatch  func() // of a driver's process
+	over     bool   // its stream has ended
 	readDone chan struct{} // closed when a worker's stream has been read to its end
 
 	worker  *pool.Worker                // nil for a driver
@@ -298,7 +299,15 @@ func (n *Node) read(cl *client, st *wire.Stream) {
 		return // a worker's end is its process's, which the pool reports
 	}
 	_ = cl.stream.Close()
-	n.locked(func(e *engine.Engine) { e.SessionEnded(cl.id) })
+	maps := false
+	n.locked(func(e *engine.Engine) {
+		e.SessionEnded(cl.id)
+		maps, cl.over = e.Maps(cl.id), true
+	})
+	n.endJob(cl.job)
+	if !maps { // else what it has mapped stays until its process ends
+		n.gone(cl)
+	}
 }
 
 func (n *Node) readFrames(cl *client, st *wire.Stream) error {
@@ -350,7 +359,7 @@ func (n *Node) refuse(cl *client, kind fault.Kind, text string) {
 	}
 }
 
-// gone says that a driver's process is dead.
+// gone says that a client's process is dead, or that nothing of the session's is left in it.
 func (n *Node) gone(cl *client) {
 	n.mu.Lock()
 	if n.clients[cl.id] != cl {
@@ -360,13 +369,16 @@ func (n *Node) gone(cl *client) {
 	delete(n.clients, cl.id)
 	delete(n.byKey, cl.key)
 	conns := append(slices.Clone(cl.conns), cl.stream)
-	worker := cl.worker
+	ends, unwatch := cl.worker == nil && !cl.over, cl.unwatch
 	n.mu.Unlock()
+	if unwatch != nil {
+		unwatch()
+	}
 	for _, c := range conns {
 		_ = c.Close()
 	}
 	n.locked(func(e *engine.Engine) { e.SessionGone(cl.id) })
-	if worker == nil {
+	if ends {
 		n.endJob(cl.job)
 	}
 }

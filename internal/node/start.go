@@ -403,7 +403,7 @@ func (h *handler) Inventory(reply func(headstate.Inventory)) {
 		inv.Jobs = append(inv.Jobs, j)
 	}
 	for _, c := range n.clients {
-		if c.worker == nil && c.id != 0 && c.readDone == nil {
+		if c.worker == nil && c.id != 0 && c.readDone == nil && !c.over {
 			inv.Drivers = append(inv.Drivers, c.job)
 		}
 	}

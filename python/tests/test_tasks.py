@@ -545,8 +545,9 @@ def test_workers_load_nothing_heavy():
 def test_map_unordered_and_as_completed():
     assert sorted(ray.util.map_unordered(identity, range(25), backpressure_size=10)) == list(range(25))
     assert sorted(ray.util.as_completed([identity.remote(i) for i in range(25)])) == list(range(25))
-    with pytest.raises(ValueError, match="backpressure_size"):
-        list(ray.util.map_unordered(identity, [1], backpressure_size=5, chunk_size=10))
+    assert list(ray.util.map_unordered(identity, [1], backpressure_size=5, chunk_size=10)) == [1]
+    with pytest.raises(ValueError, match="backpressure_size must be positive"):
+        list(ray.util.map_unordered(identity, [1], backpressure_size=0))
 
 
 def test_forked_child_is_refused():

@@ -289,3 +289,38 @@ def test_a_driver_that_asks_and_does_not_read(home):
         assert line(driver, 20) == "20"
     assert memory(head["pid"]) < 400 << 20, memory(head["pid"])
     assert alive((head["pid"], head["start_time"]))
+
+
+def test_a_process_that_connects_again_and_again(home):
+    """Nothing is kept in the daemon for a connection that was shut down, unless a view of its objects lives."""
+    head = home.head(cpus=1)
+    out = home.python("""
+        import os, ray
+        def fds():
+            return len(os.listdir(f"/proc/{pid}/fd"))
+        views = []
+        def again(view):
+            ray.init("auto", log_to_driver=False)
+            ref = ray.put(bytes(1 << 20))
+            if view:
+                import numpy as np
+                views.append(ray.get(ray.put(np.full(1 << 20, len(views), np.uint8))))
+            ray.shutdown()
+        pid = int(os.environ["DAEMON"])
+        again(False)
+        before = fds()
+        for _ in range(30):
+            again(False)
+        print(fds() - before)
+        for _ in range(5):
+            again(True)
+        print([int(v[-1]) for v in views])
+        ray.init("auto", log_to_driver=False)
+        print(ray._core.call("store")["objects"])
+    """, env={"DAEMON": str(head["pid"])})  # fmt: skip
+    more, views, objects = out.splitlines()
+    assert int(more) <= 5, more
+    assert views == "[0, 1, 2, 3, 4]" and objects == "5", out
+    driver = home.driver('import ray; ray.init("auto"); print(ray._core.call("store")["objects"], flush=True)')
+    assert line(driver) == "0"  # the process has ended, and its views with it
+    assert driver.wait(10) == 0

@@ -129,7 +129,7 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 	delete(e.remoteRun, runKey{m.Unique})
 	t.at = 0
 	tm := e.templates[t.tmpl]
-	if d := time.Duration(m.Micros) * time.Microsecond; m.Lost == "" {
+	if d := time.Duration(m.Micros) * time.Microsecond; m.Lost == "" && t.create == nil {
 		if tm.mean == 0 {
 			tm.mean = max(d, time.Microsecond)
 		} else {

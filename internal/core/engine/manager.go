@@ -208,17 +208,13 @@ func (e *Engine) startActor(a *actorRec) {
 			e.hold(r)
 		}
 	}
-	e.awaitDeps(i, t)
-	if m.task != i {
-		return // it has ended already
-	}
 	if !m.lived {
-		a.state = actor.Pending
-		if t.state == taskWaiting {
-			a.state = actor.Waiting
-		}
+		a.state = actor.Waiting
 	}
-	e.tellActor(a)
+	e.awaitDeps(i, t) // tells if it need not wait
+	if t.state == taskWaiting || m.lived {
+		e.tellActor(a)
+	}
 }
 
 // creationQueued notes that a constructor's arguments are there.

@@ -123,6 +123,9 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	case !ok:
 		e.refuse(s, fmt.Sprintf("submit: template %d was not registered on this stream", m.Template))
 		return
+	case e.templates[tn].spec.Method != "" || e.templates[tn].spec.Actor != nil:
+		e.refuse(s, fmt.Sprintf("submit: template %d is of an actor", m.Template))
+		return
 	case !s.ownsID(m.Unique):
 		e.refuse(s, fmt.Sprintf("submit: task id %x is not of this session's blocks", uint64(m.Unique)))
 		return

@@ -89,12 +89,9 @@ class Client:
         from ray._core import greeting
 
         no = next(self._channels)
-        sock = greeting.open_socket(self.socket_path)
-        try:
-            greeting.greet(sock, self.role, self._key, version=self.version, session=self.session, chan=no)
-        except BaseException:
-            sock.close()
-            raise
+        sock, _, _ = greeting.dial(
+            self.socket_path, self.role, self._key, version=self.version, session=self.session, chan=no
+        )
         channel = Channel(sock, no, self.box, self.arena)
         claim = refs.ChannelClaim(channel, self.table.put)
         claim.sock = sock
@@ -698,9 +695,8 @@ def connect(socket_path: str, token, job: dict, *, ray_version: str) -> Client:
     if state.client is not None:
         raise RuntimeError("This process is connected already.")
     key = token.encode() if isinstance(token, str) else bytes(token)
-    sock = greeting.open_socket(socket_path)
+    sock, welcome, fd = greeting.dial(socket_path, "driver", key, version=ray_version, want_fd=True, job=job)
     try:
-        welcome, fd = greeting.greet(sock, "driver", key, version=ray_version, want_fd=True, job=job)
         arena = Arena(fd, welcome["arena_size"]) if fd is not None else None
         box = Outbox(sock)
         client = Client(box, arena, welcome, socket_path, key, ray_version, "channel")

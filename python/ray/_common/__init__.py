@@ -1,0 +1,1 @@
+"""Parts that Ray's libraries and their tests share."""
