@@ -22,7 +22,7 @@ type host struct {
 	info    *CreatePart
 	limits  *ActorLimits
 	groups  map[string]*group
-	inTurn  []*group // the same, by name
+	inTurn  []*group              // the same, by name
 	calls   map[ids.Unique]uint32 // sent to the worker and not answered
 	up      bool                  // the constructor has returned
 	leaving bool                  // told to leave once what was sent is done
@@ -71,12 +71,8 @@ func (e *Engine) keepSlot(h *host, n uint32) {
 	if s.shape != 0 && s.owner == 0 {
 		e.shapes[s.shape].slots--
 	}
-	e.res.Free(&s.alloc)
-	alloc, ok := e.res.Alloc(h.limits.Held)
-	if !ok {
-		panic("engine: an actor holds more than it was placed with")
-	}
-	*s = slot{alloc: alloc, since: e.now, actor: h.a.id.Unique(), task: h.task}
+	e.res.Keep(&s.alloc, h.limits.Held)
+	*s = slot{alloc: s.alloc, since: e.now, actor: h.a.id.Unique(), task: h.task}
 	h.slot = n
 	e.dirtyQ = true
 	e.noteLoad()
