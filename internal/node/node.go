@@ -81,6 +81,7 @@ type Node struct {
 	trim      *time.Timer
 	closed    bool
 	scratch   []byte
+	handed    wire.Handed
 	warnings  map[string]time.Time
 }
 

@@ -116,6 +116,11 @@ func (n *node) Credit(ch engine.Chan, req uint32, limit uint64) {
 	})
 }
 
+// Items would hand a stream over; its programs have none.
+func (n *node) Items(_ engine.Chan, _ uint32, stream ids.ObjectID, _ uint32, _ bool, _ []engine.Value) {
+	n.w.failf("node %d: stream %s is read by nobody", n.index, stream)
+}
+
 // Refuse is never deserved here.
 func (n *node) Refuse(s engine.SessionID, kind fault.Kind, text string) {
 	n.w.failf("node %d: session %d was refused: %s: %s", n.index, s, kind, text)

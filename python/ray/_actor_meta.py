@@ -22,11 +22,31 @@ class Method:
         retry_exceptions: As ``@ray.method`` has it, or None.
         group: Its concurrency group; empty for the default one.
         kind: PLAIN or GENERATOR.
+        backpressure: How many items of a generator may be there and not be taken, as ``@ray.method`` has it, or None.
     """
 
-    __slots__ = ("name", "arity", "num_returns", "max_task_retries", "retry_exceptions", "group", "kind")
+    __slots__ = (
+        "name",
+        "arity",
+        "num_returns",
+        "max_task_retries",
+        "retry_exceptions",
+        "group",
+        "kind",
+        "backpressure",
+    )
 
-    def __init__(self, name, arity, num_returns=None, max_task_retries=None, retry_exceptions=None, group="", kind=0):
+    def __init__(
+        self,
+        name,
+        arity,
+        num_returns=None,
+        max_task_retries=None,
+        retry_exceptions=None,
+        group="",
+        kind=0,
+        backpressure=None,
+    ):
         self.name = name
         self.arity = arity
         self.num_returns = num_returns
@@ -34,6 +54,7 @@ class Method:
         self.retry_exceptions = retry_exceptions
         self.group = group
         self.kind = kind
+        self.backpressure = backpressure
 
 
 class Meta:
@@ -63,7 +84,16 @@ class Meta:
 
     def _dump(self) -> bytes:
         methods = [
-            (m.name, m.arity.__reduce__()[1], m.num_returns, m.max_task_retries, m.retry_exceptions, m.group, m.kind)
+            (
+                m.name,
+                m.arity.__reduce__()[1],
+                m.num_returns,
+                m.max_task_retries,
+                m.retry_exceptions,
+                m.group,
+                m.kind,
+                m.backpressure,
+            )
             for m in self.methods.values()
         ]
         whole = (
@@ -119,7 +149,11 @@ class Meta:
                 f"The concurrency group {group!r} of {self.class_name}.{method.name} is not defined. The actor class has "
                 f"the concurrency groups {list(self.groups)}; add it with @ray.remote(concurrency_groups={{{group!r}: 1}})."
             )
-        key = (method.name, retries, again, group)
+        bound = options.get("_generator_backpressure_num_objects")
+        if bound is None:
+            bound = method.backpressure
+        bound = max(bound or 0, 0)
+        key = (method.name, retries, again, group, bound)
         template = self._templates.get(key)
         if template is None:
             if len(self._templates) >= 1000:
@@ -134,6 +168,7 @@ class Meta:
                 method=method.name,
                 group=group,
                 ordered=self.ordered,
+                **({"backpressure": bound} if bound else {}),
             )
         return template
 
@@ -160,6 +195,7 @@ def methods_of(cls: type) -> Dict[str, Method]:
             tuple(again) if isinstance(again, list) else again,
             getattr(function, "__ray_concurrency_group__", None) or "",
             GENERATOR if _signature.is_generator(function) else PLAIN,
+            getattr(function, "__ray_generator_backpressure_num_objects__", None),
         )
     for name, arity in _BUILT_IN.items():
         methods[name] = Method(name, arity)
@@ -207,7 +243,6 @@ def returns_of(method: Method, options: Dict[str, Any], shown: Optional[str] = N
 
     Raises:
         ValueError: A number that makes no sense, or a stream of a method that is no generator.
-        NotImplementedError: A stream.
     """
     value = options.get("num_returns")
     if value is None:
@@ -220,9 +255,7 @@ def returns_of(method: Method, options: Dict[str, Any], shown: Optional[str] = N
                 f"num_returns={value!r} can only be used with generator functions (functions that use 'yield'). "
                 "The decorated function is not a generator function."
             )
-        from ray._missing import missing
-
-        raise missing(f"generators (num_returns={value!r} of {shown or method.name})")
+        return _core.STREAMING if value == "streaming" else _core.DYNAMIC
     if value < 0:
         raise ValueError(f"num_returns must be >= 0, but got {value}.")
     return value

@@ -13,11 +13,12 @@ import socket
 import sys
 import time
 import traceback
+from types import GeneratorType
 
 import msgpack
 
 from ray import exceptions
-from ray._core import serialization, wire, zygote
+from ray._core import serialization, wire, yields, zygote
 from ray._core.state import state
 from ray._core.task import OURS, DependencyFailed, FunctionMissing, Task
 
@@ -34,14 +35,15 @@ class Call(Task):
     Attributes:
         unique8: First bytes of its task's id.
         template: What is constant for the method.
-        num_returns: How many outputs it has.
+        num_returns: How many outputs it has; of a stream, how many items are there already.
+        flags: Those of its EXECUTE.
         retry: Whether its own exceptions lead to another attempt.
         cancelled: Whether somebody does not want it any more.
         told: Whether its body has learned that.
         exits: Whether the actor is to exit with it.
     """
 
-    __slots__ = ("cancelled", "exits", "future", "num_returns", "retry", "template", "told", "unique8")
+    __slots__ = ("cancelled", "exits", "flags", "future", "num_returns", "retry", "template", "told", "unique8")
 
 
 class Actor:
@@ -118,7 +120,15 @@ class Actor:
                 result = method(*args)
             if task.told:
                 raise self._was_cancelled(unique8)
-            outputs, guards, keep = host.outputs(unique8, result, num_returns)
+            if flags & wire.STREAM:
+                items = yields.Items(host, unique8, attempt, num_returns, template.bound)
+                outputs, guards, keep = yields.run(items, result)
+                if task.told:
+                    raise self._was_cancelled(unique8)
+            elif type(result) is GeneratorType:
+                outputs, guards, keep, outcome = host.collected(unique8, result, num_returns, flags, name, retry)
+            else:
+                outputs, guards, keep = host.outputs(unique8, result, num_returns)
         except BaseException as e:
             outcome = 1
             if isinstance(e, SystemExit) and not self.exiting:
@@ -128,12 +138,12 @@ class Actor:
             ):
                 outcome = 2 if not retry_types or isinstance(e, retry_types) else 1
             if not host.leaving and not self.exiting:
-                outputs, guards, keep = self.failed(unique8, e, name, num_returns)
+                outputs, guards, keep = self.failed(unique8, e, name, num_returns, flags)
         took = time.perf_counter() - started
         template.mean = took if template.mean is None else 0.8 * template.mean + 0.2 * took
         state.task = None
         if self.exiting or host.leaving:
-            self.leave_with(unique8, attempt, num_returns)
+            self.leave_with(unique8, attempt, 1 if flags & wire.STREAM else num_returns)
             return
         ahead, parts = outputs
         box.frames.append(ahead + wire.result(unique8, attempt, outcome, parts))
@@ -157,13 +167,17 @@ class Actor:
         template.function = function
         return function
 
-    def failed(self, unique8, error, name, num_returns):
+    def failed(self, unique8, error, name, num_returns, flags):
         """The outputs of a call that raised."""
+        if flags & wire.STREAM:
+            num_returns = 1
         if isinstance(error, Cancelled):
             data = b"\x03" + error.args[0].to_bytes()
             payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
-            return self.worker.encode(unique8, [payload] * num_returns)
-        return self.worker.error_outputs(unique8, error, name, num_returns)
+            outputs = self.worker.encode(unique8, [payload] * num_returns)
+        else:
+            outputs = self.worker.error_outputs(unique8, error, name, num_returns)
+        return yields.failed(*outputs) if flags & wire.STREAM else outputs
 
     def _was_cancelled(self, unique8):
         self._cancelled.discard(unique8)

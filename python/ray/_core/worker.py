@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import traceback
+from types import GeneratorType
 
 # Used later or only by tasks: imported once, before workers are forked.
 import cloudpickle.cloudpickle  # noqa: F401
@@ -23,7 +24,7 @@ import ray.remote_function
 import ray.runtime_context
 import ray.util  # noqa: F401
 from ray import exceptions
-from ray._core import refs, serialization, wire, zygote
+from ray._core import refs, serialization, wire, yields, zygote
 from ray._core.actor_kinds import become
 from ray._core.arena import Arena
 from ray._core.client import Client, as_exception
@@ -51,6 +52,7 @@ _VISIBLE = {
 class _Template:
     __slots__ = (
         "actor",
+        "bound",
         "calls",
         "fn",
         "function",
@@ -76,6 +78,7 @@ class _Template:
         self.method = fields.get("method")
         self.group = fields.get("group") or ""
         self.actor = fields.get("actor")
+        self.bound = fields.get("backpressure") or 0
         self.function = None
         self.calls = 0
         self.mean = None  # seconds a call
@@ -262,7 +265,13 @@ class Worker:
                 result = function(*args, **kwargs)
             else:
                 result = function(*args)
-            outputs, guards, keep = self.outputs(unique8, result, num_returns)
+            if flags & wire.STREAM:
+                items = yields.Items(self, unique8, attempt, num_returns, template.bound)
+                outputs, guards, keep = yields.run(items, result)
+            elif type(result) is GeneratorType:
+                outputs, guards, keep, outcome = self.collected(unique8, result, num_returns, flags, name, retry)
+            else:
+                outputs, guards, keep = self.outputs(unique8, result, num_returns)
         except SystemExit:
             box.flush()
             raise
@@ -270,7 +279,9 @@ class Worker:
             outcome = 2 if retry and isinstance(e, Exception) and (not retry_types or isinstance(e, retry_types)) else 1
             if isinstance(e, (DependencyFailed, FunctionMissing)):
                 outcome = 1
-            outputs, guards, keep = self.error_outputs(unique8, e, name, num_returns)
+            outputs, guards, keep = self.error_outputs(unique8, e, name, 1 if flags & wire.STREAM else num_returns)
+            if flags & wire.STREAM:
+                outputs, guards, keep = yields.failed(outputs, guards, keep)
         took = time.perf_counter() - started
         template.mean = took if template.mean is None else 0.8 * template.mean + 0.2 * took
         if template.max_calls:
@@ -388,6 +399,16 @@ class Worker:
         if n != num_returns:
             raise ValueError(f"Task returned {n} objects, but num_returns={num_returns}.")
         return self.encode(unique8, [serialization.serialize(r) for r in result])
+
+    def collected(self, unique8, generator, num_returns, flags, name, retry):
+        """As outputs, of a generator that runs to its end here or is cut off; and the outcome."""
+        if flags & wire.DYNAMIC:
+            value = yields.collected(self, generator, name, unique8, retry)
+            return (*self.encode(unique8, (serialization.serialize(value),)), 0)
+        if num_returns == 0:
+            return (*self.outputs(unique8, generator, 0), 0)
+        payloads, failed = yields.taken(self, generator, num_returns, name, unique8, retry)
+        return (*self.encode(unique8, payloads), int(failed))
 
     def encode(self, unique8, payloads):
         """As outputs, of what is serialized."""
