@@ -102,6 +102,9 @@ class ObjectRefGenerator:
         raise NotImplementedError("`gen.aclose` is not supported.")
 
 
+ObjectRefGenerator.__module__ = "ray"
+
+
 class DynamicObjectRefGenerator:
     """The value of a call with ``num_returns="dynamic"``: refs of all that the generator yielded.
 

@@ -7,6 +7,7 @@ their loop. Methods that are no coroutines run on the loop, which they hold up.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import threading
 from collections import deque
@@ -80,12 +81,14 @@ class LoopGroup:
             method = template.function or actor.method(template)
             args, kwargs, retry_types = host.arguments(*arguments)
             result = method(*args, **(kwargs or {}))
-            if asyncio.iscoroutine(result):
+            if inspect.iscoroutine(result):  # which a generator is not
                 call.future = self.loop.create_task(self._drive(call, result, retry_types))
                 return
             if call.flags & wire.STREAM and yields.is_async(result):
                 call.future = self.loop.create_task(self._drive(call, self._iterate(call, result), retry_types))
                 return
+            if yields.is_async(result):
+                raise TypeError("'async_generator' object is not iterable")
             actor.returned(call, result)
         except BaseException as e:
             actor.raised(call, e, retry_types)

@@ -110,7 +110,7 @@ def failed(outputs, guards, keep):
 
 def is_async(result) -> bool:
     """Whether a method has returned an async generator."""
-    return isinstance(result, AsyncGeneratorType) or hasattr(result, "__anext__")
+    return isinstance(result, AsyncGeneratorType)
 
 
 def collected(host, generator, name, unique8, retry):
