@@ -75,7 +75,9 @@ class ObjectRefGenerator:
         return stream.fetch(0, take=False) and stream.at == stream.end
 
     def __reduce__(self):
-        raise TypeError("You cannot return or pass a generator to other task. Serializing a ObjectRefGenerator is not allowed.")
+        raise TypeError(
+            "You cannot return or pass a generator to other task. Serializing a ObjectRefGenerator is not allowed."
+        )
 
     def send(self, value):
         """Not possible on a remote generator."""
