@@ -40,6 +40,7 @@ type spec struct {
 	soft    bool
 	calls   uint32
 	leaf    bool // must not block: it holds what cannot be lent
+	bound   uint32
 }
 
 func (w *World) specFor(n *node, name string) engine.TemplateSpec {
@@ -53,7 +54,7 @@ func (w *World) specFor(n *node, name string) engine.TemplateSpec {
 	}
 	return engine.TemplateSpec{
 		Raw: []byte(name), Job: s.job, Fn: s.fn, Name: s.name, Resources: res, MaxRetries: s.retries,
-		Strategy: resource.Strategy{Kind: s.kind, Node: s.node, Soft: s.soft}, MaxCalls: s.calls,
+		Strategy: resource.Strategy{Kind: s.kind, Node: s.node, Soft: s.soft}, MaxCalls: s.calls, Backpressure: s.bound,
 	}
 }
 
@@ -70,7 +71,7 @@ func (p *proc) addSpecs() {
 	cpu := func(q int64) map[string]int64 { return map[string]int64{"CPU": q} }
 	retries := func() int32 { return int32([]int{0, 0, 1, 3, 3, -1}[w.rng.IntN(6)]) }
 	add(spec{res: cpu(resource.Unit), retries: retries()})
-	add(spec{res: cpu(resource.Unit), retries: 3})
+	add(spec{res: cpu(resource.Unit), retries: 3, bound: uint32(w.rng.IntN(3))})
 	add(spec{res: cpu(resource.Unit / 2), retries: retries()})
 	if w.chance(0.3) {
 		add(spec{res: nil, retries: retries()})
@@ -107,6 +108,10 @@ func (t *thread) submit(name string, depth int, deps, contained []ids.ObjectID) 
 		Template: p.register(name), Unique: u, Returns: uint32([]int{1, 1, 1, 2, 0, 3}[w.rng.IntN(6)]), Deps: slices.Clone(deps),
 		Contained: slices.Clone(contained), Args: args, Bytes: uint32(len(args) + 100),
 	}
+	stream := !s.leaf && depth >= 0 && w.chance(0.2)
+	if stream {
+		m.Flags, m.Returns = engine.FlagStream, 1
+	}
 	retries := s.retries
 	if w.chance(0.1) {
 		r := int32(w.rng.IntN(3))
@@ -120,6 +125,10 @@ func (t *thread) submit(name string, depth int, deps, contained []ids.ObjectID) 
 		outs = append(outs, p.own(u.Object(p.job, k+1)))
 	}
 	p.write(func(e *engine.Engine) { e.Submit(p.sid, &m) })
+	if stream {
+		t.streams = append(t.streams, &reading{outs[0], 2})
+		return nil // who waits for its end waits for those who read it
+	}
 	return outs
 }
 
@@ -205,7 +214,21 @@ func (t *thread) pick(from []ids.ObjectID, n int) []ids.ObjectID {
 // act does one thing that both drivers and tasks do, with the handles that the program holds.
 func (t *thread) act(mine []ids.ObjectID, names []string, depth int, block bool) []ids.ObjectID {
 	p, w := t.p, t.p.w
-	switch k := w.rng.IntN(20); {
+	switch k := w.rng.IntN(23); {
+	case k >= 20:
+		if len(t.streams) == 0 || !block {
+			break
+		}
+		k := w.rng.IntN(len(t.streams))
+		if w.chance(0.2) {
+			t.leave(k)
+			break
+		}
+		items, ended := t.read(t.streams[k])
+		mine = append(mine, items...)
+		if ended {
+			t.leave(k)
+		}
 	case k < 8:
 		if depth < 0 {
 			break
@@ -288,6 +311,16 @@ func (p *proc) drive(t *thread) {
 			p.drop(mine[0])
 			mine = mine[1:]
 		}
+	}
+	for len(t.streams) > 0 {
+		for w.chance(0.8) {
+			items, ended := t.read(t.streams[0])
+			mine = append(mine, items...)
+			if ended {
+				break
+			}
+		}
+		t.leave(0)
 	}
 	if len(mine) > 0 && w.chance(0.8) {
 		for _, v := range t.get(mine, 0) {
@@ -415,6 +448,23 @@ func (t *thread) run(x *execute) {
 			t.maybeDie()
 		}
 	}
+	for len(t.streams) > 0 {
+		t.leave(0)
+	}
+	if x.stream && bad == "" {
+		index := x.returns + 2
+		for range w.rng.IntN(8) {
+			if !t.item(x, index, mine) {
+				bad = "STORE_FULL"
+				break
+			}
+			index++
+			if w.chance(0.3) {
+				t.sleep(w.delay())
+			}
+			t.maybeDie()
+		}
+	}
 	t.result(x, bad, &mine)
 	for _, v := range x.deps {
 		p.discard(v)
@@ -446,7 +496,15 @@ func (t *thread) result(x *execute, bad string, mine *[]ids.ObjectID) {
 		outcome, bad = engine.OutcomeRetry, "RAISED"
 	}
 	var outs []engine.Output
-	for k := range x.returns {
+	returns := x.returns
+	if x.stream {
+		returns = 1
+		if bad != "" {
+			v := inlineValue(w.make(x.u.Object(p.job, 1), nil), 0)
+			outs = append(outs, engine.Output{Value: v, Size: uint64(len(v))})
+		}
+	}
+	for k := range returns {
 		id := x.u.Object(p.job, k+1)
 		if bad != "" {
 			v := append([]byte{3}, bad...)

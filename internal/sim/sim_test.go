@@ -80,5 +80,7 @@ func (s *Stats) add(o *Stats) {
 	s.Cuts += o.Cuts
 	s.Fetches += o.Fetches
 	s.Full += o.Full
+	s.Items += o.Items
+	s.Reads += o.Reads
 	s.Virtual += o.Virtual
 }

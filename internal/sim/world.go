@@ -51,8 +51,8 @@ type World struct {
 
 // Stats are what happened in a World, to see that a seed exercises what it should.
 type Stats struct {
-	Events, Tasks, Starts, Gets, Values, Errors, Crashes, NodeDeaths, Cuts, Fetches, Full int
-	Virtual                                                                               time.Duration
+	Events, Tasks, Starts, Gets, Values, Errors, Crashes, NodeDeaths, Cuts, Fetches, Full, Items, Reads int
+	Virtual                                                                                             time.Duration
 }
 
 type event struct {

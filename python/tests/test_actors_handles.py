@@ -285,3 +285,21 @@ def test_large_and_many_arguments(counter):
     assert ray.get(echo.__ray_call__.remote(lambda self, *a: len(a), *[ray.put(i) for i in range(50)])) == 50
     big = ray.get(echo.__ray_call__.remote(lambda self: b"y" * 300_000))
     assert len(big) == 300_000
+
+
+def test_an_attribute_does_not_hide_a_method():
+    @ray.remote
+    class Hides:
+        def __init__(self):
+            self.seen = [1]
+            self.total = 5
+
+        def seen(self):
+            return self.seen
+
+        @staticmethod
+        def total():
+            return 7
+
+    hides = Hides.remote()
+    assert ray.get([hides.seen.remote(), hides.total.remote()]) == [[1], 7]

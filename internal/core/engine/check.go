@@ -601,7 +601,11 @@ func (c *checker) waiters() {
 // streams looks at the generators of ours and of others.
 func (c *checker) streams() {
 	e := c.e
+	reads := map[Chan]int{}
 	for u, st := range e.streams {
+		for _, r := range st.readers {
+			reads[r.ch]++
+		}
 		o := e.objs.at(st.gen)
 		name := fmt.Sprintf("stream %x", uint64(u))
 		if o.id != st.task.Object(1) || o.flags&flagGen == 0 {
@@ -618,7 +622,7 @@ func (c *checker) streams() {
 			i := e.find(st.task.Object(k))
 			if i == 0 || !e.objs.at(i).ready() {
 				c.failf("%s: item %d is not there", name, k)
-			} else if e.objs.at(i).state == objInline {
+			} else if e.objs.at(i).flags&flagUnread != 0 {
 				bytes += int64(e.objs.at(i).size)
 			}
 		}
@@ -635,6 +639,13 @@ func (c *checker) streams() {
 		}
 		if st.ask.index != 0 && e.limit(st) >= st.ask.index {
 			c.failf("%s: its generator may make item %d, and was not told", name, st.ask.index)
+		}
+	}
+	for _, s := range e.sessions {
+		for _, ch := range s.chans {
+			if ch.reads != reads[ch.id] {
+				c.failf("channel %v: %d NEXTs are counted, %d are there", ch.id, ch.reads, reads[ch.id])
+			}
 		}
 	}
 	for u := range e.yields {

@@ -41,6 +41,7 @@ const (
 	flagPut                         // made by a put, not by a task
 	flagHandle                      // counts an actor's handles
 	flagGen                         // a stream of ours: ready when its generator has ended
+	flagUnread                      // an item whose bytes its stream counts
 )
 
 // object is what the daemon knows of one id, its own or another's.

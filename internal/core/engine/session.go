@@ -35,6 +35,7 @@ type channel struct {
 	full    bool     // the client does not read: hold back
 	queue   []uint32 // objects to be answered when it reads again, each held
 	next    *stream  // of an unanswered NEXT that does not stand beside the others
+	reads   int      // unanswered NEXTs, those beside, too
 	credit  bool     // a generator asks whether it may go on
 }
 
@@ -106,9 +107,7 @@ func (e *Engine) CloseChannel(c Chan) {
 	}
 	e.cancelGet(ch)
 	e.cancelNext(ch)
-	if len(e.streams) > 0 {
-		e.dropReaders(c)
-	}
+	e.dropReaders(ch)
 	for _, i := range ch.queue {
 		e.unhold(i)
 	}
@@ -463,7 +462,7 @@ func (e *Engine) noteBlocked(ch *channel) {
 	}
 	if s := e.sessions[ch.id.Session]; s != nil && s.worker != nil {
 		gets := ch.get != nil && len(ch.queue) == 0 && !e.loads(s.worker, ch.get)
-		e.setBlocked(s.worker, gets || (ch.waiting && len(ch.ready) == 0) || ch.next != nil || ch.credit)
+		e.setBlocked(s.worker, gets || (ch.waiting && len(ch.ready) == 0) || ch.reads > 0 || ch.credit)
 	}
 }
 

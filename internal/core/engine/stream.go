@@ -16,6 +16,8 @@ import (
 const (
 	flagStream  uint16 = 1 << 2
 	flagDynamic uint16 = 1 << 3
+	// FlagStream is for callers of Submit.
+	FlagStream = flagStream
 	// flagsOfClient are those of a task that its client sets.
 	flagsOfClient = flagArgsInDep | flagStream | flagDynamic
 )
@@ -164,6 +166,7 @@ func (e *Engine) addItem(st *stream, i uint32, o *object) {
 	st.made++
 	e.hold(i)
 	if o.state == objInline {
+		o.flags |= flagUnread
 		st.bytes += int64(o.size)
 	}
 	if len(st.readers) > 0 {
@@ -262,7 +265,8 @@ fill:
 		e.claim(s, i, 1)
 		if k > st.handed {
 			st.handed = k
-			if o.state == objInline {
+			if o.flags&flagUnread != 0 {
+				o.flags &^= flagUnread
 				st.bytes -= int64(o.size)
 			}
 			e.unhold(i)
@@ -276,8 +280,16 @@ fill:
 	e.scratchV = list
 	e.sink.Items(r.ch, r.req, e.objs.at(st.gen).id, r.from, st.ended && k > st.made, list)
 	clear(list)
-	if ch := e.channelOf(r.ch.Session, r.ch.Chan); ch != nil && !r.beside {
-		ch.next = nil
+	e.readDone(r)
+}
+
+// readDone notes that a NEXT is answered.
+func (e *Engine) readDone(r reader) {
+	if ch := e.channelOf(r.ch.Session, r.ch.Chan); ch != nil {
+		ch.reads--
+		if !r.beside {
+			ch.next = nil
+		}
 		e.noteBlocked(ch)
 	}
 }
@@ -310,6 +322,7 @@ func (e *Engine) Next(c Chan, req uint32, id ids.ObjectID, from, read uint32, be
 		ch.next = st
 	}
 	st.readers = append(st.readers, r)
+	ch.reads++
 	if from <= st.made || st.ended {
 		e.markStream(st) // to be answered at once: it does not wait
 		return
@@ -324,6 +337,7 @@ func (e *Engine) cancelNext(ch *channel) {
 		return
 	}
 	ch.next = nil
+	ch.reads--
 	st.readers = slices.DeleteFunc(st.readers, func(r reader) bool { return r.ch == ch.id && !r.beside })
 }
 
@@ -342,19 +356,21 @@ func (e *Engine) cancelReader(c Chan, req uint32) bool {
 			e.markStream(st)
 			return true
 		}
-		if ch := e.channelOf(c.Session, c.Chan); ch != nil && !r.beside {
-			ch.next = nil
-		}
 		e.sink.Done(c, req, true)
+		e.readDone(r)
 		return true
 	}
 	return false
 }
 
-// dropReaders forgets what was asked on a channel that is closed.
-func (e *Engine) dropReaders(c Chan) {
+// dropReaders forgets all NEXTs of a channel.
+func (e *Engine) dropReaders(ch *channel) {
+	if ch.reads == 0 {
+		return
+	}
+	ch.next, ch.reads = nil, 0
 	for _, st := range e.streams {
-		st.readers = slices.DeleteFunc(st.readers, func(r reader) bool { return r.ch == c })
+		st.readers = slices.DeleteFunc(st.readers, func(r reader) bool { return r.ch == ch.id })
 	}
 }
 
@@ -370,18 +386,16 @@ func (e *Engine) dropStream(st *stream) {
 		return
 	}
 	st.dropped = true
-	for _, r := range st.readers {
-		if ch := e.channelOf(r.ch.Session, r.ch.Chan); ch != nil {
-			if !r.beside {
-				ch.next = nil
-			}
-			e.sink.Done(r.ch, r.req, true)
-			e.noteBlocked(ch)
-		}
-	}
+	readers := st.readers
 	st.readers = nil
+	for _, r := range readers {
+		e.sink.Done(r.ch, r.req, true)
+		e.readDone(r)
+	}
 	for k := st.handed + 1; k <= st.made; k++ {
-		e.unhold(e.find(st.task.Object(k)))
+		i := e.find(st.task.Object(k))
+		e.objs.at(i).flags &^= flagUnread
+		e.unhold(i)
 	}
 	st.handed, st.bytes = st.made, 0
 	if st.ended {

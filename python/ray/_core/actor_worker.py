@@ -8,6 +8,7 @@ for each concurrency group.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import socket
 import sys
@@ -159,7 +160,12 @@ class Actor:
         name = template.method
         instance = self.instance
         built_in = _BUILT_IN.get(name)
-        function = getattr(instance, name, None)
+        if name in getattr(instance, "__dict__", ()) and hasattr(type(instance), name):
+            # An attribute of the same name does not hide it from callers.
+            cls = type(instance)
+            function = inspect.getattr_static(cls, name).__get__(instance, cls)
+        else:
+            function = getattr(instance, name, None)
         if built_in is not None and function is None:
             function = built_in.__get__(self)
         elif function is None:

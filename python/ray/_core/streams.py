@@ -235,4 +235,4 @@ def wait_mixed(client, wanted, num_returns, timeout, fetch):
                 del asked[stream]
     finally:
         for req in asked.values():
-            client.box.frames.append(wire.cancel_req(channel.no, req))
+            client.box.add(wire.cancel_req(channel.no, req))
