@@ -15,6 +15,7 @@ const (
 	flagArgsInDep uint16 = 1 << 0
 	flagCreation  uint16 = 1 << 4
 	flagCall      uint16 = 1 << 5
+	flagAlone     uint16 = 1 << 6 // the worker has nothing else: its answer need not wait for company
 )
 
 // callerKey names a caller of an actor: a session of this daemon or of another, and a concurrency group.

@@ -165,7 +165,7 @@ func (e *Engine) pumpGroup(h *host, g *group) {
 			h.unlist(q) // offer lists it again
 			continue
 		}
-		if g.sent >= e.room(g, t) {
+		if g.sent >= e.room(h, g, t) {
 			return
 		}
 		if !e.fetchArgs(i, t) {
@@ -177,13 +177,13 @@ func (e *Engine) pumpGroup(h *host, g *group) {
 	}
 }
 
-// room is how many calls of a group the worker may have: those that run at once, and of a group that runs one after the
-// other about a millisecond's worth.
-func (e *Engine) room(g *group, t *task) int {
-	if g.limit > 1 {
+// room is how many calls of a group the worker may have: those that run at once, and, but for coroutines, about a
+// millisecond's worth that waits for its turn there.
+func (e *Engine) room(h *host, g *group, t *task) int {
+	if h.limits.Async && g.limit > 1 {
 		return g.limit
 	}
-	return e.depth(e.templates[t.tmpl])
+	return g.limit - 1 + e.depth(e.templates[t.tmpl])
 }
 
 func (e *Engine) sendCall(h *host, g *group, i uint32, t *task) {
@@ -243,7 +243,7 @@ func (e *Engine) actorResult(s *session, u ids.Unique, attempt uint32, outcome u
 	delete(h.calls, u)
 	q.sent--
 	g.sent--
-	if g.limit == 1 {
+	if g.limit == 1 || !h.limits.Async {
 		e.measureCall(g, t)
 	}
 	e.endBundle(i)

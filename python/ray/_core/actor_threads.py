@@ -126,7 +126,12 @@ class ThreadedActor(Actor):
         except BaseException as e:
             self.raised(call, e, retry_types)
         state.context.set(None)
-        host.box.flush()
+        box = host.box
+        if len(box.frames) >= 32 or (self.groups.get(call.template.group) or self.groups[""]).calls.empty():
+            box.flush()
+        elif not box.armed:
+            box.armed = True
+            box.dead.put(None)
 
     def raised(self, call, error, retry_types):
         """Send what a call raised, unless it is a way out of the actor."""

@@ -139,6 +139,7 @@ class Actor:
         box.frames.append(ahead + wire.result(unique8, attempt, outcome, parts))
         for oid, guard in guards:
             host.client.sealed(oid, guard)
+        host.alone = bool(flags & wire.ALONE)
         if len(box.frames) >= 32:
             box.flush()
         if took > _LONG:
@@ -204,7 +205,8 @@ class Actor:
         packets = host._packets
         try:
             while len(packets) < 1000:
-                packet = host.exec.recv(wire.MAX_PACKET, socket.MSG_DONTWAIT)
+                size = host.exec.recv_into(host.buffer, 0, socket.MSG_DONTWAIT)
+                packet = bytes(memoryview(host.buffer)[:size])
                 packets.append(packet)
                 if not packet:
                     return
