@@ -10,6 +10,7 @@ import time
 import pytest
 
 import ray
+from ray._common.test_utils import wait_for_condition
 from ray.util.multiprocessing import JoinableQueue, Pool, TimeoutError
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
@@ -240,7 +241,7 @@ def test_close_and_join_finish_everything():
     pool.join()
     assert len(got) == 6 and all(r.ready() for r in results)
     assert list(items) == [x * x for x in range(50)]
-    assert not any(alive(p) for p in pids)
+    wait_for_condition(lambda: not any(map(alive, pids)))
     pool.join()
     pool.terminate()
 
@@ -270,10 +271,7 @@ def test_a_forgotten_pool_ends_but_not_before_its_results():
     assert Pool(1).apply_async(square, (3,)).get(timeout=60) == 9
     assert list(Pool(1).imap(square, range(30))) == [x * x for x in range(30)]
     process = Pool(1).apply(pid)
-    deadline = time.monotonic() + 30
-    while alive(process):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_condition(lambda: not alive(process), timeout=30)
 
 
 def test_pools_within_pools():
