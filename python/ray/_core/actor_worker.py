@@ -221,7 +221,8 @@ class Actor:
         actor = template.actor or {}
         self.resources = {k: v / 10000 for k, v in (actor.get("held") or {}).items() if v}
         self.meta = actor.get("meta")
-        zygote.limit_threads(max(1, int(self.resources.get("CPU", 0))))
+        if host._threads is not None:  # else it is the user's business
+            zygote.limit_threads(max(1, int(self.resources.get("CPU", 0))))
         task = Call(unique8 + self.id, template.name, template.qualname, attempt, self.resources)
         task.cancelled = task.told = task.exits = False
         host.show(template.name)
