@@ -95,6 +95,11 @@ func (s *sink) RegisterActor(row *actor.Row, getIfExists bool, stored *engine.St
 		n.link.Go(call, headTimeout, func(x headstate.Answer, err error) {
 			n.locked(func(e *engine.Engine) {
 				if err != nil {
+					if fault.KindOf(err) != fault.NameTaken { // it may have the name nevertheless
+						row := call.Row
+						row.State, row.Death = actor.Dead, actor.Death{Cause: actor.Killed, Text: "its registration was given up", Never: true}
+						n.after = append(n.after, func() { n.link.TellActor(row) })
+					}
 					e.ActorRegistered(id.Unique(), false, &actor.Row{}, fault.KindOf(err), registerText(n, err))
 					return
 				}

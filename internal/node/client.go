@@ -34,9 +34,9 @@ type client struct {
 	pid      int // of a driver
 	stream   *net.UnixConn
 	chans    map[uint32]*outbox
-	conns    []net.Conn // channels' connections
-	unwatch  func() // of a driver's process
-	over     bool   // its stream has ended
+	conns    []net.Conn    // channels' connections
+	unwatch  func()        // of a driver's process
+	over     bool          // its stream has ended
 	readDone chan struct{} // closed when a worker's stream has been read to its end
 
 	worker  *pool.Worker                // nil for a driver

@@ -37,6 +37,7 @@ const (
 	outboxFull = 1 << 20  // unread bytes above which the engine holds values back
 	outboxLow  = 64 << 10 // and below which it goes on
 	outboxKeep = 256 << 10
+	outboxMax  = 128 << 20 // unread bytes above which the client is disconnected: it makes the daemon keep what it asks for
 )
 
 // flush writes what is buffered, without waiting.
@@ -116,6 +117,14 @@ func (o *outbox) drain(b []byte) {
 			return
 		}
 	}
+}
+
+// drop forgets what is buffered; nothing more is written.
+func (o *outbox) drop() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.dead, o.buf = true, nil
+	_ = o.conn.Close() // so that a write that waits for the client ends
 }
 
 // end closes the connection for writing once everything is written.

@@ -35,13 +35,18 @@ func (s *sink) add(ch engine.Chan, f func(b []byte) ([]byte, error)) int {
 	if o == nil {
 		return 0
 	}
-	return o.add(func(b []byte) []byte {
+	unread := o.add(func(b []byte) []byte {
 		b, err := f(b)
 		if err != nil {
 			s.n.log.Error("a frame could not be encoded", "err", err)
 		}
 		return b
 	})
+	if unread > outboxMax {
+		o.drop()
+		s.Refuse(ch.Session, fault.Limit, fmt.Sprintf("the client asks on channel %d and does not read the answers: over %d bytes of them wait", ch.Chan, outboxMax))
+	}
+	return unread
 }
 
 func pack(list []ids.ObjectID) ids.List {

@@ -75,7 +75,9 @@ def test_killed_node(home):
     os.kill(dying["pid"], signal.SIGKILL)
     assert line(driver) == head["node_id"]
     text = line(driver)
-    assert text.startswith("ObjectLostError ") and f"node {dying['node_id']}" in text and "made by task make (" in text, text
+    assert (
+        text.startswith("ObjectLostError ") and f"node {dying['node_id']}" in text and "made by task make (" in text
+    ), text
     for _ in range(2):
         text = line(driver)
         assert text.startswith("OwnerDiedError ") and (dying["node_id"] in text or "127.0.0.2" in text), text
@@ -85,6 +87,55 @@ def test_killed_node(home):
     home.node(head["gcs_address"], "--resources", '{"later": 1}', ip="127.0.0.3")
     assert "ObjectLostError" in line(driver)
     assert driver.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_copy_of_a_killed_node_is_kept(home):
+    """The node that made an object dies; the copy on another is not evicted any more, though its store is full."""
+    head = home.head(cpus=1)
+    dying = home.node(head["gcs_address"], "--resources", '{"dying": 1}', ip="127.0.0.2")
+    keeper = home.node(
+        head["gcs_address"], "--resources", '{"keeper": 1}', "--object-store-memory=104857600", ip="127.0.0.3"
+    )
+    driver = home.driver(CONNECT + """
+    @ray.remote(resources={"dying": 1}, max_retries=0)
+    def make():
+        return bytes(40 << 20)
+
+    @ray.remote(resources={"keeper": 1}, max_retries=0)
+    def keep(box, path):
+        print(len(ray.get(box[0])))
+        open(path + ".here", "w").close()
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        held = []
+        try:
+            for _ in range(2):
+                held.append(ray.put(bytes(40 << 20)))
+        except ray.exceptions.ObjectStoreFullError as e:
+            return str(e)
+
+    ref = make.remote()
+    ray.wait([ref], fetch_local=False)
+    path = os.path.abspath("go")
+    kept = keep.remote([ref], path)
+    while not os.path.exists(path + ".here"):
+        time.sleep(0.01)
+    print("copied", flush=True)
+    sys.stdin.readline()
+    while sum(n["Alive"] for n in ray.nodes()) > 2:
+        time.sleep(0.05)
+    open(path, "w").close()
+    print(ray.get(kept).replace("\\n", " "), flush=True)
+    print(len(ray.get(ref)), flush=True)
+    """)  # fmt: skip
+    assert line(driver) == "copied"
+    os.kill(dying["pid"], signal.SIGKILL)
+    tell(driver)
+    text = line(driver, 60)
+    assert "40.0 MiB ObjectRef(" in text and f"kept for node {head['node_id']}" in text, text
+    assert line(driver) == str(40 << 20)
+    assert driver.wait(20) == 0 and alive((keeper["pid"], keeper["start_time"]))
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"gray/internal/core/actor"
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
@@ -137,7 +139,7 @@ func (e *Engine) verdict(a *actorRec) {
 	if a.state == "" {
 		return
 	}
-	for _, q := range a.order {
+	for _, q := range slices.Clone(a.order) {
 		if q.key.peer != 0 {
 			continue
 		}

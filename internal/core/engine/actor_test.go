@@ -281,3 +281,35 @@ func TestActorRulesAreEnforced(t *testing.T) {
 		}
 	}
 }
+
+// A slot that another node was granted is used by an actor while free CPU is below zero.
+func TestActorIsPlacedWhileCPUIsOverdrawn(t *testing.T) {
+	a, b := newRig(t, settings{owner: 1, cpus: 0}), newRig(t, settings{owner: 2, cpus: 1})
+	meet(a, b)
+	c, d := a.driver(1), b.driver(2)
+	b.workers()
+	d.call("f")
+	w := onlyWorker(t, b)
+	b.take(w)
+	inner := d.put("a")
+	late := d.call("f cpu=9")
+	b.do(func(e *Engine) { e.Get(Chan{w, 0}, 1, pack([]ids.ObjectID{late})) }) // lends its CPU
+	h := c.actor("hold")
+	for _, r := range []*rig{a, b} { // the slot is asked for, and granted
+		for no, q := range r.wires {
+			r.wires[no] = nil
+			for _, m := range q {
+				r.deliver(no, m)
+			}
+		}
+	}
+	b.do(func(e *Engine) { e.Get(Chan{w, 0}, 2, pack([]ids.ObjectID{inner})) }) // goes on
+	if b.freeCPU() != -1 {
+		t.Fatalf("%d CPUs are free, want -1", b.freeCPU())
+	}
+	carry(a, b)
+	live(h, b)
+	if b.freeCPU() != -1 {
+		t.Errorf("%d CPUs are free, want -1", b.freeCPU())
+	}
+}

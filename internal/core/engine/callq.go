@@ -164,7 +164,10 @@ func (e *Engine) unlinkCall(i uint32, t *task) {
 	}
 	t.prev, t.next = 0, 0
 	q.n--
-	if q.n == 0 && (q.key.peer != 0 || e.sessions[SessionID(q.key.caller)] == nil) {
+	if q.n > 0 {
+		return
+	}
+	if s := e.sessions[SessionID(q.key.caller)]; q.key.peer != 0 || s == nil || s.ended {
 		e.dropQueue(q)
 	}
 }
@@ -340,7 +343,7 @@ func (e *Engine) lostCall(i uint32, t *task, inc uint32) {
 		}
 		e.nextAttempt(t)
 		t.call.next = t.call.head
-		e.markActor(a)
+		e.offer(t.call)
 		return
 	}
 	t.lost = true
@@ -369,7 +372,7 @@ func (e *Engine) failCalls(a *actorRec) {
 			case t.state == taskAway || t.state == taskSent || t.state == taskFetching:
 			case a.state == actor.Dead:
 				e.failCall(i, t, e.died(a))
-			case t.state == taskOrdered && t.retries == 0:
+			case t.state == taskOrdered && t.retries == 0 && t.attempt == 0: // a further attempt was granted before
 				e.failCall(i, t, e.unavailable(a, "it is restarting"))
 			}
 			i = next

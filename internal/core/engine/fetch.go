@@ -126,7 +126,12 @@ func (e *Engine) loseAs(i uint32, value []byte) {
 	e.stopCopy(i)
 	e.setInline(i, statusError, value, nil)
 	for _, ti := range hurt {
-		if t := e.tasks.at(ti); t.state == taskFetching && e.bundles[ti] == nil && e.fetchArgs(ti, t) {
+		switch t := e.tasks.at(ti); {
+		case t.state != taskFetching || e.bundles[ti] != nil:
+		case t.call != nil: // its turn is as it was
+			e.toTask(t, taskOrdered)
+			e.offer(t.call)
+		case e.fetchArgs(ti, t):
 			e.toTask(t, taskAssigned)
 			e.assign(ti, t)
 		}

@@ -22,6 +22,7 @@ type host struct {
 	info    *CreatePart
 	limits  *ActorLimits
 	groups  map[string]*group
+	inTurn  []*group              // the same, by name
 	calls   map[ids.Unique]uint32 // sent to the worker and not answered
 	up      bool                  // the constructor has returned
 	leaving bool                  // told to leave once what was sent is done
@@ -54,6 +55,9 @@ func (e *Engine) newHost(i uint32, t *task) *host {
 	for name, n := range lim.Groups {
 		h.groups[name] = &group{limit: max(n, 1)}
 	}
+	for _, name := range sortedKeys(h.groups) {
+		h.inTurn = append(h.inTurn, h.groups[name])
+	}
 	a.host, a.inc = h, t.attempt
 	if a.mgr == nil {
 		a.row.Class, a.row.Name, a.row.Namespace = t.create.Class, t.create.Name, t.create.Namespace
@@ -67,12 +71,8 @@ func (e *Engine) keepSlot(h *host, n uint32) {
 	if s.shape != 0 && s.owner == 0 {
 		e.shapes[s.shape].slots--
 	}
-	e.res.Free(&s.alloc)
-	alloc, ok := e.res.Alloc(h.limits.Held)
-	if !ok {
-		panic("engine: an actor holds more than it was placed with")
-	}
-	*s = slot{alloc: alloc, since: e.now, actor: h.a.id.Unique(), task: h.task}
+	e.res.Keep(&s.alloc, h.limits.Held)
+	*s = slot{alloc: s.alloc, since: e.now, actor: h.a.id.Unique(), task: h.task}
 	h.slot = n
 	e.dirtyQ = true
 	e.noteLoad()
@@ -145,11 +145,11 @@ func (h *host) ordered() bool {
 // pumpHost sends calls to the worker of an actor that lives here, callers in turn.
 func (e *Engine) pumpHost(a *actorRec) {
 	h := a.host
-	if h == nil || !h.up || h.death != nil && !h.leaving {
+	if h == nil || !h.up || h.death != nil && !h.leaving || !h.since.IsZero() {
 		return
 	}
-	for _, name := range sortedKeys(h.groups) {
-		e.pumpGroup(h, h.groups[name])
+	for _, g := range h.inTurn {
+		e.pumpGroup(h, g)
 	}
 	if h.leaving && len(h.calls) == 0 {
 		e.leave(h)
@@ -290,7 +290,7 @@ func (e *Engine) created(h *host, outcome uint8, outs []Output) {
 		h.list(q)
 	}
 	h.a.state, h.a.node = actor.Alive, 0
-	e.markActor(h.a)
+	e.verdict(h.a) // on calls of ours that were lost with the one before
 	if t.owner != 0 {
 		e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Up: up})
 		return
@@ -310,9 +310,10 @@ func (e *Engine) leave(h *host) {
 
 // stopHost ends a hosted actor: at once, or when what it was sent is done.
 func (e *Engine) stopHost(h *host, death *actor.Death, graceful bool) {
-	if h.death == nil || !graceful {
-		h.death = death
+	if graceful && h.death != nil {
+		return // it is on its way already
 	}
+	h.death = death
 	switch {
 	case graceful && h.up:
 		h.leaving = true
@@ -417,7 +418,11 @@ func (e *Engine) returnCalls(a *actorRec, death *actor.Death) {
 				e.callLost(i, t, death)
 			case taskFetching:
 				e.stopFetching(i, t)
-				e.callLost(i, t, death)
+				if t.owner != 0 {
+					e.callLost(i, t, death)
+				} else {
+					e.toTask(t, taskOrdered) // it was not there yet
+				}
 			case taskOrdered:
 				if t.owner != 0 {
 					e.callLost(i, t, death)
@@ -432,11 +437,7 @@ func (e *Engine) returnCalls(a *actorRec, death *actor.Death) {
 // callLost gives a call that was here back to its owner.
 func (e *Engine) callLost(i uint32, t *task, death *actor.Death) {
 	if t.owner == 0 {
-		inc := t.inc
-		if t.state == taskFetching {
-			inc = t.call.a.inc
-		}
-		e.lostCall(i, t, inc)
+		e.lostCall(i, t, t.inc)
 		return
 	}
 	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text})

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"gray/internal/core/fault"
@@ -106,8 +107,8 @@ func (e *Engine) unuseTemplate(t uint32) {
 	}
 }
 
-// removeTemplate drops a template and frees its number. The workers that know it by that are of its job, and leave; other
-// nodes are told what the number means by then before it is used.
+// removeTemplate drops a template and frees its number. The workers that know it by that are of its job, and leave, but
+// for those of actors that another job called; they, and other nodes, are told what the number means by then.
 func (e *Engine) removeTemplate(t uint32) {
 	tm := e.templates[t]
 	if e.tmplIndex[tm.key] != t {
@@ -116,6 +117,13 @@ func (e *Engine) removeTemplate(t uint32) {
 	delete(e.tmplIndex, tm.key)
 	if tm.fn != 0 {
 		e.unhold(tm.fn)
+	}
+	if tm.spec.Method != "" {
+		for _, w := range e.pool.all {
+			if w.host != nil {
+				delete(w.known, t)
+			}
+		}
 	}
 	*tm = template{}
 	e.freeTmpl = append(e.freeTmpl, t)
@@ -198,6 +206,7 @@ func (e *Engine) NeedCredit(c Chan, req uint32, total uint64) {
 	}
 	j := e.jobs[s.job]
 	if j != nil && j.bytes > e.cfg.Credit*3/4 {
+		j.credit = slices.DeleteFunc(j.credit, func(w creditWait) bool { return w.ch == c }) // a channel waits for one answer
 		j.credit = append(j.credit, creditWait{c, req, total})
 		if s.worker != nil && c.Chan == 0 {
 			e.setBlocked(s.worker, true)

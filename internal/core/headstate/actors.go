@@ -239,13 +239,16 @@ func (s *State) actorUpdate(now time.Duration, n *node, row actor.Row) {
 	s.apply(now, r, row)
 }
 
-// legal tells whether an actor may go from one row to another. News may be lost with a link, but a newer incarnation was
-// RESTARTING first.
+// legal tells whether an actor may go from one row to another. News may be lost with a link, but a newer incarnation of
+// one that was ALIVE was RESTARTING first.
 func legal(from, to actor.Row) bool {
-	if to.Incarnation == from.Incarnation {
-		return to.State == from.State || from.State.CanGo(to.State)
-	}
 	via := actor.Restarting
+	switch {
+	case from.State.CanGo(to.State):
+		return true
+	case to.Incarnation == from.Incarnation || from.State == actor.Waiting || from.State == actor.Pending:
+		return to.State == from.State
+	}
 	return (from.State == via || from.State.CanGo(via)) && (to.State == via || via.CanGo(to.State))
 }
 
@@ -254,6 +257,12 @@ func (s *State) firstNews(now time.Duration, n *node, row actor.Row) {
 	if row.Manager != n.id() || !actor.State("").CanGo(row.State) {
 		s.note(true, "head: node %s tells of an unknown actor %s that is %q and which node %s manages; it is ignored", n.id(), row.ID, row.State, row.Manager)
 		return
+	}
+	if row.State == actor.Dead { // its registration was given up
+		s.actors.parked = slices.DeleteFunc(s.actors.parked, func(p parkedCall) bool {
+			m, ok := p.call.(*ActorRegister)
+			return ok && m.Row.ID == row.ID && p.from == n
+		})
 	}
 	if row.Detached {
 		// The head forgets none that is registered, so a call that does so is on its way.

@@ -155,6 +155,42 @@ func (n *Node) Free(a *Alloc) {
 	*a = Alloc{}
 }
 
+// Keep gives back what a holds beyond keep: it never fails, also while free CPU is below zero. What keep has more of
+// than a does not count; a share of a numbered instance is kept whole or not at all.
+func (n *Node) Keep(a *Alloc, keep Set) {
+	if a.Need.Equal(keep) {
+		return
+	}
+	n.Reclaim(a)
+	var kept, rest Set
+	for _, e := range a.Need {
+		have := int64(0)
+		if k, ok := keep.find(e.Name); ok {
+			have = min(keep[k].Amount, e.Amount)
+		}
+		if have > 0 && n.names.Slotted(e.Name) {
+			have = e.Amount
+		}
+		if have > 0 {
+			kept = append(kept, Entry{e.Name, have})
+		}
+		if have < e.Amount {
+			rest = append(rest, Entry{e.Name, e.Amount - have})
+		}
+	}
+	back := Alloc{Need: rest}
+	var instances []Instance
+	for _, in := range a.Instances {
+		if kept.Has(in.Name) {
+			instances = append(instances, in)
+		} else {
+			back.Instances = append(back.Instances, in)
+		}
+	}
+	*a = Alloc{Need: kept, Instances: instances}
+	n.Free(&back)
+}
+
 // Lend makes a's CPU free for others while its worker is blocked. Lending twice is lending once.
 func (n *Node) Lend(a *Alloc) {
 	if !a.Lent {

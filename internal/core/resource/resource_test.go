@@ -169,6 +169,37 @@ func TestLend(t *testing.T) {
 	}
 }
 
+func TestKeep(t *testing.T) {
+	for _, tc := range []struct{ has, keep, want res }{
+		{res{"CPU": 1}, nil, nil},
+		{res{"CPU": 1}, res{"CPU": 1}, res{"CPU": 1}},
+		{res{"CPU": 2, "x": 0.5}, res{"CPU": 1, "x": 0.5}, res{"CPU": 1, "x": 0.5}},
+		{res{"CPU": 1}, res{"CPU": 3, "GPU": 1}, res{"CPU": 1}}, // never more than it has
+		{res{"CPU": 1, "GPU": 0.5}, res{"GPU": 0.5}, res{"GPU": 0.5}},
+		{res{"CPU": 1, "GPU": 2}, res{"CPU": 1}, res{"CPU": 1}},
+	} {
+		n := NewNames()
+		node := NewNode(n, set(t, n, res{"CPU": 4, "GPU": 2, "x": 1}))
+		a, _ := node.Alloc(set(t, n, tc.has))
+		lent := node.Reclaim
+		if len(tc.keep) == 0 {
+			lent = node.Lend
+		}
+		lent(&a)
+		node.Keep(&a, set(t, n, tc.keep))
+		if want := set(t, n, tc.want); !a.Need.Equal(want) && len(a.Need)+len(want) > 0 {
+			t.Errorf("%v less all but %v keeps %s", tc.has, tc.keep, n.Format(a.Need))
+		}
+		if got, want := node.Avail(), node.Total().Clone().Sub(a.Need); !got.Equal(want) {
+			t.Errorf("%v less all but %v leaves %s, want %s", tc.has, tc.keep, n.Format(got), n.Format(want))
+		}
+		node.Free(&a)
+		if !node.Avail().Equal(node.Total()) {
+			t.Errorf("all given back leaves %s", n.Format(node.Avail()))
+		}
+	}
+}
+
 func TestSelector(t *testing.T) {
 	labels := map[string]string{"region": "eu", "zone": "a"}
 	for _, tc := range []struct {
@@ -259,7 +290,7 @@ func TestNodeKeepsItsAccount(t *testing.T) {
 		node := NewNode(n, total)
 		var held []*Alloc
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			switch op := rapid.IntRange(0, 4).Draw(t, "op"); {
+			switch op := rapid.IntRange(0, 5).Draw(t, "op"); {
 			case op <= 1 || len(held) == 0:
 				gpu := rapid.SampledFrom([]int64{0, 1000, 2500, 5000, Unit, 2 * Unit}).Draw(t, "gpu")
 				need, err := n.Set(map[string]int64{"CPU": draw(3*Unit, "c"), "GPU": gpu, "x": draw(9000, "xs")})
@@ -277,6 +308,12 @@ func TestNodeKeepsItsAccount(t *testing.T) {
 				node.Lend(held[rapid.IntRange(0, len(held)-1).Draw(t, "lend")])
 			case op == 4:
 				node.Reclaim(held[rapid.IntRange(0, len(held)-1).Draw(t, "reclaim")])
+			case op == 5:
+				keep, err := n.Set(map[string]int64{"CPU": draw(2, "kc") * Unit, "GPU": draw(1, "kg") * Unit, "x": draw(9000, "kx")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				node.Keep(held[rapid.IntRange(0, len(held)-1).Draw(t, "keep")], keep)
 			}
 			want := total.Clone()
 			gpus := map[int]int64{}

@@ -283,14 +283,12 @@ class Client:
         ids = list(missing)
         if len(ids) > _IDS_A_FRAME:
             deadline = None if timeout is None else time.monotonic() + timeout
+            kept = {}
             for i in range(0, len(ids), _IDS_A_FRAME):
                 part = ids[i : i + _IDS_A_FRAME]
                 self._fetch_some(channel, part, [missing[oid] for oid in part], remaining(deadline))
-                # A later request forgets what the channel holds; arena values of this part stay readable through it.
-                if i + _IDS_A_FRAME < len(ids):
-                    kept = dict(channel.values)
-                    channel.kept = {**getattr(channel, "kept", {}), **kept}
-            channel.values.update(channel.__dict__.pop("kept", {}))
+                kept.update(channel.values)  # which a later request forgets
+            channel.values.update(kept)
         else:
             self._fetch_some(channel, ids, wanted, timeout)
         return channel
@@ -374,7 +372,9 @@ class Client:
             if kind == wire.ERROR:
                 why.update(dict.fromkeys(part, answer.get("error")))
             else:
-                why.update((w["id"], w.get("reason") or w.get("state")) for w in answer["why"])
+                for w in answer["why"]:
+                    late = "not here in time; by now " if w.get("state") == "READY" else ""
+                    why[w["id"]] = late + (w.get("reason") or w.get("state") or "")
         return why
 
     def _explain(self, channel, ids):

@@ -1,4 +1,7 @@
-"""What tests of programs on Ray use: actors to synchronise with, waits for conditions, programs run as drivers."""
+"""What tests of programs on Ray use: actors to synchronise with, waits for conditions, programs run as drivers.
+
+A package, since pytest takes a file of the name test_*.py for tests and has its way with it.
+"""
 
 from __future__ import annotations
 
