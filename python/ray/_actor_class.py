@@ -140,6 +140,9 @@ class ActorClass(_Creator):
                 return value.__get__(self, cls) if hasattr(value, "__get__") else value
         raise AttributeError(f"'ActorClass({self.__name__})' object has no attribute '{name}'")
 
+    def __dir__(self):
+        return sorted({*super().__dir__(), *dir(self._body.callable)})
+
     def __mro_entries__(self, bases):
         raise ActorClassInheritanceException(
             f"Attempted to define a subclass of actor class '{self.__name__}'. Inheriting from actor classes is not currently "

@@ -196,7 +196,7 @@ def test_cancel_of_a_call_that_waits():
     ray.cancel(second)
     with pytest.raises(TaskCancelledError):
         ray.get(second, timeout=20)
-    assert ray.get(first) == "slept" and ray.get(third) == ["started"]
+    assert ray.get(first) == "slept" and "cancelled" not in ray.get(third)
 
 
 def test_cancel_with_force_is_refused():
