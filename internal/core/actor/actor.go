@@ -83,4 +83,5 @@ type Row struct {
 	Death       Death
 	StartMs     int64 // Unix time; set by the head
 	EndMs       int64 // Unix time, 0 while it lives; set by the head
+	Dying       bool  // it is being ended for ever; its process may still be there, and its name is not free yet
 }

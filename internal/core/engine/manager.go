@@ -306,7 +306,7 @@ func (e *Engine) actorDead(a *actorRec, death *actor.Death) {
 	a.state, a.death, a.node = actor.Dead, d, NoNode
 	e.releaseSpec(m)
 	e.tellActor(a)
-	a.row.Meta = nil
+	a.row.Meta, a.row.Dying = nil, false
 	e.verdict(a)
 	if m.spec.Detached {
 		m.spec.Detached = false
@@ -373,7 +373,9 @@ func (e *Engine) stopActor(a *actorRec, death *actor.Death, graceful bool) {
 		return
 	}
 	m.killing = death
+	a.row.Dying = true
 	if !m.registering {
+		e.tellActor(a)
 		e.stopIncarnation(a, death, graceful)
 	}
 }
@@ -443,7 +445,12 @@ func (e *Engine) endActors(job ids.Job) {
 // for a node that is dead to us too.
 func (e *Engine) AdoptActor(row *actor.Row, st *StoredActor, spec TemplateSpec, node NodeNo) {
 	a := e.actorOf(row.ID)
-	if a.mgr != nil || a.state == actor.Dead {
+	if a.mgr != nil {
+		return
+	}
+	if a.state == actor.Dead { // this daemon saw its end
+		a.row.Manager = e.cfg.Node
+		e.tellActor(a)
 		return
 	}
 	e.jobOf(row.Job)

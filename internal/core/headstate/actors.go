@@ -21,8 +21,9 @@ type actorRec struct {
 	heard    bool   // its manager has told of it, and not only registered it
 	adopting bool   // its manager was told to adopt it and has not told of it yet
 	kill     *ActorDo
-	killed   uint32 // the incarnation that kill is about
-	dirty    bool   // its watchers are to be told in this Step
+	killed   uint32       // the incarnation that kill is about
+	heirs    []parkedCall // registrations of its name, once it is free: it is dying
+	dirty    bool         // its watchers are to be told in this Step
 	inDead   *list.Element
 }
 
@@ -111,6 +112,9 @@ func (s *State) actorRegister(now time.Duration, n *node, m *ActorRegister) {
 	}
 	switch {
 	case row.Name == "":
+	case holder != nil && holder.row.Dying:
+		holder.heirs = append(holder.heirs, parkedCall{n, m})
+		return
 	case holder != nil && m.GetIfExists:
 		s.sendAfter(holder.said, n.id(), &ActorRegistered{Req: m.Req, Row: holder.row})
 		return
@@ -298,6 +302,7 @@ func (s *State) apply(now time.Duration, r *actorRec, row actor.Row) {
 	before, first := r.row, !r.heard || r.adopting
 	r.heard, r.adopting = true, false
 	to := &r.row
+	to.Dying = to.Dying || row.Dying
 	to.Node, to.IP, to.PID, to.Incarnation, to.Repr, to.MaxRestarts = row.Node, row.IP, row.PID, row.Incarnation, row.Repr, row.MaxRestarts
 	if len(row.Meta) > 0 {
 		to.Meta = row.Meta
@@ -338,7 +343,10 @@ func sameRow(a, b *actor.Row) bool {
 func (s *State) actorGet(n *node, m *ActorGet) {
 	r := s.actors.byID[m.ID]
 	if m.ID == (ids.ActorID{}) {
-		r = s.actors.named(m.Namespace, m.Name)
+		if r = s.actors.named(m.Namespace, m.Name); r != nil && r.row.Dying {
+			s.sendAfter(s.actors.safe, n.id(), &ActorGot{Req: m.Req})
+			return
+		}
 	}
 	switch {
 	case r != nil:
@@ -360,7 +368,10 @@ func (s *State) actorNames(n *node, m *ActorNames) {
 		if m.Namespace != "" && m.Namespace != ns {
 			continue
 		}
-		for name := range of {
+		for name, r := range of {
+			if r.row.Dying {
+				continue
+			}
 			a.Names = append(a.Names, [2]string{ns, name})
 		}
 	}
