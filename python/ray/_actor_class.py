@@ -99,7 +99,7 @@ class ActorClass(_Creator):
             "arity": _actor_meta.constructor_arity(cls),
             "async": _actor_meta.is_async(cls),
         }
-        self._setup(_core.Function(cls, cls.__name__, shown), about)
+        self._setup(_core.Function(cls, cls.__name__, shown, "actor class"), about)
 
     def _setup(self, body, about: Dict[str, Any]) -> None:
         self._body = body
@@ -285,5 +285,5 @@ class ActorClass(_Creator):
 
 def _rebuild(ref, about: Dict[str, Any]) -> ActorClass:
     self = ActorClass.__new__(ActorClass)
-    self._setup(_core.Function.from_export(ref, about["name"], about["shown"]), about)
+    self._setup(_core.Function.from_export(ref, about["name"], about["shown"], "actor class"), about)
     return self

@@ -1,6 +1,7 @@
 """What a process must know of an actor's class to call it: its methods. Made once where the class is, sent with handles."""
 
 import pickle
+from types import FunctionType, MethodType
 from typing import Any, Dict, Optional, Tuple
 
 from ray import _core, _options, _signature
@@ -197,9 +198,7 @@ def is_async(cls: type) -> bool:
 
 
 def _is_function(value: Any) -> bool:
-    import inspect
-
-    return inspect.isfunction(value) or inspect.ismethod(value) or type(value).__name__ == "cython_function_or_method"
+    return isinstance(value, (FunctionType, MethodType)) or type(value).__name__ == "cython_function_or_method"
 
 
 def _arity(function, instance: bool, bound: bool) -> _signature.Arity:
