@@ -200,7 +200,7 @@ class ActorHandle:
         return getattr(self, method_name)._remote(args, kwargs, **options)
 
     def __dir__(self):
-        return sorted(self._ray_meta.methods)
+        return sorted({"__init__", *self._ray_meta.methods})
 
     def __eq__(self, other):
         return isinstance(other, ActorHandle) and self._ray_target.id == other._ray_target.id
