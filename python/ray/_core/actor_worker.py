@@ -236,7 +236,9 @@ class Actor:
             args, kwargs, _ = host.arguments(buf, at, end, flags, n_deps)
             if not plain:
                 self.instance = cls.__new__(cls, *args, **(kwargs or {}))
-            self.instance.__init__(*args, **(kwargs or {}))
+            nothing = self.instance.__init__(*args, **(kwargs or {}))
+            if nothing is not None:
+                raise TypeError(f"__init__() should return None, not {type(nothing).__name__!r}")
             answer = {"ok": True, "repr": self.repr() if cls.__repr__ is not object.__repr__ else ""}
         except BaseException as e:
             if isinstance(e, SystemExit) and not self.exiting:
