@@ -12,7 +12,6 @@ import threading
 from collections import deque
 
 from ray import exceptions
-from ray._core import wire
 from ray._core.actor_threads import ThreadedActor
 from ray._core.state import state
 from ray._core.task import OURS

@@ -13,7 +13,8 @@ import socket
 import sys
 import time
 import traceback
-from itertools import starmap
+from itertools import islice, starmap
+from types import GeneratorType
 
 # Used later or only by tasks: imported once, before workers are forked.
 import cloudpickle.cloudpickle  # noqa: F401
@@ -400,6 +401,10 @@ class Worker:
                     "Task with num_returns=0 returned a value other than None; it is dropped."
                 )
             return (b"", ()), (), None
+        if isinstance(result, GeneratorType):
+            result = list(islice(result, num_returns + 1))
+            if len(result) > num_returns:
+                raise ValueError(f"Task returned more than num_returns={num_returns} objects.")
         n = len(result)
         if n != num_returns:
             raise ValueError(f"Task returned {n} objects, but num_returns={num_returns}.")
