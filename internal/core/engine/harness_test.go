@@ -33,10 +33,10 @@ type rig struct {
 	fetches []fetch
 	full    bool // the next Value says that the client does not read
 	now     time.Time
-	later   bool        // Commit takes a while
-	rows    []actor.Row // what the head was told
-	watched map[ids.ActorID]bool
-	cancels []ids.Unique // calls that were cancelled at their worker
+	later   bool                // Commit takes a while
+	rows    []actor.Row         // what the head was told
+	watched map[ids.ActorID]int // how much of the head's news of an actor was heard; -1: only the last counts
+	cancels []ids.Unique        // calls that were cancelled at their worker
 }
 
 type fetch struct {
@@ -68,7 +68,7 @@ func newRig(t testing.TB, s settings) *rig {
 	}
 	r := &rig{
 		t: t, names: names, execs: map[SessionID][]Execute{}, taken: map[SessionID]int{}, peers: map[NodeNo]*rig{}, myNo: map[*rig]NodeNo{},
-		wires: map[NodeNo][]Msg{}, now: t0, watched: map[ids.ActorID]bool{},
+		wires: map[NodeNo][]Msg{}, now: t0, watched: map[ids.ActorID]int{},
 	}
 	r.e = New(Config{
 		Node: ids.NodeID{byte(s.owner)}, Owner: s.owner, Names: names, Total: total, Memory: memory.New(4*s.store, s.store), Inline: 100 << 10,
@@ -255,7 +255,9 @@ func (r *rig) ActorUpdate(row *actor.Row) {
 }
 
 func (r *rig) WatchActor(id ids.ActorID, on bool) {
-	r.watched[id] = on
+	if delete(r.watched, id); on {
+		r.watched[id] = -1
+	}
 	r.say("watch %d %v", id.Unique().Counter(), on)
 }
 
