@@ -117,8 +117,8 @@ func (e *Engine) ActorChanged(row *actor.Row, node NodeNo) {
 	if a.host != nil && row.State != actor.Dead && row.Incarnation == a.inc {
 		return // we run it and know better
 	}
-	if row.State == actor.Alive && a.state == "" && row.Incarnation == a.inc && a.node != NoNode {
-		return // old news: this incarnation was lost to us already
+	if row.Incarnation == a.inc && row.State != actor.Dead && a.node != NoNode && (a.state == "" || row.State != actor.Alive) {
+		return // old news: this incarnation was lost to us already, or is known to live
 	}
 	a.row = *row
 	a.row.Meta = nil
