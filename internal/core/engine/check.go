@@ -283,7 +283,7 @@ func (c *checker) actors() {
 		if a.mgr == nil && a.host == nil && len(a.queues) == 0 {
 			c.failf("actor %s: nobody here has to do with it", a.id)
 		}
-		sent := map[string]int{}
+		sent := map[*group]int{}
 		for _, q := range a.order {
 			linked += c.callq(a, q, sent)
 		}
@@ -316,8 +316,12 @@ func (c *checker) actors() {
 	}
 }
 
-func (c *checker) callq(a *actorRec, q *callq, sent map[string]int) (n int) {
+func (c *checker) callq(a *actorRec, q *callq, sent map[*group]int) (n int) {
 	e, prev, seen, away := c.e, uint32(0), q.next == 0, 0
+	var g *group
+	if a.host != nil {
+		g = a.host.group(q)
+	}
 	for i := q.head; i != 0; i = e.tasks.at(i).next {
 		t := e.tasks.at(i)
 		seen = seen || i == q.next
@@ -326,7 +330,7 @@ func (c *checker) callq(a *actorRec, q *callq, sent map[string]int) (n int) {
 			c.failf("actor %s: call %x is misplaced in its queue", a.id, uint64(t.unique))
 			return n
 		case t.state == taskSent:
-			sent[q.key.group]++
+			sent[g]++
 			away++
 		case t.state == taskAway:
 			away++
@@ -342,7 +346,7 @@ func (c *checker) callq(a *actorRec, q *callq, sent map[string]int) (n int) {
 	return n
 }
 
-func (c *checker) host(a *actorRec, h *host, sent map[string]int) {
+func (c *checker) host(a *actorRec, h *host, sent map[*group]int) {
 	e := c.e
 	if h.slot == 0 || e.slots.at(h.slot).actor != a.id.Unique() {
 		c.failf("actor %s: its slot %d is not its own", a.id, h.slot)
@@ -353,8 +357,8 @@ func (c *checker) host(a *actorRec, h *host, sent map[string]int) {
 	sum := 0
 	for name, g := range h.groups {
 		sum += g.sent
-		if g.sent != sent[name] {
-			c.failf("actor %s: group %q has %d calls, %d are counted", a.id, name, sent[name], g.sent)
+		if g.sent != sent[g] {
+			c.failf("actor %s: group %q has %d calls, %d are counted", a.id, name, sent[g], g.sent)
 		}
 		for _, q := range g.queues {
 			if !q.listed {

@@ -37,6 +37,7 @@ type rig struct {
 	rows    []actor.Row         // what the head was told
 	watched map[ids.ActorID]int // how much of the head's news of an actor was heard; -1: only the last counts
 	cancels []ids.Unique        // calls that were cancelled at their worker
+	dies    func(SessionID)     // a worker was told to leave, or killed
 }
 
 type fetch struct {
@@ -68,7 +69,7 @@ func newRig(t testing.TB, s settings) *rig {
 	}
 	r := &rig{
 		t: t, names: names, execs: map[SessionID][]Execute{}, taken: map[SessionID]int{}, peers: map[NodeNo]*rig{}, myNo: map[*rig]NodeNo{},
-		wires: map[NodeNo][]Msg{}, now: t0, watched: map[ids.ActorID]int{},
+		wires: map[NodeNo][]Msg{}, now: t0, watched: map[ids.ActorID]int{}, dies: func(SessionID) {},
 	}
 	r.e = New(Config{
 		Node: ids.NodeID{byte(s.owner)}, Owner: s.owner, Names: names, Total: total, Memory: memory.New(4*s.store, s.store), Inline: 100 << 10,
@@ -228,8 +229,15 @@ func (r *rig) take(w SessionID) Execute {
 	return r.execs[w][r.taken[w]-1]
 }
 
-func (r *rig) ExitWorker(w SessionID)           { r.say("exit %d", w) }
-func (r *rig) KillWorker(w SessionID, _ string) { r.say("kill %d", w) }
+func (r *rig) ExitWorker(w SessionID) {
+	r.dies(w)
+	r.say("exit %d", w)
+}
+
+func (r *rig) KillWorker(w SessionID, _ string) {
+	r.dies(w)
+	r.say("kill %d", w)
+}
 
 func (r *rig) CancelRun(w SessionID, u ids.Unique, _ uint32) {
 	r.cancels = append(r.cancels, u)
