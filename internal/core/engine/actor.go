@@ -208,7 +208,7 @@ func (e *Engine) PendingCalls(sid SessionID, id ids.ActorID) int {
 	}
 	for _, q := range a.order {
 		if q.key.peer == 0 && q.key.caller == uint32(sid) {
-			n += q.n
+			n += q.n + q.nLate
 		}
 	}
 	return n

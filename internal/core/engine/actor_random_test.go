@@ -226,18 +226,20 @@ func (w *world) news(rt *rapid.T) {
 
 // hear has the head take in what was said of actors, and looks whether it makes sense.
 func (w *world) hear() {
-	for _, r := range w.hd.rigs {
-		for _, row := range r.rows[w.hd.seen[r]:] {
-			old := w.hd.rows[row.ID]
-			if len(old) == 0 {
-				continue
-			}
-			o := old[len(old)-1]
-			if !o.State.CanGo(row.State) && (row.State != o.State || row.Incarnation != o.Incarnation+1 || o.State == actor.Alive) || row.Incarnation < o.Incarnation {
-				w.rt.Fatalf("an actor goes from %s %d to %s %d", o.State, o.Incarnation, row.State, row.Incarnation)
+	was := map[ids.ActorID]int{}
+	for id, rows := range w.hd.rows {
+		was[id] = len(rows)
+	}
+	w.hd.hear()
+	for _, id := range sortedActors(w.hd.rows) {
+		rows := w.hd.rows[id]
+		for k := max(was[id], 1); k < len(rows); k++ {
+			o, n := rows[k-1], rows[k]
+			further := n.State == o.State && n.Incarnation == o.Incarnation+1 && o.State != actor.Alive
+			if !o.State.CanGo(n.State) && !further || n.Incarnation < o.Incarnation {
+				w.rt.Fatalf("an actor goes from %s %d to %s %d", o.State, o.Incarnation, n.State, n.Incarnation)
 			}
 		}
-		w.hd.hear()
 	}
 }
 
@@ -485,6 +487,12 @@ func (w *world) quiet() {
 }
 
 func (w *world) finish() {
+	w.quiet()
+	for _, h := range w.actors { // some wait for what others hold
+		if slices.Contains(w.rigs, h.rig) {
+			h.do(func(e *Engine) { e.KillActor(h.id, true) })
+		}
+	}
 	w.quiet()
 	for _, c := range w.list {
 		if !slices.Contains(w.rigs, c.by.rig) || !c.driver {

@@ -302,8 +302,11 @@ func (c *checker) actors() {
 	}
 	n, actors := 0, 0
 	for i := uint32(1); i < e.tasks.limit(); i++ {
-		if t := e.tasks.at(i); t.state != taskNone && t.linked {
+		if t := e.tasks.at(i); t.state != taskNone && t.call != nil {
 			n++
+			if t.call.a.queues[t.call.key] != t.call || e.actors[t.call.a.id.Unique()] != t.call.a {
+				c.failf("call %x: its queue, or its actor, is forgotten", uint64(t.unique))
+			}
 		}
 	}
 	for _, w := range e.pool.all {
@@ -312,7 +315,7 @@ func (c *checker) actors() {
 		}
 	}
 	if n != linked || actors != e.pool.actors || hosts < actors {
-		c.failf("%d calls are in queues, %d say so; %d workers have actors, %d are counted, %d hosts", linked, n, actors, e.pool.actors, hosts)
+		c.failf("%d calls are in queues, of %d; %d workers have actors, %d are counted, %d hosts", linked, n, actors, e.pool.actors, hosts)
 	}
 }
 
@@ -340,10 +343,23 @@ func (c *checker) callq(a *actorRec, q *callq, sent map[*group]int) (n int) {
 		prev = i
 		n++
 	}
+	late := 0
+	for i := q.late; i != 0; i = e.tasks.at(i).next {
+		t := e.tasks.at(i)
+		if late++; t.call != q || t.linked || t.state != taskWaiting {
+			c.failf("actor %s: call %x (%s) is said to wait for an argument", a.id, uint64(t.unique), t.state)
+		}
+	}
+	if late != q.nLate {
+		c.failf("actor %s: %d calls wait for arguments, %d are counted", a.id, late, q.nLate)
+	}
 	if n != q.n || q.tail != prev || !seen || away != q.sent {
 		c.failf("actor %s: %d calls, %d counted; %d sent, %d counted; next is there: %v", a.id, n, q.n, away, q.sent, seen)
 	}
-	return n
+	if g != nil && q.listed != slices.Contains(g.queues, q) {
+		c.failf("actor %s: a queue is listed: %v; its group does not agree", a.id, q.listed)
+	}
+	return n + late
 }
 
 func (c *checker) host(a *actorRec, h *host, sent map[*group]int) {

@@ -359,7 +359,7 @@ func (e *Engine) handleGone(id ids.ObjectID) {
 // forgetActor drops an actor's record, and the queues of callers that have no calls.
 func (e *Engine) forgetActor(a *actorRec) {
 	for _, q := range append([]*callq(nil), a.order...) {
-		if q.n == 0 {
+		if q.idle() {
 			e.dropQueue(q)
 		}
 	}
