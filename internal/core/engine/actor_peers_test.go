@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"testing"
 
 	"gray/internal/core/actor"
@@ -171,11 +172,9 @@ func TestCallerOnTheHost(t *testing.T) {
 		}
 		b.take(w)
 		b.crash(w)
-		want := "v"
 		if early {
 			b.until(1, func() bool { return a.state(h.id) == actor.Restarting })
 			hd.news()
-			want = "!ACTOR_UNAVAILABLE "
 		}
 		quieten(a, b, d)
 		w = b.born(h.id)
@@ -183,7 +182,7 @@ func TestCallerOnTheHost(t *testing.T) {
 			b.answer(w, OutcomeValues, "v")
 		}
 		hd.settle()
-		g.wantValues(list, "v", want, "v")
+		g.wantValues(list, "v", "!ACTOR_UNAVAILABLE ", "v")
 		g.release(list...)
 		b.end(g.sid, x, OutcomeValues, "v")
 		b.do(func(e *Engine) { e.Release(g.sid, h.id.Handle(), 1) })
@@ -194,4 +193,170 @@ func TestCallerOnTheHost(t *testing.T) {
 		hd.settle()
 		allEmpty(t, a, b, d)
 	}
+}
+
+// An actor is stopped while its making is elsewhere, in each of its states there.
+func TestStopWhileItIsMadeElsewhere(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		make func(a, b *rig, c *client) *handle
+	}{
+		{"sent ahead", func(a, b *rig, c *client) *handle {
+			live(c.actor("hold"), b)
+			h := c.actor("hold")
+			quieten(a, b)
+			i := a.e.actors[h.id.Unique()].mgr.task
+			a.do(func(e *Engine) {
+				sh := e.shapes[e.tasks.at(i).shape]
+				e.unqueue(e.tasks.at(i))
+				e.sendAway(e.peers[2], sh, i, e.tasks.at(i))
+			})
+			carry(a, b)
+			return h
+		}},
+		{"waits for a process", func(a, b *rig, c *client) *handle {
+			h := c.actor("")
+			carry(a, b)
+			return h
+		}},
+		{"in the constructor", func(a, b *rig, c *client) *handle {
+			h := c.actor("")
+			quieten(a, b)
+			return h
+		}},
+		{"lives, and its manager has not heard", func(a, b *rig, c *client) *handle {
+			h := c.actor("")
+			quieten(a, b)
+			b.born(h.id)
+			return h
+		}},
+	} {
+		for _, how := range []string{"killed", "dropped", "killed, and may restart"} {
+			t.Run(tc.name+"/"+how, func(t *testing.T) {
+				a, b, c := pair(t)
+				h := tc.make(a, b, c)
+				cause := actor.Killed
+				switch how {
+				case "killed":
+					a.do(func(e *Engine) { e.KillActor(h.id, true) })
+				case "dropped":
+					h.drop()
+					cause = actor.Unreferred
+				default:
+					a.e.actors[h.id.Unique()].mgr.left = 1
+					a.do(func(e *Engine) { e.KillActor(h.id, false) })
+				}
+				quieten(a, b)
+				if ba := b.e.actors[h.id.Unique()]; ba != nil && ba.host != nil && ba.host.w != nil && ba.inc == 0 {
+					b.crash(b.home(h.id))
+				}
+				carry(a, b)
+				if cause == actor.Killed && how != "killed" {
+					if st := a.state(h.id); a.e.actors[h.id.Unique()].inc != 1 || st == actor.Dead {
+						t.Errorf("it is %s", st)
+					}
+					return
+				}
+				a.wantState(h.id, actor.Dead, 0, cause)
+				if cause == actor.Killed {
+					h.drop()
+				}
+				a.do(func(e *Engine) { e.SessionGone(c.sid) })
+				b.do(func(e *Engine) { e.JobEnded(c.job) })
+				for _, w := range sortedKeys(b.e.pool.all) {
+					b.crash(w)
+				}
+				carry(a, b)
+				for _, r := range []*rig{a, b} {
+					if err := r.e.Empty(false); err != nil {
+						t.Errorf("node %d: %v", r.e.cfg.Owner, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Nodes that die: what becomes of an actor and its calls.
+func TestActorsNodeDies(t *testing.T) {
+	for _, tc := range []struct {
+		words, m, want string
+		again          bool
+	}{
+		{"", "m retries=1", "!ACTOR_DIED NODE_DIED", false},
+		{"restarts=1", "m", "!ACTOR_UNAVAILABLE ", false},
+		{"restarts=1", "m retries=1", "v", true},
+	} {
+		t.Run("the host/"+tc.words+"/"+tc.m, func(t *testing.T) {
+			a, b, d, c, hd := trio(t)
+			h := c.actor(tc.words + " node=2 soft")
+			live(h, b, d)
+			g, out, x := visitor(c, h, "f node=3", d, a, b)
+			mine, theirs := h.call(tc.m), g.call(tc.m)
+			hd.settle()
+			gone(b, a, d)
+			hd.rigs = []*rig{a, d}
+			hd.settle()
+			if tc.again {
+				w := d.born(h.id)
+				for range 2 {
+					for d.taken[w] < len(d.execs[w]) {
+						d.answer(w, OutcomeValues, "v")
+					}
+					hd.settle()
+				}
+			}
+			c.wantValues([]ids.ObjectID{mine}, tc.want)
+			g.wantValues([]ids.ObjectID{theirs}, tc.want)
+			g.release(theirs)
+			d.end(g.sid, x, OutcomeValues, "v")
+			d.do(func(e *Engine) { e.Release(g.sid, h.id.Handle(), 1) })
+			c.release(mine, out)
+			h.drop()
+			hd.settle()
+			if tc.words != "" {
+				d.crash(d.home(h.id))
+				hd.settle()
+			}
+			allEmpty(t, a, d)
+		})
+	}
+	t.Run("the manager", func(t *testing.T) {
+		a, b, d, c, _ := trio(t)
+		h := c.actor("node=2 restarts=5")
+		w := live(h, b, d)
+		making := c.actor("node=2")
+		quieten(a, b, d)
+		h.call("m")
+		quieten(a, b, d)
+		b.take(w)
+		b.told()
+		gone(a, b, d)
+		b.want("kill", "kill "+itoa(w), "kill "+itoa(b.home(making.id)))
+		b.do(func(e *Engine) { e.JobEnded(c.job) })
+		for _, w := range sortedKeys(b.e.pool.all) {
+			b.crash(w)
+		}
+		if err := b.e.Empty(false); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a caller", func(t *testing.T) {
+		a, b, d, c, hd := trio(t)
+		h := c.actor("node=2")
+		w := live(h, b, d)
+		g, out, _ := visitor(c, h, "f node=3", d, a, b)
+		list := []ids.ObjectID{g.call("m"), g.call("m"), g.call("m", c.put("a"))}
+		hd.settle()
+		x := b.take(w)
+		b.told()
+		gone(d, a, b)
+		b.want("cancel", "cancel "+itoa(w)+" "+fmt.Sprint(list[0].Unique().Counter()))
+		mine := h.call("m")
+		quieten(a, b)
+		b.end(w, x, OutcomeValues, "v")
+		b.wantCalls(w, mine) // the dead caller's others are not run
+		quieten(a, b)
+		c.wantValues([]ids.ObjectID{mine, out}, "v", "!WORKER_CRASHED")
+	})
 }

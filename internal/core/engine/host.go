@@ -58,10 +58,14 @@ func (e *Engine) newHost(i uint32, t *task) *host {
 	for _, name := range sortedKeys(h.groups) {
 		h.inTurn = append(h.inTurn, h.groups[name])
 	}
-	a.host, a.inc = h, t.attempt
 	if a.mgr == nil {
 		a.row.Class, a.row.Name, a.row.Namespace = t.create.Class, t.create.Name, t.create.Namespace
+		if a.state == "" && a.node != NoNode && t.attempt > a.inc { // so this is what became of the one that we lost
+			a.state, a.node = actor.Restarting, NoNode
+		}
 	}
+	a.host, a.inc = h, t.attempt
+	e.verdict(a)
 	return h
 }
 
@@ -339,6 +343,7 @@ func (e *Engine) dropCreation(h *host) {
 		return
 	}
 	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Up: &ActorUp{Death: death}})
+	e.dropActor(h.a)
 }
 
 // endHost forgets that an actor was here.
