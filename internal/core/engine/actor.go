@@ -114,8 +114,13 @@ func (e *Engine) ActorChanged(row *actor.Row, node NodeNo) {
 	if a == nil || a.mgr != nil || row.Incarnation < a.inc || a.state == actor.Dead {
 		return
 	}
-	if a.host != nil && row.State != actor.Dead && row.Incarnation == a.inc {
-		return // we run it and know better
+	if h := a.host; h != nil {
+		if h.mgr == NoNode && (row.State != actor.Alive || row.Incarnation != h.inc) {
+			e.stopHost(h, ownerDied("the manager that had it made died before it heard that it lives"), false)
+		}
+		if row.State != actor.Dead && row.Incarnation == a.inc {
+			return // we run it and know better
+		}
 	}
 	if row.Incarnation == a.inc && row.State != actor.Dead && a.node != NoNode && (a.state == "" || row.State != actor.Alive) {
 		return // old news: this incarnation was lost to us already, or is known to live

@@ -29,6 +29,13 @@ type host struct {
 	since   time.Time             // when it was told
 	death   *actor.Death          // why it is being ended, or how it said that it leaves
 	made    []ids.Unique          // actors that it created, which end with it
+	next    *successor
+}
+
+// successor is a creation that waits for the process of an earlier one to be gone.
+type successor struct {
+	from NodeNo
+	run  *TaskRun
 }
 
 // group is a concurrency group of a hosted actor.
@@ -343,6 +350,7 @@ func (e *Engine) dropCreation(h *host) {
 		return
 	}
 	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Up: &ActorUp{Death: death}})
+	e.succeed(h.a, h.next)
 	e.dropActor(h.a)
 }
 
@@ -406,7 +414,22 @@ func (e *Engine) hostGone(h *host, kind fault.Kind, why string) {
 	} else if creation == 0 && h.mgr == 0 {
 		e.incarnationLost(a, death)
 	}
+	e.succeed(a, h.next)
 	e.dropActor(a)
+}
+
+// succeed goes on with a new manager's creation of an actor, now that the process that an earlier one had made is gone.
+func (e *Engine) succeed(a *actorRec, next *successor) {
+	if next != nil && e.peers[next.from] != nil {
+		e.taskRun(e.peers[next.from], next.run)
+	}
+	switch m := a.mgr; {
+	case m == nil || m.task != 0 || m.registering || a.state == actor.Alive || a.state == actor.Dead:
+	case m.killing != nil:
+		e.actorDead(a, m.killing)
+	default:
+		e.startActor(a)
+	}
 }
 
 // returnCalls takes the calls of an actor that is no longer here from where they were.
