@@ -208,7 +208,7 @@ func (w *world) deliver(rt *rapid.T) {
 	var links []link
 	for _, r := range w.all {
 		for _, no := range sortedKeys(r.wires) {
-			if len(r.wires[no]) > 0 && r.peers[no] != nil {
+			if len(r.wires[no]) > 0 && slices.Contains(w.rigs, r.peers[no]) {
 				links = append(links, link{r, no})
 			}
 		}
