@@ -284,6 +284,8 @@ func (e *Engine) ready(q *callq) (uint32, *task) {
 		switch {
 		case t.state == taskOrdered && !t.lost:
 			return q.next, t
+		case t.state == taskFetching && e.bundleHere(q.next, t):
+			return q.next, t
 		case t.inc == q.a.inc && (t.state == taskAway || t.state == taskSent): // sent already, to this incarnation
 			q.next = t.next
 		default:

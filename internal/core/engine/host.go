@@ -179,7 +179,7 @@ func (e *Engine) pumpGroup(h *host, g *group) {
 		if g.sent >= e.room(g, t) {
 			return
 		}
-		if !e.fetchArgs(i, t) {
+		if t.state == taskOrdered && !e.fetchArgs(i, t) {
 			h.unlist(q)
 			continue
 		}
@@ -208,16 +208,6 @@ func (e *Engine) sendCall(h *host, g *group, i uint32, t *task) {
 	g.sent++
 	h.calls[t.unique] = i
 	e.deliver(h.w, i, t)
-}
-
-// fetched goes on with a call whose arguments have come.
-func (e *Engine) fetched(i uint32, t *task) {
-	h := t.call.a.host
-	if h == nil || h.death != nil && !h.leaving {
-		return // it is being ended, and its calls with it
-	}
-	e.sendCall(h, h.group(t.call), i, t)
-	e.offer(t.call)
 }
 
 // actorResult takes a RESULT of an actor's worker.
