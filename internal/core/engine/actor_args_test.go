@@ -201,3 +201,32 @@ func TestFenceEndsActors(t *testing.T) {
 	r.crash(w)
 	r.clean(c, call)
 }
+
+// A stuck store says so although an actor lives that does nothing: it will release nothing.
+func TestStoreIsFullWhileAnActorIsIdle(t *testing.T) {
+	r := newRig(t, settings{owner: 1, cpus: 1, store: 1 << 20})
+	c := r.driver(1)
+	r.workers()
+	h := c.actor("")
+	w := live(h)
+	held := c.large(900 << 10)
+	for _, busy := range []bool{true, false} {
+		if busy {
+			h.call("m")
+			r.take(w)
+		} else {
+			r.end(w, r.execs[w][1], OutcomeValues, "v")
+		}
+		r.told()
+		id := c.id()
+		r.do(func(e *Engine) { e.Create(c.ch, 5, id, 900<<10) })
+		r.pass(30 * time.Second)
+		if busy {
+			r.want("fail created")
+			r.do(func(e *Engine) { e.Abort(c.sid, id) })
+		} else {
+			r.want("fail created", "fail 1/1/5 STORE_FULL")
+		}
+	}
+	_ = held
+}

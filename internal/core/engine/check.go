@@ -356,6 +356,16 @@ func (c *checker) callq(a *actorRec, q *callq, sent map[*group]int) (n int) {
 	if n != q.n || q.tail != prev || !seen || away != q.sent {
 		c.failf("actor %s: %d calls, %d counted; %d sent, %d counted; next is there: %v", a.id, n, q.n, away, q.sent, seen)
 	}
+	next := q.next
+	if i, _ := e.ready(q); i != 0 && !a.dirty { // what can go is sent, or waits for room
+		h := a.host
+		switch {
+		case q.key.peer == 0 && a.state == "ALIVE" && a.node != 0 && e.peers[a.node] != nil && q.sent < awayCalls && q.bytes < awayBytes,
+			h != nil && h.up && h.since.IsZero() && (h.death == nil || h.leaving) && !q.listed:
+			c.failf("actor %s: call %x could be sent, and was not", a.id, uint64(e.tasks.at(i).unique))
+		}
+	}
+	q.next = next
 	if g != nil && q.listed != slices.Contains(g.queues, q) {
 		c.failf("actor %s: a queue is listed: %v; its group does not agree", a.id, q.listed)
 	}

@@ -180,8 +180,7 @@ func (e *Engine) pumpGroup(h *host, g *group) {
 			return
 		}
 		if t.state == taskOrdered && !e.fetchArgs(i, t) {
-			h.unlist(q)
-			continue
+			continue // its arguments are there at once, or come later, or never: then it has failed
 		}
 		e.sendCall(h, g, i, t)
 		g.turn++
