@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/ids"
 )
 
@@ -61,10 +62,23 @@ func (e *Engine) why(i uint32, deep int) (state, reason string) {
 		return "RUNNING", name + " was sent to " + node
 	case taskFetching:
 		return t.state.String(), name + " waits for its arguments to be copied to this node"
+	case taskOrdered:
+		return t.state.String(), name + " waits for its turn at actor " + t.call.a.id.String() + ", " + t.call.a.why()
 	case taskAssigned:
 		return t.state.String(), name + " waits for a worker process to start"
 	}
 	return "RUNNING", name + " is running on this node"
+}
+
+// why tells how an actor stands, for those who wait for a call.
+func (a *actorRec) why() string {
+	switch {
+	case a.state == "":
+		return "of which it is not known yet where it lives, or whether it does"
+	case a.state == actor.Alive:
+		return "which runs other calls, or waits for the argument of an earlier one"
+	}
+	return "which is " + string(a.state)
 }
 
 // stuckText tells why a shape's tasks wait.
