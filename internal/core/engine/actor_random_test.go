@@ -46,7 +46,8 @@ type world struct {
 	visitors map[place]*handle
 	last     map[string]int // per caller and group: the latest call that started
 	dead     []*rig
-	unaware  map[*rig][]*rig // who has not heard of a dead rig
+	unaware  map[*rig][]*rig    // who has not heard of a dead rig
+	known    map[ids.Owner]bool // dead rigs that somebody has heard of
 }
 
 type place struct {
@@ -79,7 +80,7 @@ func (t inRapid) Fatalf(text string, args ...any) { t.rt.Fatalf(text, args...) }
 func newWorld(t *testing.T, rt *rapid.T) *world {
 	w := &world{
 		rt: rt, clients: map[*rig]*client{}, held: map[*rig][]ids.ObjectID{}, calls: map[ids.Unique]*oneCall{}, running: map[place][]Execute{},
-		dying: map[place]bool{}, visits: map[ids.Unique]*handle{}, visitors: map[place]*handle{}, last: map[string]int{}, unaware: map[*rig][]*rig{},
+		dying: map[place]bool{}, visits: map[ids.Unique]*handle{}, visitors: map[place]*handle{}, last: map[string]int{}, unaware: map[*rig][]*rig{}, known: map[ids.Owner]bool{},
 	}
 	for k := range rapid.IntRange(1, 3).Draw(rt, "nodes") {
 		r := newRig(inRapid{t, rt}, settings{owner: ids.Owner(k + 1), cpus: rapid.IntRange(1, 2).Draw(rt, "cpus"), store: 1 << 20})
@@ -231,6 +232,13 @@ func (w *world) hear() {
 		was[id] = len(rows)
 	}
 	w.hd.hear()
+	for _, r := range w.rigs { // actors of which their manager had not told anything when it died
+		for _, id := range sortedActors(r.watched) {
+			if len(w.hd.rows[id]) == 0 && w.known[id.Unique().Owner()] {
+				w.hd.rows[id] = []actor.Row{{ID: id, State: actor.Dead, Death: actor.Death{Cause: actor.OwnerDied}}}
+			}
+		}
+	}
 	for _, id := range sortedActors(w.hd.rows) {
 		rows := w.hd.rows[id]
 		for k := max(was[id], 1); k < len(rows); k++ {
@@ -419,6 +427,7 @@ func (w *world) tellDead(r *rig) {
 			w.hd.rows[id] = append(rows, row)
 		}
 	}
+	w.known[d.e.cfg.Owner] = true
 	d.wires[NodeNo(r.e.cfg.Owner)] = nil
 	no := NodeNo(d.e.cfg.Owner)
 	r.wires[no] = nil
