@@ -24,7 +24,7 @@ func TestRandomActors(t *testing.T) {
 			"put": w.put, "task": w.task, "create": w.create, "call": w.call, "call-again": w.call, "visit": w.visit, "drop": w.drop, "kill": w.kill,
 			"cancel": w.cancel, "deliver": w.deliver, "deliver-more": w.deliver, "news": w.news, "start": w.start, "receive": w.receive,
 			"receive-more": w.receive, "end": w.end, "end-more": w.end, "crash": w.crash, "reap": w.reap, "copied": w.copied, "tick": w.tick,
-			"node-dies": w.nodeDies, "node-is-gone": w.nodeIsGone,
+			"fence": w.fence, "node-dies": w.nodeDies, "node-is-gone": w.nodeIsGone,
 		})
 		w.finish()
 	})
@@ -390,6 +390,15 @@ func (w *world) tick(rt *rapid.T) {
 	pick(rt, "node", w.rigs).pass(time.Duration(rapid.IntRange(1, 30).Draw(rt, "ms")) * time.Millisecond)
 }
 
+// fence stops a node's work, or lets it go on.
+func (w *world) fence(rt *rapid.T) {
+	r := pick(rt, "node", w.rigs)
+	if !r.e.fenced && rapid.IntRange(0, 3).Draw(rt, "really") > 0 {
+		rt.Skip("it lives")
+	}
+	r.do(func(e *Engine) { e.Fence(!e.fenced) })
+}
+
 // nodeDies ends a node. What it has sent may still arrive, until the others hear that it is dead, each in its time.
 func (w *world) nodeDies(rt *rapid.T) {
 	if len(w.rigs) == 1 || rapid.IntRange(0, 4).Draw(rt, "really") > 0 {
@@ -444,6 +453,9 @@ func (w *world) quiet() {
 			for len(w.unaware[r]) > 0 {
 				w.tellDead(r)
 				busy = true
+			}
+			if r.e.fenced {
+				r.do(func(e *Engine) { e.Fence(false) })
 			}
 			busy = busy || len(r.started) > 0
 			r.workers()
