@@ -24,7 +24,7 @@ func TestRandomActors(t *testing.T) {
 			"put": w.put, "task": w.task, "create": w.create, "call": w.call, "call-again": w.call, "visit": w.visit, "drop": w.drop, "kill": w.kill,
 			"cancel": w.cancel, "deliver": w.deliver, "deliver-more": w.deliver, "news": w.news, "start": w.start, "receive": w.receive,
 			"receive-more": w.receive, "end": w.end, "end-more": w.end, "crash": w.crash, "reap": w.reap, "copied": w.copied, "tick": w.tick,
-			"node-dies": w.nodeDies, "node-is-gone": w.nodeIsGone,
+			"fence": w.fence, "node-dies": w.nodeDies, "node-is-gone": w.nodeIsGone,
 		})
 		w.finish()
 	})
@@ -46,7 +46,8 @@ type world struct {
 	visitors map[place]*handle
 	last     map[string]int // per caller and group: the latest call that started
 	dead     []*rig
-	unaware  map[*rig][]*rig // who has not heard of a dead rig
+	unaware  map[*rig][]*rig    // who has not heard of a dead rig
+	known    map[ids.Owner]bool // dead rigs that somebody has heard of
 }
 
 type place struct {
@@ -79,7 +80,7 @@ func (t inRapid) Fatalf(text string, args ...any) { t.rt.Fatalf(text, args...) }
 func newWorld(t *testing.T, rt *rapid.T) *world {
 	w := &world{
 		rt: rt, clients: map[*rig]*client{}, held: map[*rig][]ids.ObjectID{}, calls: map[ids.Unique]*oneCall{}, running: map[place][]Execute{},
-		dying: map[place]bool{}, visits: map[ids.Unique]*handle{}, visitors: map[place]*handle{}, last: map[string]int{}, unaware: map[*rig][]*rig{},
+		dying: map[place]bool{}, visits: map[ids.Unique]*handle{}, visitors: map[place]*handle{}, last: map[string]int{}, unaware: map[*rig][]*rig{}, known: map[ids.Owner]bool{},
 	}
 	for k := range rapid.IntRange(1, 3).Draw(rt, "nodes") {
 		r := newRig(inRapid{t, rt}, settings{owner: ids.Owner(k + 1), cpus: rapid.IntRange(1, 2).Draw(rt, "cpus"), store: 1 << 20})
@@ -231,6 +232,13 @@ func (w *world) hear() {
 		was[id] = len(rows)
 	}
 	w.hd.hear()
+	for _, r := range w.rigs { // actors of which their manager had not told anything when it died
+		for _, id := range sortedActors(r.watched) {
+			if len(w.hd.rows[id]) == 0 && w.known[id.Unique().Owner()] {
+				w.hd.rows[id] = []actor.Row{{ID: id, State: actor.Dead, Death: actor.Death{Cause: actor.OwnerDied}}}
+			}
+		}
+	}
 	for _, id := range sortedActors(w.hd.rows) {
 		rows := w.hd.rows[id]
 		for k := max(was[id], 1); k < len(rows); k++ {
@@ -382,6 +390,15 @@ func (w *world) tick(rt *rapid.T) {
 	pick(rt, "node", w.rigs).pass(time.Duration(rapid.IntRange(1, 30).Draw(rt, "ms")) * time.Millisecond)
 }
 
+// fence stops a node's work, or lets it go on.
+func (w *world) fence(rt *rapid.T) {
+	r := pick(rt, "node", w.rigs)
+	if !r.e.fenced && rapid.IntRange(0, 3).Draw(rt, "really") > 0 {
+		rt.Skip("it lives")
+	}
+	r.do(func(e *Engine) { e.Fence(!e.fenced) })
+}
+
 // nodeDies ends a node. What it has sent may still arrive, until the others hear that it is dead, each in its time.
 func (w *world) nodeDies(rt *rapid.T) {
 	if len(w.rigs) == 1 || rapid.IntRange(0, 4).Draw(rt, "really") > 0 {
@@ -419,6 +436,7 @@ func (w *world) tellDead(r *rig) {
 			w.hd.rows[id] = append(rows, row)
 		}
 	}
+	w.known[d.e.cfg.Owner] = true
 	d.wires[NodeNo(r.e.cfg.Owner)] = nil
 	no := NodeNo(d.e.cfg.Owner)
 	r.wires[no] = nil
@@ -435,6 +453,9 @@ func (w *world) quiet() {
 			for len(w.unaware[r]) > 0 {
 				w.tellDead(r)
 				busy = true
+			}
+			if r.e.fenced {
+				r.do(func(e *Engine) { e.Fence(false) })
 			}
 			busy = busy || len(r.started) > 0
 			r.workers()
