@@ -445,6 +445,7 @@ func (e *Engine) callLost(i uint32, t *task, death *actor.Death) {
 
 // actorRun takes a call that another daemon sent to an actor here.
 func (e *Engine) actorRun(p *peer, i uint32, t *task, m *ActorPart) {
+	e.toTask(t, taskOrdered)
 	a := e.actors[m.ID.Unique()]
 	if a == nil || a.host == nil || !a.host.up || a.host.inc != m.Incarnation || a.host.death != nil && !a.host.leaving {
 		e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: "the actor is no longer on this node"})
@@ -452,7 +453,6 @@ func (e *Engine) actorRun(p *peer, i uint32, t *task, m *ActorPart) {
 	}
 	q := a.callqOf(callerKey{p.no, m.Caller, e.templates[t.tmpl].spec.Group})
 	t.call = q
-	e.toTask(t, taskOrdered)
 	e.pushCall(q, i, t)
 	e.offer(q)
 }
