@@ -62,6 +62,7 @@ type Node struct {
 	agentPort int
 	fetcher   *transfer.Fetcher
 	sender    *transfer.Server
+	reactor   *reactor
 
 	registered chan *headstate.Registered
 

@@ -13,6 +13,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"gray/internal/core/engine"
+	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
 	"gray/internal/core/linkstate"
@@ -343,6 +344,9 @@ func (s *sink) FindOwner(o ids.Owner) {
 		n.link.Go(&headstate.Lookup{Owner: o}, 0, func(a headstate.Answer, err error) {
 			if err != nil {
 				n.log.Warn("the head did not say who has an owner number", "owner", o, "err", err)
+				if fault.KindOf(err) == fault.System { // it was never given out
+					n.locked(func(e *engine.Engine) { e.OwnerDead(o, err.Error()) })
+				}
 				return
 			}
 			r := a.(*headstate.Owned)

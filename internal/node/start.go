@@ -68,6 +68,7 @@ func Run(ctx context.Context, cfg session.NodeConfig, log *slog.Logger, faces Fa
 	err := context.Cause(ctx)
 	n.Close()
 	n.running.Wait()
+	n.reactor.close()
 	n.release()
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -110,6 +111,9 @@ func (n *Node) start(ctx context.Context, faces Faces) error {
 			return err
 		}
 	} else if err := n.join(ctx, root); err != nil {
+		return err
+	}
+	if n.reactor, err = startReactor(); err != nil {
 		return err
 	}
 	if err := n.machinery(); err != nil {
@@ -377,6 +381,9 @@ func (n *Node) abandon() {
 		_ = n.store.Close()
 	}
 	n.closePorts()
+	if n.reactor != nil {
+		n.reactor.close()
+	}
 	n.release()
 }
 

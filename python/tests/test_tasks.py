@@ -568,3 +568,12 @@ def test_forked_child_is_refused():
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
     assert done.stdout == "fine\n", done.stderr
+
+
+def test_refs_that_are_of_no_cluster():
+    for oid in (b"\x00\x00\xff" + os.urandom(25), bytes(28)):
+        stranger = ray.ObjectRef(oid)
+        with pytest.raises(ray.exceptions.OwnerDiedError, match="was never given out by this cluster"):
+            ray.get(identity.remote(stranger), timeout=30)
+        with pytest.raises(ray.exceptions.RayError, match="does not come from this cluster|was never given out"):
+            ray.get(stranger, timeout=30)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"gray/internal/core/extent"
@@ -38,90 +39,103 @@ func (e *Engine) fullText(f *memory.Full) string {
 	return text
 }
 
-// holders tells who keeps objects in the store. It looks at every session and task: errors and people ask, not the hot path.
+// holders tells who keeps objects in the store. It looks at every session, task and container once: errors and people ask,
+// not the hot path.
 func (e *Engine) holders(list []memory.Holder) []Holder {
-	out := make([]Holder, 0, len(list))
-	for _, m := range list {
-		h := Holder{Size: m.Size}
+	out := make([]Holder, len(list))
+	at := map[uint32]int{} // object → its place in out
+	for k, m := range list {
+		out[k].Size = m.Size
 		if i := e.memObjs[m.Key]; i != 0 {
-			h.ID, h.By = e.objs.at(i).id, e.keepers(i)
-		} else {
-			for _, ti := range sortedKeys(e.bundles) {
-				if e.bundles[ti].body == m.Key {
-					h.By = append(h.By, "of "+e.taskName(e.tasks.at(ti)))
-				}
+			out[k].ID = e.objs.at(i).id
+			at[i] = k
+			continue
+		}
+		for _, ti := range sortedKeys(e.bundles) {
+			if e.bundles[ti].body == m.Key {
+				out[k].By = append(out[k].By, "of "+e.taskName(e.tasks.at(ti)))
 			}
 		}
-		if len(h.By) == 0 {
-			h.By = []string{"state " + m.State.String()}
+	}
+	more := make([]int, len(list))
+	e.keepers(at, func(i uint32, format string, args ...any) {
+		k := at[i]
+		if len(out[k].By) == maxKeepers {
+			more[k]++
+			return
 		}
-		out = append(out, h)
+		out[k].By = append(out[k].By, fmt.Sprintf(format, args...))
+	})
+	for k := range out {
+		switch {
+		case more[k] > 0:
+			out[k].By = append(out[k].By, fmt.Sprintf("and %d more", more[k]))
+		case len(out[k].By) == 0:
+			out[k].By = []string{"state " + list[k].State.String()}
+		}
 	}
 	return out
 }
 
-// keepers says who keeps an object's bytes here.
-func (e *Engine) keepers(i uint32) (by []string) {
-	o := e.objs.at(i)
-	more := 0
-	add := func(format string, args ...any) {
-		if len(by) == maxKeepers {
-			more++
-			return
-		}
-		by = append(by, fmt.Sprintf(format, args...))
-	}
+// keepers says who keeps the bytes of objects here.
+func (e *Engine) keepers(objs map[uint32]int, add func(i uint32, format string, args ...any)) {
 	for _, sid := range sortedKeys(e.sessions) {
 		s := e.sessions[sid]
-		if _, writes := s.creates[i]; writes {
-			add("written by %s", e.process(s))
-		}
-		if s.pins[i] > 0 {
-			add("read by %s", e.process(s))
-		}
-		if o.claimS == sid || s.claims[i] > 0 {
-			add("refs in %s", e.process(s))
+		for _, i := range sortedKeys(objs) {
+			if _, writes := s.creates[i]; writes {
+				add(i, "written by %s", e.process(s))
+			}
+			if s.pins[i] > 0 {
+				add(i, "read by %s", e.process(s))
+			}
+			if e.objs.at(i).claimS == sid || s.claims[i] > 0 {
+				add(i, "refs in %s", e.process(s))
+			}
 		}
 	}
 	for ti := uint32(1); ti < e.tasks.limit(); ti++ {
 		t := e.tasks.at(ti)
-		for k, r := range t.refs {
-			if r == i {
-				what := "in an argument of"
-				if k < int(t.nDeps) {
-					what = "argument of"
+		for k, i := range t.refs {
+			switch _, ok := objs[i]; {
+			case !ok || slices.Contains(t.refs[:k], i):
+			case k < int(t.nDeps):
+				add(i, "argument of %s", e.taskName(t))
+			default:
+				add(i, "in an argument of %s", e.taskName(t))
+			}
+		}
+	}
+	in := map[uint32][]uint32{} // object → objects that contain it
+	for c, inner := range e.contained {
+		for k, i := range inner {
+			if _, ok := objs[i]; ok && !slices.Contains(inner[:k], i) {
+				in[i] = append(in[i], c)
+			}
+		}
+	}
+	for _, i := range sortedKeys(in) {
+		slices.Sort(in[i])
+		for _, c := range in[i] {
+			add(i, "in ObjectRef(%s)", e.objs.at(c).id)
+		}
+	}
+	for _, i := range sortedKeys(objs) {
+		o := e.objs.at(i)
+		if s := e.spread[i]; s != nil {
+			for _, no := range sortedKeys(s.borrowers) {
+				if p := e.peers[no]; p != nil {
+					add(i, "refs on %s", p)
 				}
-				add("%s %s", what, e.taskName(t))
-				break
 			}
 		}
-	}
-	for _, c := range sortedKeys(e.contained) {
-		for _, r := range e.contained[c] {
-			if r == i {
-				add("in ObjectRef(%s)", e.objs.at(c).id)
-				break
+		if o.flags&flagPrimary != 0 {
+			owner := "its owner"
+			if p := e.peers[e.owners[o.id.Owner()]]; p != nil {
+				owner = p.String()
 			}
+			add(i, "kept for %s", owner)
 		}
 	}
-	if s := e.spread[i]; s != nil {
-		for _, no := range sortedKeys(s.borrowers) {
-			if p := e.peers[no]; p != nil {
-				add("refs on %s", p)
-			}
-		}
-	}
-	if o.flags&flagPrimary != 0 {
-		owner := "its owner"
-		if p := e.peers[e.owners[o.id.Owner()]]; p != nil {
-			owner = p.String()
-		}
-		add("kept for %s", owner)
-	}
-	if more > 0 {
-		by = append(by, fmt.Sprintf("and %d more", more))
-	}
-	return by
 }
 
 // process names a client, and the task that it runs.

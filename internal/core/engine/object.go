@@ -342,7 +342,7 @@ func (e *Engine) wakeGone(o *object, w *waiter) {
 	if ch := e.channelOf(SessionID(w.a), w.b); ch != nil && ch.get != nil && ch.get.req == w.req {
 		e.sink.Value(ch.id, w.req, Value{
 			ID: o.id, Status: statusError,
-			Inline: e.sink.ErrorValue(fault.TaskGone, "object "+o.id.String()+" was released while a get waited for it"),
+			Inline: e.sink.ErrorValue(fault.TaskGone, "object "+o.id.String()+": nobody holds a reference to it; it was released while a get waited for it, or the reference does not come from this cluster"),
 		})
 		ch.get.answered(e, ch)
 	}

@@ -60,6 +60,7 @@ func (p *peer) String() string {
 // OwnerAt tells which node has an owner number.
 func (e *Engine) OwnerAt(owner ids.Owner, no NodeNo) {
 	e.owners[owner] = no
+	delete(e.deadOwners, owner) // a number that somebody made up before it was given out
 	waiting := e.lookups[owner]
 	delete(e.lookups, owner)
 	for _, i := range waiting {

@@ -332,6 +332,15 @@ func TestOwnerThatIsFoundLate(t *testing.T) {
 	a.want("value find", "value 1/1/2 2.1:1 = !OWNER_DIED []")
 	c.release(holder)
 	a.empty()
+	// The number had been made up; now the head gives it to a node.
+	b := newRig(t, settings{owner: 2, cpus: 1})
+	meet(a, b)
+	other := b.driver(2)
+	real := other.put("real")
+	holder = c.put("holder", real)
+	c.get(real)
+	quieten(a, b)
+	a.want("value", "value 1/1/3 2.1:1 = real []")
 }
 
 func TestUnschedulable(t *testing.T) {
