@@ -49,3 +49,25 @@ func TestCallThatComesTooLate(t *testing.T) {
 		})
 	}
 }
+
+// An actor that is killed before it has a process leaves nothing at the node that was to run it.
+func TestKillBeforeTheProcess(t *testing.T) {
+	a, b, c := pair(t)
+	h := c.actor("restarts=3")
+	call := h.call("m retries=-1")
+	carry(a, b)
+	if x := b.e.actors[h.id.Unique()]; x == nil || x.host == nil || x.host.w != nil {
+		t.Fatal("the creation does not wait for a process")
+	}
+	a.do(func(e *Engine) { e.KillActor(h.id, true) })
+	carry(a, b)
+	a.wantState(h.id, actor.Dead, 0, actor.Killed)
+	if b.e.actors[h.id.Unique()] != nil {
+		t.Error("the node that was to run it still knows it")
+	}
+	c.wantValues([]ids.ObjectID{call}, "!ACTOR_DIED KILLED")
+	h.drop()
+	c.release(call)
+	quieten(a, b)
+	allEmpty(t, a, b)
+}

@@ -339,6 +339,7 @@ func (e *Engine) dropCreation(h *host) {
 		return
 	}
 	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Up: &ActorUp{Death: death}})
+	e.dropActor(h.a)
 }
 
 // endHost forgets that an actor was here.
