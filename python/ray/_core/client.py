@@ -120,7 +120,7 @@ class Client:
         channel = self.channel()
         req = channel.request()
         self.box.frames.append(wire.call(channel.no, req, msgpack.packb({"m": method, **arguments})))
-        self.box.flush()
+        self.box.flush(claims=True)  # it may ask for what depends on them
         return self.reply(*self.answer(channel, req))
 
     def reply(self, kind, body) -> dict:
@@ -207,7 +207,7 @@ class Client:
         claim.key = oid
         self.table.held["create", oid] = claim
         self.box.frames.append(wire.create(channel.no, req, oid, payload.size))
-        self.box.flush()
+        self.box.flush(claims=True)  # what was dropped makes room, of pages that are warm
         kind, body = self.answer(channel, req)
         if kind == wire.ERROR:
             del self.table.held["create", oid]
