@@ -244,7 +244,8 @@ func (w *world) hear() {
 		for k := max(was[id], 1); k < len(rows); k++ {
 			o, n := rows[k-1], rows[k]
 			further := n.State == o.State && n.Incarnation == o.Incarnation+1 && o.State != actor.Alive
-			if !o.State.CanGo(n.State) && !further || n.Incarnation < o.Incarnation {
+			dying := n.State == o.State && n.Incarnation == o.Incarnation && n.Dying && !o.Dying
+			if !o.State.CanGo(n.State) && !further && !dying || n.Incarnation < o.Incarnation {
 				w.rt.Fatalf("an actor goes from %s %d to %s %d", o.State, o.Incarnation, n.State, n.Incarnation)
 			}
 		}
