@@ -374,11 +374,14 @@ func (e *Engine) stopActor(a *actorRec, death *actor.Death, graceful bool) {
 		return
 	}
 	m.killing = death
-	a.row.Dying = true
-	if !m.registering {
-		e.tellActor(a)
-		e.stopIncarnation(a, death, graceful)
+	if m.registering {
+		return // it ends when the head has answered
 	}
+	if !a.row.Dying {
+		a.row.Dying = true
+		e.tellActor(a)
+	}
+	e.stopIncarnation(a, death, graceful)
 }
 
 // stopIncarnation ends the present incarnation, or its making.

@@ -135,7 +135,7 @@ class Outbox:
         # this may have been done meanwhile by a call inside this one. So whatever commits is made first, then what it
         # relies on is looked at, then it is stored; nothing is allocated between the last two.
         rnd = self._round
-        begun = rnd.data is not None or rnd.last
+        begun = rnd.data is not None or rnd.last is not None
         if rnd.data is None:
             if rnd.last is None:
                 self.armed = False  # pokes are taken with the claims
