@@ -98,7 +98,7 @@ func (s *sink) RegisterActor(row *actor.Row, getIfExists bool, stored *engine.St
 					if fault.KindOf(err) != fault.NameTaken { // it may have the name nevertheless
 						row := call.Row
 						row.State, row.Death = actor.Dead, actor.Death{Cause: actor.Killed, Text: "its registration was given up", Never: true}
-						n.after = append(n.after, func() { n.link.TellActor(row) })
+						n.link.TellActor(row)
 					}
 					e.ActorRegistered(id.Unique(), false, &actor.Row{}, fault.KindOf(err), registerText(n, err))
 					return
@@ -141,7 +141,7 @@ func handleMap(row *actor.Row, created bool) map[string]any {
 func (s *sink) ActorUpdate(row *actor.Row) {
 	n := s.n
 	n.place(row)
-	n.after = append(n.after, func() { n.link.TellActor(*row) })
+	n.link.TellActor(*row) // at once: what waits for the lock's release comes in any order
 }
 
 // place fills in the address of the node where an actor lives; the caller holds the lock.
@@ -155,8 +155,7 @@ func (n *Node) place(row *actor.Row) {
 
 // WatchActor has the head tell of an actor, or no longer.
 func (s *sink) WatchActor(id ids.ActorID, on bool) {
-	n := s.n
-	n.after = append(n.after, func() { n.link.WatchActor(id, on) })
+	s.n.link.WatchActor(id, on) // at once, as ActorUpdate
 }
 
 // CancelRun tells an actor's worker that a call's result is not wanted.

@@ -147,6 +147,7 @@ const (
 	FlagStream    uint16 = 1 << 2 // SUBMIT, ACTOR_CALL, EXECUTE: what the generator yields is sent item by item
 	FlagDynamic   uint16 = 1 << 3 // SUBMIT, ACTOR_CALL, EXECUTE: the output is a list of what the generator yields
 	FlagCreation  uint16 = 1 << 4 // EXECUTE: an actor is created
+	FlagAlone     uint16 = 1 << 6 // EXECUTE: the worker was sent nothing else that it has not answered
 	FlagCall      uint16 = 1 << 5 // EXECUTE: a method of the worker's actor
 	FlagFetch     uint8  = 1 << 0 // WAIT: ready means ready on this machine
 	FlagBeside    uint8  = 1 << 0 // NEXT: it stands beside the channel's other requests

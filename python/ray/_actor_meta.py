@@ -1,9 +1,10 @@
 """What a process must know of an actor's class to call it: its methods. Made once where the class is, sent with handles."""
 
 import pickle
+from types import FunctionType, MethodType
 from typing import Any, Dict, Optional, Tuple
 
-from ray import _core, _signature
+from ray import _core, _options, _signature
 
 _MOST = 1 << 59
 _KEPT = 1000  # metas that came from elsewhere
@@ -23,6 +24,7 @@ class Method:
         group: Its concurrency group; empty for the default one.
         kind: PLAIN or GENERATOR.
         backpressure: How many items of a generator may be there and not be taken, as ``@ray.method`` has it, or None.
+        decorator: Its ``__ray_invocation_decorator__``, or None.
     """
 
     __slots__ = (
@@ -34,6 +36,7 @@ class Method:
         "group",
         "kind",
         "backpressure",
+        "decorator",
     )
 
     def __init__(
@@ -46,6 +49,7 @@ class Method:
         group="",
         kind=0,
         backpressure=None,
+        decorator=None,
     ):
         self.name = name
         self.arity = arity
@@ -55,6 +59,7 @@ class Method:
         self.group = group
         self.kind = kind
         self.backpressure = backpressure
+        self.decorator = decorator
 
 
 class Meta:
@@ -93,6 +98,7 @@ class Meta:
                 m.group,
                 m.kind,
                 m.backpressure,
+                m.decorator,
             )
             for m in self.methods.values()
         ]
@@ -105,7 +111,7 @@ class Meta:
             self.max_task_retries,
             self.max_pending_calls,
         )
-        if any(isinstance(m.retry_exceptions, tuple) for m in self.methods.values()):
+        if any(isinstance(m.retry_exceptions, tuple) or m.decorator for m in self.methods.values()):
             from ray import cloudpickle
 
             return cloudpickle.dumps(whole, protocol=5)
@@ -187,6 +193,9 @@ def methods_of(cls: type) -> Dict[str, Method]:
         raw = next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), None)
         arity = _arity(function, not isinstance(raw, (staticmethod, classmethod)), isinstance(raw, classmethod))
         again = getattr(function, "__ray_retry_exceptions__", None)
+        _options.check_method_options(
+            {"max_task_retries": getattr(function, "__ray_max_task_retries__", None), "retry_exceptions": again}
+        )
         methods[name] = Method(
             name,
             arity,
@@ -196,6 +205,7 @@ def methods_of(cls: type) -> Dict[str, Method]:
             getattr(function, "__ray_concurrency_group__", None) or "",
             GENERATOR if _signature.is_generator(function) else PLAIN,
             getattr(function, "__ray_generator_backpressure_num_objects__", None),
+            getattr(function, "__ray_invocation_decorator__", None),
         )
     for name, arity in _BUILT_IN.items():
         methods[name] = Method(name, arity)
@@ -208,9 +218,7 @@ def is_async(cls: type) -> bool:
 
 
 def _is_function(value: Any) -> bool:
-    import inspect
-
-    return inspect.isfunction(value) or inspect.ismethod(value) or type(value).__name__ == "cython_function_or_method"
+    return isinstance(value, (FunctionType, MethodType)) or type(value).__name__ == "cython_function_or_method"
 
 
 def _arity(function, instance: bool, bound: bool) -> _signature.Arity:

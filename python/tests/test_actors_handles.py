@@ -303,3 +303,18 @@ def test_an_attribute_does_not_hide_a_method():
 
     hides = Hides.remote()
     assert ray.get([hides.seen.remote(), hides.total.remote()]) == [[1], 7]
+
+
+def test_invocation_decorator():
+    def backwards(invoke):
+        return lambda args, kwargs: (invoke(args[::-1], kwargs), "more")
+
+    class Pair:
+        def pair(self, a, b):
+            return a, b
+
+    Pair.pair.__ray_invocation_decorator__ = backwards
+    p = ray.remote(Pair).remote()
+    for handle in (p, ray.get(ray.put(p))):
+        ref, more = handle.pair.remote(1, 2)
+        assert ray.get(ref) == (2, 1) and more == "more"

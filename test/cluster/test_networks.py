@@ -254,3 +254,45 @@ def test_cable_pulled_in_the_middle_of_an_object(net, homes):
     puller.start()
     assert line(driver) == "True"
     puller.join()
+
+
+@pytest.mark.slow
+def test_order_of_an_actors_calls_over_a_cable_that_is_pulled(net, homes):
+    """10,000 calls of each of two callers, with late arguments, over a link that is cut twice: in order, each once."""
+    site = Site(net, homes)
+    site.join(1, "--resources", '{"far": 1}', cpus=2)
+    site.join(2, "--resources", '{"third": 1}', cpus=2)
+    driver = site.homes[0].driver("""
+        import sys, time, ray
+        ray.init("auto", log_to_driver=False)
+        @ray.remote(resources={"far": 0.1}, num_cpus=0)
+        class Log:
+            def __init__(self):
+                self.seen = {}
+            def add(self, who, k, late=None):
+                self.seen.setdefault(who, []).append(k)
+                return k, bytes(2000)
+            def told(self):
+                return {who: seen == list(range(10_000)) for who, seen in sorted(self.seen.items())}
+        @ray.remote(num_cpus=0, max_retries=0)
+        def value(k):
+            time.sleep(0.02)
+            return bytes(150_000 if k % 2 else 10)
+        def calls(log, who):
+            for k in range(0, 10_000, 500):
+                refs = [log.add.remote(who, i, value.remote(i) if i % 50 == 0 else None) for i in range(k, k + 500)]
+                assert [i for i, _ in ray.get(refs)] == list(range(k, k + 500))
+                time.sleep(0.2)
+        log = Log.remote()
+        ray.get(log.told.remote())
+        third = ray.remote(resources={"third": 0.1}, num_cpus=0, max_retries=0)(calls).remote(log, "third")
+        print("ready", flush=True)
+        calls(log, "near")
+        ray.get(third)
+        print(ray.get(log.told.remote()), flush=True)
+    """)
+    assert line(driver) == "ready"
+    for _ in range(2):
+        time.sleep(1)
+        net.cut(1, 3)
+    assert line(driver, 120) == "{'near': True, 'third': True}"

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"gray/internal/core/actor"
 	"gray/internal/core/fault"
@@ -359,7 +360,7 @@ func (e *Engine) handleGone(id ids.ObjectID) {
 // forgetActor drops an actor's record, and the queues of callers that have no calls.
 func (e *Engine) forgetActor(a *actorRec) {
 	for _, q := range append([]*callq(nil), a.order...) {
-		if q.n == 0 {
+		if q.idle() {
 			e.dropQueue(q)
 		}
 	}
@@ -373,11 +374,14 @@ func (e *Engine) stopActor(a *actorRec, death *actor.Death, graceful bool) {
 		return
 	}
 	m.killing = death
-	a.row.Dying = true
-	if !m.registering {
-		e.tellActor(a)
-		e.stopIncarnation(a, death, graceful)
+	if m.registering {
+		return // it ends when the head has answered
 	}
+	if !a.row.Dying {
+		a.row.Dying = true
+		e.tellActor(a)
+	}
+	e.stopIncarnation(a, death, graceful)
 }
 
 // stopIncarnation ends the present incarnation, or its making.
@@ -435,7 +439,7 @@ func (e *Engine) endActors(job ids.Job) {
 		if a.host != nil && a.host.job == job && (a.mgr == nil || a.mgr.job != job) {
 			e.stopHost(a.host, death, false)
 		}
-		if a.mgr != nil && a.mgr.job == job {
+		if m := a.mgr; m != nil && m.job == job && !(m.registering && m.spec.Detached) { // that one gets a job of its own
 			e.stopActor(a, death, false)
 		}
 	}
@@ -467,6 +471,7 @@ func (e *Engine) AdoptActor(row *actor.Row, st *StoredActor, spec TemplateSpec, 
 		m.left = max(row.MaxRestarts-int32(row.Incarnation), 0)
 	}
 	m.refs = append(e.holdAll(st.Deps), e.holdAll(st.Contained)...)
+	e.claimAll(slices.Concat(st.Deps, st.Contained), NoNode)
 	if a.watch {
 		a.watch = false
 		e.sink.WatchActor(a.id, false)
@@ -475,7 +480,11 @@ func (e *Engine) AdoptActor(row *actor.Row, st *StoredActor, spec TemplateSpec, 
 	switch {
 	case row.State != actor.Alive:
 		a.state = row.State
-		e.startActor(a)
+		if a.host != nil { // it was made here, of which its manager had not heard
+			e.stopHost(a.host, ownerDied("its manager died"), false)
+		} else {
+			e.startActor(a)
+		}
 	case a.host != nil:
 		a.host.mgr = 0
 		a.state, a.node = actor.Alive, 0
@@ -533,7 +542,9 @@ func (e *Engine) actorsOf(no NodeNo, id ids.NodeID, why string) {
 			continue
 		}
 		if h := a.host; h != nil && h.mgr == no && h.task == 0 {
-			if h.mgr = NoNode; !h.own {
+			if h.mgr = NoNode; h.own {
+				e.watchActor(a) // the head says whether it goes on
+			} else {
 				e.stopHost(h, ownerDied("Owner Id: "+id.String()+", its node, died: "+why), false)
 			}
 		}

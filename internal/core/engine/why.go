@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/ids"
 )
 
@@ -63,8 +64,30 @@ func (e *Engine) why(i uint32, deep int) (state, reason string) {
 		return t.state.String(), name + " waits for its arguments to be copied to this node"
 	case taskAssigned:
 		return t.state.String(), name + " waits for a worker process to start"
+	case taskOrdered:
+		return t.state.String(), name + " " + e.whyCall(o.task, t)
 	}
 	return "RUNNING", name + " is running on this node"
+}
+
+// whyCall tells why an actor's call was not sent yet.
+func (e *Engine) whyCall(i uint32, t *task) string {
+	a := t.call.a
+	what := "actor " + a.id.String()
+	if a.row.Class != "" {
+		what += " (" + a.row.Class + ")"
+	}
+	switch {
+	case t.lost:
+		return "waits to hear whether " + what + " comes back: its process died while it had the call"
+	case a.state == "":
+		return "waits to hear where " + what + " is"
+	case a.state != actor.Alive:
+		return "waits until " + what + " lives: it is " + string(a.state)
+	case t.call.next != i:
+		return "waits for the calls before it to " + what
+	}
+	return fmt.Sprintf("waits until %s, which has %d calls of this caller, takes more", what, t.call.sent)
 }
 
 // stuckText tells why a shape's tasks wait.

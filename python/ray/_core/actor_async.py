@@ -194,10 +194,10 @@ class AsyncActor(ThreadedActor):
 
     def _receive(self):
         host = self.worker
-        recv = host.exec.recv
+        receive, buffer = host.exec.recv_into, host.buffer
         for _ in range(_PACKETS_A_TURN):
             try:
-                packet = recv(wire.MAX_PACKET, socket.MSG_DONTWAIT)
+                packet = bytes(memoryview(buffer)[: receive(buffer, 0, socket.MSG_DONTWAIT)])
             except BlockingIOError:
                 break
             except ConnectionError:

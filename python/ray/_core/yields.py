@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import AsyncGeneratorType, GeneratorType
 
@@ -143,12 +144,19 @@ def taken(host, generator, num_returns, name, unique8, retry):
     payloads = []
     try:
         for value in generator:
-            payloads.append(serialization.serialize(value))
             if len(payloads) == num_returns:
-                generator.close()
-                return payloads, False
+                raise ValueError(f"Task returned more than num_returns={num_returns} objects.")
+            payloads.append(serialization.serialize(value))
+        if len(payloads) == num_returns:
+            return payloads, False
         raise ValueError(f"Task returned {len(payloads)} objects, but num_returns={num_returns}.")
     except Exception as e:
+        if len(payloads) == num_returns:
+            sys.stderr.write(
+                f"Unhandled error: Task threw exception, but all {num_returns} return values already created. This should "
+                f"only occur when using generator tasks.\n{host.task_error(e, name, unique8)}\n"
+            )
+            return payloads, False
         if retry:
             raise
         data = host.error_value(e, name, unique8)
