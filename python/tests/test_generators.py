@@ -191,6 +191,25 @@ def test_a_value_that_cannot_be_pickled_ends_it():
         ray.get(second)
 
 
+def test_a_large_exception():
+    @ray.remote(max_retries=0)
+    def fails():
+        yield 1
+        raise ValueError("x" * 300_000)
+
+    first, second = fails.remote()
+    assert ray.get(first) == 1
+    with pytest.raises(ValueError, match="x" * 1000):
+        ray.get(second)
+
+
+def test_a_missing_argument():
+    gen = count.remote(fail_after.options(num_returns=1).remote(0))
+    with pytest.raises(ValueError, match="that was all"):
+        ray.get(next(gen))
+    assert list(gen) == []
+
+
 def test_the_death_of_the_worker_is_the_last_item():
     @ray.remote(max_retries=0)
     def dies():

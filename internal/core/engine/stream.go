@@ -117,9 +117,8 @@ func (e *Engine) Item(sid SessionID, u ids.Unique, attempt, index uint32, out *O
 		return
 	}
 	st := e.streams[u]
-	i := e.find(id)
 	if st == nil || st.dropped {
-		if i != 0 {
+		if i := e.find(id); i != 0 {
 			e.abortCreate(s, i)
 		}
 		if st != nil {
@@ -127,13 +126,23 @@ func (e *Engine) Item(sid SessionID, u ids.Unique, attempt, index uint32, out *O
 		}
 		return
 	}
+	if i, o := e.itemRecord(t, id); o.ready() {
+		e.addItem(st, i, o)
+	} else {
+		e.fill(i, o, s, out)
+		e.addItem(st, i, o)
+	}
+}
+
+// itemRecord is the record of an item that is coming. If it is ready, somebody made the id up, and has it as an error.
+func (e *Engine) itemRecord(t *task, id ids.ObjectID) (uint32, *object) {
+	i := e.find(id)
 	if i == 0 {
 		i, _ = e.create(id, objPending)
 	}
 	o := e.objs.at(i)
 	o.tmpl = t.tmpl
-	e.fill(i, o, s, out)
-	e.addItem(st, i, o)
+	return i, o
 }
 
 // counts tells whether a task may have n outputs. A generator that raises has its error as the second one: the last item.
@@ -144,20 +153,16 @@ func (t *task) counts(n int) bool {
 // lastItem makes the error of a generator of ours its stream's last item.
 func (e *Engine) lastItem(t *task, fill func(i uint32, o *object)) {
 	st := e.streams[t.unique]
-	if st == nil || st.dropped {
+	if st.dropped {
+		if i := e.find(st.task.Object(st.made + 1)); i != 0 && e.objs.at(i).state == objCreating {
+			e.forgetCreate(i, e.objs.at(i))
+		}
 		return
 	}
-	id := st.task.Object(st.made + 1)
-	i := e.find(id)
-	if i != 0 && e.objs.at(i).state == objCreating {
-		e.forgetCreate(i, e.objs.at(i))
+	i, o := e.itemRecord(t, st.task.Object(st.made+1))
+	if !o.ready() {
+		fill(i, o)
 	}
-	if i == 0 {
-		i, _ = e.create(id, objPending)
-	}
-	o := e.objs.at(i)
-	o.tmpl = t.tmpl
-	fill(i, o)
 	e.addItem(st, i, o)
 }
 
@@ -183,7 +188,12 @@ func (e *Engine) endStream(t *task) {
 	st.ended = true
 	gen := e.objs.at(t.out)
 	if gen.status == statusError {
-		e.lastItem(t, func(i uint32, _ *object) { e.setInline(i, statusError, e.blobs.get(gen.val), nil) })
+		e.lastItem(t, func(i uint32, o *object) {
+			if o.state == objCreating {
+				e.forgetCreate(i, o)
+			}
+			e.setInline(i, statusError, e.blobs.get(gen.val), nil)
+		})
 	}
 	if st.dropped {
 		delete(e.streams, st.unique)
@@ -536,13 +546,12 @@ func (e *Engine) streamItem(p *peer, m *StreamItem) {
 		return
 	}
 	e.settleContained(p, []ObjInfo{m.Obj}, m.Unique, index)
-	i := e.find(m.Obj.ID)
-	if i == 0 {
-		i, _ = e.create(m.Obj.ID, objPending)
+	i, o := e.itemRecord(t, m.Obj.ID)
+	if !o.ready() {
+		e.takeOutput(p, i, o, &m.Obj)
+	} else if m.Obj.Arena {
+		e.sink.Peer(p.no, &ObjFree{ID: m.Obj.ID})
 	}
-	o := e.objs.at(i)
-	o.tmpl = t.tmpl
-	e.takeOutput(p, i, o, &m.Obj)
 	e.addItem(st, i, o)
 }
 

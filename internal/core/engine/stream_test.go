@@ -395,3 +395,49 @@ func TestStreamOfAnActor(t *testing.T) {
 	h.drop()
 	r.empty()
 }
+
+func TestMadeUpItems(t *testing.T) {
+	r := newRig(t, settings{owner: 1, cpus: 1})
+	c := r.driver(1)
+	r.workers()
+	gen := c.stream("g")
+	w := onlyWorker(t, r)
+	x := r.take(w)
+	holder := c.put("holds what is not there", item(gen, 2), item(gen, 3))
+	r.yield(w, x, 2, "a")
+	c.read(gen, 2)
+	r.want("items", "items 1/1/1 1.1:1 from 2: !OBJECT_LOST")
+	r.do(func(e *Engine) {
+		e.Result(w, x.Unique, 0, OutcomeRaised, []Output{{Value: []byte("none")}, {Status: 1, Value: []byte("oh"), Size: 2}})
+	})
+	c.read(gen, 3)
+	r.want("items", "items 1/1/2 1.1:1 from 3: !OBJECT_LOST end")
+	c.releaseItems(gen, 3)
+	c.release(holder)
+	c.letGo(gen)
+	r.empty()
+}
+
+func TestLargeErrorIsTheLastItem(t *testing.T) {
+	for _, dropped := range []bool{false, true} {
+		r := newRig(t, settings{owner: 1, cpus: 1})
+		c := r.driver(1)
+		r.workers()
+		gen := c.stream("g")
+		w := onlyWorker(t, r)
+		x := r.take(w)
+		r.do(func(e *Engine) { e.Create(Chan{w, 0}, 1, item(gen, 2), 300<<10) })
+		r.do(func(e *Engine) {
+			if dropped {
+				e.DropStream(c.sid, gen)
+			}
+			e.Result(w, x.Unique, 0, OutcomeRaised, []Output{{Value: []byte("none")}, {Status: 1, Arena: true, Size: 300 << 10}})
+		})
+		if c.read(gen, 2); !dropped {
+			r.want("items", "items 1/1/1 1.1:1 from 2: arena end")
+			c.releaseItems(gen, 2)
+		}
+		c.letGo(gen)
+		r.empty()
+	}
+}

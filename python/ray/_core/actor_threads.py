@@ -113,7 +113,7 @@ class ThreadedActor(Actor):
         call.flags = flags
         call.retry = retry
         call.cancelled = call.told = call.exits = False
-        call.future = None
+        call.future = call.items = None
         self.running[unique8] = call
         (self.groups.get(group) or self.groups[""]).submit(call, buf, at, end, flags, n_deps)
 
@@ -154,7 +154,8 @@ class ThreadedActor(Actor):
 
     def items(self, call):
         """Where the items of a generator go."""
-        return yields.Items(self.worker, call.unique8, call.attempt, call.num_returns, call.template.bound)
+        call.items = yields.Items(self.worker, call.unique8, call.attempt, call.num_returns, call.template.bound)
+        return call.items
 
     def raised(self, call, error, retry_types):
         """Send what a call raised, unless it is a way out of the actor."""
@@ -168,7 +169,9 @@ class ThreadedActor(Actor):
         never = (DependencyFailed, FunctionMissing, Cancelled)
         if call.retry and not call.cancelled and isinstance(error, Exception) and not isinstance(error, never):
             outcome = 2 if not retry_types or isinstance(error, retry_types) else 1
-        self.answer(call, outcome, self.failed(call.unique8, error, call.name, call.num_returns, call.flags))
+        self.answer(
+            call, outcome, self.failed(call.unique8, error, call.name, call.num_returns, call.flags, call.items)
+        )
 
     def answer(self, call, outcome, outputs):
         """Buffer the RESULT of a call; the last one if the actor exits with it."""

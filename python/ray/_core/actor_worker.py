@@ -38,13 +38,25 @@ class Call(Task):
         template: What is constant for the method.
         num_returns: How many outputs it has; of a stream, how many items are there already.
         flags: Those of its EXECUTE.
+        items: Where a generator's items go; None before it runs.
         retry: Whether its own exceptions lead to another attempt.
         cancelled: Whether somebody does not want it any more.
         told: Whether its body has learned that.
         exits: Whether the actor is to exit with it.
     """
 
-    __slots__ = ("cancelled", "exits", "flags", "future", "num_returns", "retry", "template", "told", "unique8")
+    __slots__ = (
+        "cancelled",
+        "exits",
+        "flags",
+        "future",
+        "items",
+        "num_returns",
+        "retry",
+        "template",
+        "told",
+        "unique8",
+    )
 
 
 class Actor:
@@ -107,7 +119,7 @@ class Actor:
         task = state.task = Call(unique8 + self.id, name, template.qualname, attempt, self.resources)
         task.cancelled = task.told = False
         host.show(name)
-        retry_types = None
+        retry_types = items = None
         outcome = 0
         started = time.perf_counter()
         try:
@@ -139,7 +151,7 @@ class Actor:
             ):
                 outcome = 2 if not retry_types or isinstance(e, retry_types) else 1
             if not host.leaving and not self.exiting:
-                outputs, guards, keep = self.failed(unique8, e, name, num_returns, flags)
+                outputs, guards, keep = self.failed(unique8, e, name, num_returns, flags, items)
         took = time.perf_counter() - started
         template.mean = took if template.mean is None else 0.8 * template.mean + 0.2 * took
         state.task = None
@@ -174,16 +186,18 @@ class Actor:
         template.function = function
         return function
 
-    def failed(self, unique8, error, name, num_returns, flags):
-        """The outputs of a call that raised."""
+    def failed(self, unique8, error, name, num_returns, flags, items=None):
+        """The outputs of a call that raised; ``items`` are those of a stream."""
+        first = 1
         if flags & wire.STREAM:
+            first = items.after() if items is not None else num_returns + 2
             num_returns = 1
         if isinstance(error, Cancelled):
             data = b"\x03" + error.args[0].to_bytes()
             payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
-            outputs = self.worker.encode(unique8, [payload] * num_returns)
+            outputs = self.worker.encode(unique8, [payload] * num_returns, first)
         else:
-            outputs = self.worker.error_outputs(unique8, error, name, num_returns)
+            outputs = self.worker.error_outputs(unique8, error, name, num_returns, first)
         return yields.failed(*outputs) if flags & wire.STREAM else outputs
 
     def _was_cancelled(self, unique8):

@@ -270,7 +270,7 @@ class Worker:
             self._set_title("ray::" + name)
         if template.threads != self._threads and self._threads is not None:
             self._threads = template.threads if zygote.limit_threads(template.threads) else None
-        retry_types = None
+        retry_types = items = None
         outcome = 0
         started = time.perf_counter()
         try:
@@ -294,9 +294,11 @@ class Worker:
             outcome = 2 if retry and isinstance(e, Exception) and (not retry_types or isinstance(e, retry_types)) else 1
             if isinstance(e, (DependencyFailed, FunctionMissing)):
                 outcome = 1
-            outputs, guards, keep = self.error_outputs(unique8, e, name, 1 if flags & wire.STREAM else num_returns)
             if flags & wire.STREAM:
-                outputs, guards, keep = yields.failed(outputs, guards, keep)
+                last = items.after() if items is not None else num_returns + 2
+                outputs, guards, keep = yields.failed(*self.error_outputs(unique8, e, name, 1, last))
+            else:
+                outputs, guards, keep = self.error_outputs(unique8, e, name, num_returns)
         took = time.perf_counter() - started
         template.mean = took if template.mean is None else 0.8 * template.mean + 0.2 * took
         if template.max_calls:
@@ -426,8 +428,8 @@ class Worker:
         payloads, failed = yields.taken(self, generator, num_returns, name, unique8, retry)
         return (*self.encode(unique8, payloads), int(failed))
 
-    def encode(self, unique8, payloads):
-        """As outputs, of what is serialized."""
+    def encode(self, unique8, payloads, first=1):
+        """As outputs, of what is serialized; ``first`` is the index of the first."""
         client = self.client
         stem = unique8 + self.suffix
         inline_max = client.inline_max
@@ -435,7 +437,7 @@ class Worker:
         parts = []
         ahead = b""
         room = _RESULT_ROOM - len(payloads) * wire.OUTPUT
-        for i, payload in enumerate(payloads, 1):
+        for i, payload in enumerate(payloads, first):
             ids = payload.ids if payload.refs else ()
             oid = stem + i.to_bytes(4, "little")
             inline = payload.size <= inline_max and payload.size <= room
@@ -452,12 +454,12 @@ class Worker:
                 parts.append(wire.output(payload.status, wire.ARENA, ids, payload.size))
         return (ahead, parts), guards, payloads
 
-    def error_outputs(self, unique8, error, name, num_returns):
+    def error_outputs(self, unique8, error, name, num_returns, first=1):
         """As outputs, of an error."""
         data = self.error_value(error, name, unique8)
         payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
         try:
-            return self.encode(unique8, [payload] * num_returns)
+            return self.encode(unique8, [payload] * num_returns, first)
         except Exception as e:  # the store is full, say: the error must still arrive
             data = self.error_value(e, name, unique8)[: self.client.inline_max]
             payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)

@@ -38,6 +38,10 @@ class Items:
         self._last = 0.0
         self.index = 1
 
+    def after(self) -> int:
+        """Index of what comes after the last item that is there."""
+        return max(self.index, self._skip) + 1
+
     def must_ask(self) -> bool:
         """Whether the next item is one that the daemon has to allow."""
         return (self.index >= self._limit or self._asked > _ASK_AFTER) and self.index >= self._skip
