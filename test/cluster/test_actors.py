@@ -189,3 +189,31 @@ def test_head_is_away(home):
         os.kill(head["pid"], signal.SIGCONT)
     tell(driver)
     assert sorted(eval(line(driver))) == [12, 23, 24]  # noqa: S307
+
+
+@pytest.mark.slow
+def test_modules_that_a_node_preloads(home):
+    """``ray start --preload``: all of that node's workers are forked with them, those of others are not."""
+    for name in ("preload_a", "preload_b"):
+        (home.folder / f"{name}.py").write_text("import os\nPID = os.getpid()\n")
+    env = {"PYTHONPATH": os.pathsep.join(filter(None, (str(home.folder), os.environ.get("PYTHONPATH"))))}
+    head = home.head(env=env)
+    node = home.node(
+        head["gcs_address"], "--preload", "preload_a,preload_b", "--resources", '{"b": 1}', ip="127.0.0.2", env=env
+    )
+    assert node["node_ip"] == "127.0.0.2"
+    code = (
+        HEAD
+        + """
+    @ray.remote(num_cpus=0.1)
+    class A:
+        def look(self):
+            here = {n: m.PID != os.getpid() for n, m in sorted(sys.modules.items()) if n.startswith("preload_")}
+            return here, os.environ.get("OMP_NUM_THREADS")
+    print(*ray.get([A.options(resources={"b": 0.1}).remote().look.remote(), A.options(scheduling_strategy=Affinity(here(), soft=False)).remote().look.remote()]))
+    """
+    )
+    out = home.python(code)
+    assert out.startswith("({'preload_a': True, 'preload_b': True}, '1') ({}, "), out
+    bad = home.ray("start", f"--address={head['gcs_address']}", "--preload", "a-b", "--num-cpus=1", check=False)
+    assert bad.returncode != 0 and "'a-b'" in bad.stdout or '"a-b"' in bad.stdout, bad.stdout

@@ -263,6 +263,8 @@ func deathOf(kind fault.Kind, why string) *actor.Death {
 		d = ownerDied(why)
 	case fault.Unschedulable:
 		*d = actor.Death{Cause: actor.Unplaceable, ExitType: "INTENDED_SYSTEM_EXIT", Text: "The actor is not schedulable: " + why, Never: true}
+	case fault.RuntimeEnv:
+		*d = actor.Death{Cause: actor.NoEnv, ExitType: "INTENDED_SYSTEM_EXIT", Text: why, Never: true}
 	case fault.NodeDied:
 		d.Cause, d.Text = actor.NodeDied, "The actor died because its node has died. "+why
 	case fault.OutOfMemory:
@@ -279,7 +281,7 @@ func (e *Engine) incarnationLost(a *actorRec, death *actor.Death) {
 	}
 	final := m.killing != nil || m.left == 0 || e.overJobs[m.job]
 	switch death.Cause {
-	case actor.Exited, actor.InitFailed, actor.Unplaceable, actor.OwnerDied:
+	case actor.Exited, actor.InitFailed, actor.Unplaceable, actor.NoEnv, actor.OwnerDied:
 		final = true
 	}
 	if final {
