@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"gray/internal/core/actor"
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
@@ -100,8 +102,11 @@ func (e *Engine) pump(a *actorRec) {
 		} else {
 			e.pumpAway(a)
 		}
-	case actor.Dead, actor.Restarting:
+	case actor.Restarting:
 		e.failCalls(a)
+	case actor.Dead:
+		e.failCalls(a)
+		e.forgetActor(a)
 	}
 }
 
@@ -137,7 +142,7 @@ func (e *Engine) verdict(a *actorRec) {
 	if a.state == "" {
 		return
 	}
-	for _, q := range a.order {
+	for _, q := range slices.Clone(a.order) {
 		if q.key.peer != 0 {
 			continue
 		}

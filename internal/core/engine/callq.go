@@ -25,13 +25,13 @@ type callerKey struct {
 }
 
 // callq is a caller's calls to an actor that have not ended, in their order: first those that were sent, to the worker
-// or to the host, then those that wait.
+// or to the host, then those that wait. A call that may overtake others comes in when its arguments are ready.
 type callq struct {
 	a          *actorRec
 	key        callerKey
 	head, tail uint32
 	next       uint32 // the first that was not sent
-	n          int
+	n          int    // calls, those that are not in yet too
 	sent       int
 	bytes      int  // of arguments, in what was sent to another node
 	listed     bool // among its group's queues with something to send
@@ -90,6 +90,7 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 	}
 	q := a.callqOf(callerKey{caller: uint32(sid), group: tm.spec.Group})
 	t.call = q
+	q.n++
 	if s.worker != nil {
 		t.parent = s.worker.current(e)
 	}
@@ -139,15 +140,22 @@ func (e *Engine) pushCall(q *callq, i uint32, t *task) {
 	if q.next == 0 {
 		q.next = i
 	}
-	q.n++
 }
 
-// unlinkCall takes a call out of its caller's queue.
+// endCall takes a call that has ended out of its caller's queue.
+func (e *Engine) endCall(i uint32, t *task) {
+	q := t.call
+	if t.linked {
+		e.unlinkCall(i, t)
+	}
+	q.n--
+	if q.n == 0 && (q.key.peer != 0 || q.a.state == actor.Dead || e.sessions[SessionID(q.key.caller)] == nil) {
+		e.dropQueue(q)
+	}
+}
+
 func (e *Engine) unlinkCall(i uint32, t *task) {
 	q := t.call
-	if !t.linked {
-		return
-	}
 	t.linked = false
 	if q.next == i {
 		q.next = t.next
@@ -163,10 +171,6 @@ func (e *Engine) unlinkCall(i uint32, t *task) {
 		q.tail = t.prev
 	}
 	t.prev, t.next = 0, 0
-	q.n--
-	if q.n == 0 && (q.key.peer != 0 || e.sessions[SessionID(q.key.caller)] == nil) {
-		e.dropQueue(q)
-	}
 }
 
 // dropQueue forgets a caller that has no calls.
@@ -223,7 +227,6 @@ func (e *Engine) again(i uint32, t *task) {
 	if next := q.next; t.next != next {
 		e.unlinkCall(i, t)
 		t.linked = true
-		q.n++
 		t.next = next
 		if next != 0 {
 			t.prev = e.tasks.at(next).prev

@@ -129,6 +129,9 @@ func (h *host) unlist(q *callq) {
 	}
 }
 
+// idle tells whether an actor runs nothing; nil is none.
+func (h *host) idle() bool { return h != nil && h.task == 0 && len(h.calls) == 0 }
+
 // group is the concurrency group of a queue; clients check names, so an unknown one is the default's.
 func (h *host) group(q *callq) *group {
 	if g := h.groups[q.key.group]; g != nil {
@@ -168,12 +171,12 @@ func (e *Engine) pumpGroup(h *host, g *group) {
 		if g.sent >= e.room(g, t) {
 			return
 		}
-		if !e.fetchArgs(i, t) {
-			h.unlist(q)
-			continue
-		}
-		e.sendCall(h, g, i, t)
 		g.turn++
+		if e.fetchArgs(i, t) {
+			e.sendCall(h, g, i, t)
+		} else if t.state == taskFetching {
+			h.unlist(q)
+		}
 	}
 }
 
@@ -338,6 +341,7 @@ func (e *Engine) dropCreation(h *host) {
 		return
 	}
 	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Up: &ActorUp{Death: death}})
+	e.dropActor(h.a)
 }
 
 // endHost forgets that an actor was here.
@@ -445,13 +449,14 @@ func (e *Engine) callLost(i uint32, t *task, death *actor.Death) {
 // actorRun takes a call that another daemon sent to an actor here.
 func (e *Engine) actorRun(p *peer, i uint32, t *task, m *ActorPart) {
 	a := e.actors[m.ID.Unique()]
+	e.toTask(t, taskOrdered)
 	if a == nil || a.host == nil || !a.host.up || a.host.inc != m.Incarnation || a.host.death != nil && !a.host.leaving {
 		e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: "the actor is no longer on this node"})
 		return
 	}
 	q := a.callqOf(callerKey{p.no, m.Caller, e.templates[t.tmpl].spec.Group})
 	t.call = q
-	e.toTask(t, taskOrdered)
+	q.n++
 	e.pushCall(q, i, t)
 	e.offer(q)
 }

@@ -208,15 +208,15 @@ func (e *Engine) startActor(a *actorRec) {
 			e.hold(r)
 		}
 	}
+	if !m.lived {
+		a.state = actor.Pending
+	}
 	e.awaitDeps(i, t)
 	if m.task != i {
 		return // it has ended already
 	}
-	if !m.lived {
-		a.state = actor.Pending
-		if t.state == taskWaiting {
-			a.state = actor.Waiting
-		}
+	if !m.lived && t.state == taskWaiting {
+		a.state = actor.Waiting
 	}
 	e.tellActor(a)
 }

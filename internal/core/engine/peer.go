@@ -486,7 +486,7 @@ func (e *Engine) endForeign(i uint32, t *task) []ids.ObjectID {
 	}
 	delete(e.remoteRun, runKey{t.unique})
 	if t.call != nil {
-		e.unlinkCall(i, t)
+		e.endCall(i, t)
 	}
 	for _, r := range t.refs {
 		e.unhold(r)

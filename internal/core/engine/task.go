@@ -364,7 +364,7 @@ func (e *Engine) store(t *task, s *session, k uint32, out *Output) {
 func (e *Engine) endTask(i uint32, t *task) {
 	e.toTask(t, taskNone)
 	if t.call != nil {
-		e.unlinkCall(i, t)
+		e.endCall(i, t)
 	}
 	if t.handle != 0 {
 		e.unhold(t.handle)

@@ -128,7 +128,7 @@ func (e *Engine) measure(w *worker, t *task) {
 
 // depth is how many tasks of a template a worker may have at once, the running one included: about a millisecond's worth.
 func (e *Engine) depth(tm *template) int {
-	if tm.mean == 0 || tm.spec.MaxCalls > 0 {
+	if tm.mean == 0 || tm.spec.MaxCalls > 0 || tm.spec.Actor != nil {
 		return 1
 	}
 	return int(min(max(time.Millisecond/tm.mean, 1), 32))

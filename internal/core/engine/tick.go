@@ -70,7 +70,7 @@ func (s *session) writesSoon() bool {
 // couldRelease tells whether a running task may still give store bytes back.
 func (e *Engine) couldRelease() bool {
 	for _, w := range e.pool.all {
-		if w.state == workBusy && !w.blocked && !w.s.writesSoon() {
+		if w.state == workBusy && !w.blocked && !w.s.writesSoon() && !w.host.idle() {
 			return true
 		}
 	}

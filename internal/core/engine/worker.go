@@ -76,8 +76,12 @@ func (p *workers) init() {
 	p.all, p.idle = map[SessionID]*worker{}, map[string][]*worker{}
 }
 
-// workerKey tells which workers may run a task: same job, environment and accelerators.
+// workerKey tells which workers may run a task: same job, environment and accelerators. An actor's process has done
+// nothing else before.
 func (e *Engine) workerKey(t *task, sl *slot) string {
+	if t.create != nil {
+		return "actor " + t.create.ID.String()
+	}
 	key := e.templates[t.tmpl].workers
 	if len(sl.alloc.Instances) == 0 {
 		return key
@@ -172,9 +176,7 @@ func (e *Engine) runHere(i uint32, t *task, slot uint32) {
 func (e *Engine) assign(i uint32, t *task) {
 	sl := e.slots.at(t.slot)
 	key := e.workerKey(t, sl)
-	if t.create != nil { // an actor's process has done nothing else before
-		key = "actor " + t.create.ID.String()
-	} else if w := e.pool.takeIdle(key); w != nil {
+	if w := e.pool.takeIdle(key); w != nil {
 		e.send(w, i, t)
 		return
 	}
