@@ -29,6 +29,9 @@ type Config struct {
 	Depth     int     // of nested calls
 	Frozen    bool    // drivers die rather than end
 	Check     int     // every how many events of an engine its structure is checked
+	Actors    float64 // of what programs do, how much is about actors
+	Murder    float64 // that an actor's process is killed from outside while it lives
+	HeadDeath bool    // the head is started again from its store
 }
 
 // MakeConfig draws a world from a seed. The lowest bits choose what goes wrong, so that a run of seeds has every mix.
@@ -75,6 +78,13 @@ func MakeConfig(seed uint64) Config {
 	}
 	if r.IntN(4) == 0 {
 		c.Credit = 1 << 20
+	}
+	if r.IntN(3) > 0 {
+		c.Actors = []float64{0.1, 0.3, 0.6}[r.IntN(3)]
+		c.HeadDeath = r.IntN(4) == 0
+		if seed%2 == 1 && r.IntN(2) == 0 {
+			c.Murder = []float64{0.1, 0.4}[r.IntN(2)]
+		}
 	}
 	return c
 }
