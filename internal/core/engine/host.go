@@ -67,12 +67,10 @@ func (e *Engine) keepSlot(h *host, n uint32) {
 	if s.shape != 0 && s.owner == 0 {
 		e.shapes[s.shape].slots--
 	}
-	e.res.Free(&s.alloc)
-	alloc, ok := e.res.Alloc(h.limits.Held)
-	if !ok {
-		panic("engine: an actor holds more than it was placed with")
+	if !e.res.Shrink(&s.alloc, h.limits.Held) {
+		panic("engine: an actor holds more than it was placed with") // its manager has looked
 	}
-	*s = slot{alloc: alloc, since: e.now, actor: h.a.id.Unique(), task: h.task}
+	*s = slot{alloc: s.alloc, since: e.now, actor: h.a.id.Unique(), task: h.task}
 	h.slot = n
 	e.dirtyQ = true
 	e.noteLoad()

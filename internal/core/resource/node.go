@@ -142,17 +142,48 @@ func (n *Node) Free(a *Alloc) {
 	}
 	n.avail = n.avail.Add(a.Need)
 	for _, in := range a.Instances {
-		for i := range n.slots {
-			if n.slots[i].name != in.Name {
-				continue
-			}
-			f := &n.slots[i].free[in.Index]
-			if *f += in.Amount; *f > Unit {
-				panic(fmt.Sprintf("resource: %s %d given back twice: %s free of 1", n.names.Text(in.Name), in.Index, number(*f)))
-			}
-		}
+		n.giveBack(in)
 	}
 	*a = Alloc{}
+}
+
+// Shrink gives back what a holds over need, at once and whatever else is free; false if a does not hold need.
+func (n *Node) Shrink(a *Alloc, need Set) bool {
+	if !a.Need.Fits(need) || !n.wholeSlots(need) {
+		return false
+	}
+	if a.Lent {
+		n.Reclaim(a)
+	}
+	n.avail = n.avail.Add(a.Need).Sub(need)
+	kept := a.Instances[:0]
+	var name Name
+	left := int64(0)
+	for k, in := range a.Instances {
+		if k == 0 || in.Name != name {
+			name, left = in.Name, need.Get(in.Name)
+		}
+		keep := min(in.Amount, left)
+		left -= keep
+		n.giveBack(Instance{in.Name, in.Index, in.Amount - keep})
+		if keep > 0 {
+			kept = append(kept, Instance{in.Name, in.Index, keep})
+		}
+	}
+	a.Need, a.Instances = need, kept
+	return true
+}
+
+func (n *Node) giveBack(in Instance) {
+	for i := range n.slots {
+		if n.slots[i].name != in.Name {
+			continue
+		}
+		f := &n.slots[i].free[in.Index]
+		if *f += in.Amount; *f > Unit {
+			panic(fmt.Sprintf("resource: %s %d given back twice: %s free of 1", n.names.Text(in.Name), in.Index, number(*f)))
+		}
+	}
 }
 
 // Lend makes a's CPU free for others while its worker is blocked. Lending twice is lending once.

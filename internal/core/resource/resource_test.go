@@ -259,7 +259,7 @@ func TestNodeKeepsItsAccount(t *testing.T) {
 		node := NewNode(n, total)
 		var held []*Alloc
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			switch op := rapid.IntRange(0, 4).Draw(t, "op"); {
+			switch op := rapid.IntRange(0, 5).Draw(t, "op"); {
 			case op <= 1 || len(held) == 0:
 				gpu := rapid.SampledFrom([]int64{0, 1000, 2500, 5000, Unit, 2 * Unit}).Draw(t, "gpu")
 				need, err := n.Set(map[string]int64{"CPU": draw(3*Unit, "c"), "GPU": gpu, "x": draw(9000, "xs")})
@@ -275,6 +275,16 @@ func TestNodeKeepsItsAccount(t *testing.T) {
 				held = append(held[:i], held[i+1:]...)
 			case op == 3:
 				node.Lend(held[rapid.IntRange(0, len(held)-1).Draw(t, "lend")])
+			case op == 5:
+				a := held[rapid.IntRange(0, len(held)-1).Draw(t, "shrink")]
+				gpu := rapid.SampledFrom([]int64{0, 1000, 5000, Unit}).Draw(t, "keep")
+				need, err := n.Set(map[string]int64{"CPU": draw(Unit, "kc"), "GPU": gpu, "x": draw(3000, "kx")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if had := a.Need; node.Shrink(a, need) != had.Fits(need) {
+					t.Fatalf("what holds %s is shrunk to %s, or not", n.Format(had), n.Format(need))
+				}
 			case op == 4:
 				node.Reclaim(held[rapid.IntRange(0, len(held)-1).Draw(t, "reclaim")])
 			}
