@@ -149,12 +149,14 @@ func (w *World) mayEnd(info *actorInfo, forEver bool) bool {
 }
 
 // explainedOf tells whether an error of an object has its cause.
-func (w *World) explainedOf(v *val, kind string) bool {
+func (w *World) explainedOf(p *proc, v *val, kind string) bool {
 	c := w.calls[v.id.Unique()]
 	if w.over[v.id.Job()] {
 		return true
 	}
 	switch {
+	case kind == string(fault.TaskGone):
+		return p.refs[v.id] == nil // a get that was given up
 	case kind == string(fault.Cancelled):
 		return w.explained(kind) || w.Stats.Cancels > 0 || w.Stats.Ends > 0 || len(w.over) > 0
 	case c == nil || v.inline[0] == 3: // of an argument

@@ -91,7 +91,7 @@ func (w *World) seen(p *proc, v *val) {
 		if w.over[p.job] {
 			return // its job has ended: it is being killed
 		}
-		if !w.explainedOf(v, kind) || strings.Contains(string(v.inline), "does not exist") && w.Stats.NodeDeaths == 0 && w.Stats.Crashes == 0 && !w.fenced() {
+		if !w.explainedOf(p, v, kind) || strings.Contains(string(v.inline), "does not exist") && w.Stats.NodeDeaths == 0 && w.Stats.Crashes == 0 && !w.fenced() {
 			w.failf("%s reads %s: error %q, which nothing in this world explains", p, v.id, v.inline)
 		}
 		if k.seen && k.kind != kind && !(lost[kind] && v.inline[0] == 4) {
