@@ -131,13 +131,18 @@ func (e *Engine) argsGranted(i uint32) {
 func (e *Engine) bundleStep(i uint32) {
 	b, t := e.bundles[i], e.tasks.at(i)
 	if b.granted && t.missing == 0 && (b.body == 0 || b.bodyHere) && t.state == taskFetching {
-		if t.call != nil {
-			e.fetched(i, t)
-			return
-		}
-		e.toTask(t, taskAssigned)
-		e.assign(i, t)
+		e.gotArgs(i, t)
 	}
+}
+
+// gotArgs goes on with a task whose arguments have been fetched.
+func (e *Engine) gotArgs(i uint32, t *task) {
+	if t.call != nil {
+		e.fetched(i, t)
+		return
+	}
+	e.toTask(t, taskAssigned)
+	e.assign(i, t)
 }
 
 // argHere counts one argument that arrived for a task that fetches.

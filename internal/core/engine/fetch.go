@@ -120,8 +120,7 @@ func (e *Engine) loseValue(i uint32, kind fault.Kind, text string) {
 	e.setError(i, kind, text)
 	for _, ti := range hurt {
 		if t := e.tasks.at(ti); t.state == taskFetching && e.bundles[ti] == nil && e.fetchArgs(ti, t) {
-			e.toTask(t, taskAssigned)
-			e.assign(ti, t)
+			e.gotArgs(ti, t)
 		}
 	}
 }

@@ -202,12 +202,19 @@ func (e *Engine) sendCall(h *host, g *group, i uint32, t *task) {
 
 // fetched goes on with a call whose arguments have come.
 func (e *Engine) fetched(i uint32, t *task) {
-	h := t.call.a.host
-	if h == nil || h.death != nil && !h.leaving {
-		return // it is being ended, and its calls with it
+	q, h := t.call, t.call.a.host
+	if h == nil || h.death != nil && !h.leaving { // it is being ended, and its calls with it
+		e.endBundle(i)
+		e.toTask(t, taskOrdered)
+		return
 	}
-	e.sendCall(h, h.group(t.call), i, t)
-	e.offer(t.call)
+	if g := h.group(q); g.limit == 1 || g.sent < g.limit {
+		e.sendCall(h, g, i, t)
+	} else { // others took the room meanwhile
+		e.endBundle(i)
+		e.toTask(t, taskOrdered)
+	}
+	e.offer(q)
 }
 
 // actorResult takes a RESULT of an actor's worker.
