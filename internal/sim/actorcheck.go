@@ -43,7 +43,7 @@ type callInfo struct {
 	group   string
 	ordered bool
 	seq     int
-	again   *body // that asked for another attempt
+	again   bool // an attempt asked for another
 }
 
 // void tells whether nobody counts on what runs on a node: it is dead or may be declared so.
@@ -84,9 +84,8 @@ func (w *World) born(p *proc, x *execute) {
 		w.failf("%s starts incarnation %d of actor %s; it may be restarted %d times", p, x.attempt, info.id, info.restarts)
 	}
 	if info.name != "" {
-		for _, u := range sorted(w.actors) {
-			o := w.actors[u]
-			if o == info || o.name != info.name || w.over[o.job] && !o.detached {
+		for _, o := range w.named[info.name] {
+			if o == info || w.over[o.job] && !o.detached {
 				continue
 			}
 			for _, l := range o.lives {
@@ -103,7 +102,7 @@ func (w *World) born(p *proc, x *execute) {
 
 // ordered checks the order in which a worker gets the calls of one caller and group.
 func (w *World) ordered(p *proc, c *callInfo, x *execute) {
-	if c == nil || c.info != p.body.info {
+	if c == nil || p.body == nil || c.info != p.body.info {
 		w.failf("%s gets call %x, which is not one of its actor", p, uint64(x.u))
 		return
 	}
@@ -111,7 +110,7 @@ func (w *World) ordered(p *proc, c *callInfo, x *execute) {
 		return
 	}
 	k := orderKey{c.from, c.group}
-	if last := p.body.last[k]; c.seq <= last && c.again != p.body {
+	if last := p.body.last[k]; c.seq <= last && !c.again {
 		w.failf("%s gets call %x of %s, its %d. to actor %s, after the %d.", p, uint64(x.u), c.from, c.seq, c.info.id, last)
 	}
 	p.body.last[k] = max(p.body.last[k], c.seq)

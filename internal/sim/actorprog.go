@@ -81,7 +81,9 @@ func (p *proc) addClasses() {
 	add(&class{conc: 1000, async: true, body: true}, cpu, false, 0, -1)
 	add(&class{conc: 1, groups: map[string]int{"io": 2, "one": 1}}, cpu, true, 0, 1)
 	add(&class{conc: 1, scoped: true, held: map[string]int64{"CPU": resource.Unit}}, cpu, true, 0, 2)
-	add(&class{conc: 1, shaky: true, body: true, held: map[string]int64{"y": resource.Unit}}, spec{res: map[string]int64{"y": resource.Unit}}, true, 0, 2)
+	if w.cfg.Each == 0 { // else not all nodes see where there is some
+		add(&class{conc: 1, shaky: true, body: true, held: map[string]int64{"y": resource.Unit}}, spec{res: map[string]int64{"y": resource.Unit}}, true, 0, 2)
+	}
 	if w.cfg.Strategy {
 		s := cpu
 		s.kind, s.node, s.soft = resource.StrategyNode, w.nodes[w.rng.IntN(len(w.nodes))].id, w.chance(0.5)
@@ -96,22 +98,19 @@ func (p *proc) addClasses() {
 }
 
 // names are few, so that there are races for them.
-func (w *World) someName() string { return fmt.Sprint("n", w.rng.IntN(3)) }
-
-// maxActors is how many actors are made in a world.
-const maxActors = 60
+func (w *World) someName() string { return fmt.Sprint("n", w.rng.IntN(w.cfg.Names)) }
 
 // actActor does one thing with actors.
 func (t *thread) actActor(mine []ids.ObjectID, block bool) []ids.ObjectID {
 	p, w := t.p, t.p.w
 	switch k := w.rng.IntN(20); {
-	case k < 5 && w.Stats.Actors < maxActors:
+	case k < 5 && w.Stats.Actors < w.cfg.MaxActors:
 		if cs := w.classes[p.job]; len(cs) > 0 {
 			if c := cs[w.rng.IntN(len(cs))]; !c.scoped {
 				mine = t.createActor(c, mine)
 			}
 		}
-	case k < 7 && w.Stats.Actors < maxActors:
+	case k < 7 && w.Stats.Actors < w.cfg.MaxActors:
 		t.scoped()
 	case k < 14:
 		info, weak := t.pickActor(mine)
@@ -198,7 +197,7 @@ func (t *thread) createActor(c *class, mine []ids.ObjectID) []ids.ObjectID {
 	}
 	m.Spec.MaxRestarts = []int32{0, 0, 1, 3, -1}[w.rng.IntN(5)]
 	m.Args = t.argBytes(200)
-	if !c.scoped && (!m.Spec.Detached || w.chance(0.2)) {
+	if !c.scoped && !c.shaky && (!m.Spec.Detached || w.chance(0.2)) {
 		m.Deps, m.Contained = t.firmOf(mine, w.rng.IntN(3)), t.firmOf(mine, w.rng.IntN(2))
 	}
 	if !c.scoped {
@@ -210,6 +209,9 @@ func (t *thread) createActor(c *class, mine []ids.ObjectID) []ids.ObjectID {
 	id := m.Unique.Actor(p.job)
 	info := &actorInfo{id: id, class: c, job: p.job, name: m.Name, detached: m.Spec.Detached, restarts: m.Spec.MaxRestarts, manager: p.n, maker: p}
 	w.actors[m.Unique] = info
+	if m.Name != "" {
+		w.named[m.Name] = append(w.named[m.Name], info)
+	}
 	w.firm[m.Unique] = true
 	w.Stats.Actors++
 	w.tracef("%s creates actor %x of %s name %q detached %v restarts %d deps %s", p, uint64(m.Unique), c.create, m.Name, m.Spec.Detached, m.Spec.MaxRestarts, shorts(m.Deps))
@@ -247,8 +249,58 @@ func (p *proc) knows(id ids.ActorID) {
 		return
 	}
 	if !slices.Contains(p.weak, id) {
-		p.weak = append(p.weak, id)
+		if p.weak = append(p.weak, id); len(p.weak) > 20 {
+			p.weak = p.weak[1:]
+		}
 	}
+}
+
+// makeMany is a driver's program in a world that is about actors: it makes them one after the other, calls each, hands
+// some on, kills some, and holds no more than a few.
+func (t *thread) makeMany() (mine []ids.ObjectID) {
+	p, w := t.p, t.p.w
+	for range w.cfg.Each {
+		cs := w.classes[p.job]
+		c := cs[w.rng.IntN(len(cs))]
+		if c.scoped {
+			t.scoped()
+			continue
+		}
+		n := len(mine)
+		if mine = t.createActor(c, mine); len(mine) == n {
+			continue // its name was taken
+		}
+		info := w.actors[mine[n].Unique()]
+		for range w.between(1, 3) {
+			mine = append(mine, t.callActor(info, false, mine, true)...)
+		}
+		switch w.rng.IntN(8) {
+		case 0:
+			t.killActor(info, w.chance(0.5))
+			mine = append(mine, t.callActor(info, false, mine, true)...)
+		case 1:
+			t.lookup(w.someName())
+			if info, weak := t.pickActor(nil); info != nil {
+				mine = append(mine, t.callActor(info, weak, mine, true)...)
+			}
+		case 2:
+			mine = append(mine, t.submit(p.specs[w.rng.IntN(2)], 0, nil, mine[n:n+1])...)
+		case 3, 4:
+			if list := t.pick(mine, 3); len(list) > 0 {
+				for _, v := range t.get(list, 0) {
+					p.discard(v)
+				}
+			}
+		}
+		for len(mine) > 40 {
+			p.drop(mine[0])
+			mine = mine[1:]
+		}
+		if w.chance(0.5) {
+			t.sleep(20 * w.delay())
+		}
+	}
+	return mine
 }
 
 // scoped makes an actor that holds a resource, calls it and lets it go; what it holds comes back whatever others do.
@@ -546,7 +598,9 @@ func (p *proc) exit(t *thread) {
 func (p *proc) receive(t *thread, x *execute) {
 	w, b := p.w, p.body
 	c := w.calls[x.u]
-	w.ordered(p, c, x)
+	if w.ordered(p, c, x); w.fail != nil {
+		return
+	}
 	if b.info.class.ordered() {
 		t.perform(x)
 		return

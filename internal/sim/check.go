@@ -196,7 +196,7 @@ func New(cfg Config) *World {
 		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 1)), now: start, start: start, lastHit: start, byID: map[ids.NodeID]*node{},
 		links: map[linkKey]*link{}, values: map[ids.ObjectID]*known{}, paths: map[ids.Unique]string{}, tasks: map[ids.Unique]*called{},
 		specs: map[string]spec{}, byJob: map[ids.Job][]string{}, over: map[ids.Job]bool{}, faults: true,
-		actors: map[ids.Unique]*actorInfo{}, calls: map[ids.Unique]*callInfo{}, classes: map[ids.Job][]*class{}, stored: map[string]*stored{}, firm: map[ids.Unique]bool{}, shaky: map[ids.Unique]bool{},
+		actors: map[ids.Unique]*actorInfo{}, named: map[string][]*actorInfo{}, calls: map[ids.Unique]*callInfo{}, classes: map[ids.Job][]*class{}, stored: map[string]*stored{}, firm: map[ids.Unique]bool{}, shaky: map[ids.Unique]bool{},
 	}
 	w.head = newHead(w)
 	for k := range cfg.Nodes {

@@ -20,8 +20,8 @@ type head struct {
 	down   map[ids.NodeID]*pipe // present links to members
 	tickAt time.Duration
 	store  map[string]headstate.Record
-	queue  []headstate.Persist // batches that are not committed
-	timed  func(step func())   // in a benchmark: measures
+	queue  []headstate.Persist                   // batches that are not committed
+	timed  func(ev headstate.Event, step func()) // in a benchmark: measures
 }
 
 func newHead(w *World) *head {
@@ -36,7 +36,7 @@ func (h *head) rise() {
 	for _, k := range sorted(h.store) {
 		records = append(records, h.store[k])
 	}
-	st, err := headstate.New(headstate.Config{Cluster: headstate.ClusterID{1}, SessionName: "session", StartMs: 1 + h.w.now.Sub(h.w.start).Milliseconds()}, records)
+	st, err := headstate.New(headstate.Config{Cluster: headstate.ClusterID{1}, SessionName: "session", RowsPerSec: h.w.cfg.Rows, StartMs: 1 + h.w.now.Sub(h.w.start).Milliseconds()}, records)
 	if err != nil {
 		h.w.failf("the head cannot start from its store: %v", err)
 		return
@@ -51,7 +51,7 @@ func (h *head) mortal() {
 	if !w.cfg.HeadDeath {
 		return
 	}
-	w.after(time.Duration(w.rng.IntN(700))*time.Millisecond, func() {
+	w.after(time.Duration(w.rng.Int64N(int64(w.cfg.HeadEvery))), func() {
 		if !w.faults || h.absent {
 			return
 		}
@@ -125,7 +125,7 @@ func (h *head) step(ev headstate.Event) {
 	life := h.life
 	var effs []headstate.Effect
 	if h.timed != nil {
-		h.timed(func() { effs = h.st.Step(h.since(), ev) })
+		h.timed(ev, func() { effs = h.st.Step(h.since(), ev) })
 	} else {
 		effs = h.st.Step(h.since(), ev)
 	}

@@ -81,7 +81,7 @@ func (n *node) boot() {
 	}
 	n.mbr = member.New(member.Config{Node: n.id, Head: "head"})
 	n.relink()
-	if w.cfg.NodeDeath && n.index > 0 {
+	if w.cfg.NodeDeath && n.index > 0 && (w.cfg.Spared == 0 || !w.chance(w.cfg.Spared)) {
 		w.after(time.Duration(w.rng.IntN(400))*time.Millisecond, n.misfortune)
 	}
 }
@@ -282,7 +282,7 @@ func (n *node) join(r *headstate.Registered) {
 		Node: n.id, Owner: r.Owner, Names: n.names, Total: n.total, Memory: n.mem, Inline: inlineMax,
 		CPUs: n.cpus, Credit: w.cfg.Credit, IdleTime: time.Second, Seed: w.rng.Uint64(),
 	}, n)
-	n.member(member.Follow{On: true})
+	n.member(member.Follow{On: w.cfg.Each == 0 || n.index < w.cfg.Drivers}) // who places nothing need not know the others
 	n.do(func(e *engine.Engine) { e.Prestart(n.cpus) })
 	w.joined(n)
 }

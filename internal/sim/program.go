@@ -292,6 +292,9 @@ func (p *proc) drive(t *thread) {
 		}
 	}
 	var mine []ids.ObjectID
+	if w.cfg.Each > 0 && t.ch.Chan == 1 {
+		mine = t.makeMany()
+	}
 	for range w.cfg.Ops {
 		mine = t.act(mine, p.specs, w.cfg.Depth, true)
 		if w.chance(0.3) {
@@ -486,7 +489,7 @@ func (t *thread) result(x *execute, bad string, mine *[]ids.ObjectID) {
 		outcome = engine.OutcomeLeaving
 	}
 	if c := w.calls[x.u]; c != nil && outcome == engine.OutcomeRetry {
-		c.again = p.body
+		c.again = true
 	}
 	w.tracef("%s ends %x attempt %d outcome %d %s", p, uint64(x.u), x.attempt, outcome, bad)
 	p.write(func(e *engine.Engine) { e.Result(p.sid, x.u, x.attempt, outcome, outs) })

@@ -46,6 +46,7 @@ type World struct {
 	byJob    map[ids.Job][]string
 	over     map[ids.Job]bool // whose drivers are dead
 	actors   map[ids.Unique]*actorInfo
+	named    map[string][]*actorInfo
 	calls    map[ids.Unique]*callInfo
 	classes  map[ids.Job][]*class
 	stored   map[string]*stored
@@ -68,9 +69,6 @@ type event struct {
 	seq uint64
 	f   func()
 }
-
-// maxEvents is more than any world needs that ends.
-const maxEvents = 1_000_000
 
 type eventHeap []event
 
@@ -112,8 +110,8 @@ func (w *World) step() bool {
 	}
 	ev := heap.Pop(&w.events).(event)
 	w.now = ev.at
-	if w.Stats.Events++; w.Stats.Events > maxEvents {
-		w.failf("%d events, and no end: %s", maxEvents, w.blocked())
+	if w.Stats.Events++; w.Stats.Events > w.cfg.MaxEvents {
+		w.failf("%d events, and no end: %s", w.cfg.MaxEvents, w.blocked())
 	}
 	ev.f()
 	return w.fail == nil
