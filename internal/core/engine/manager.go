@@ -75,6 +75,9 @@ func (e *Engine) CreateActor(sid SessionID, m *ActorCreation) {
 	case !ok || e.templates[tn].spec.Actor == nil:
 		e.refuse(s, fmt.Sprintf("actor: template %d was not registered on this stream, or creates no actor", m.Template))
 		return
+	case !e.templates[tn].spec.Resources.Fits(e.templates[tn].spec.Actor.Held):
+		e.refuse(s, fmt.Sprintf("actor: template %d is placed with less than its actor holds", m.Template))
+		return
 	case !s.ownsID(m.Unique) || e.outputsTaken(m.Unique, 1) || e.actors[m.Unique] != nil:
 		e.refuse(s, fmt.Sprintf("actor: %x is not an unused id of this session's blocks", uint64(m.Unique)))
 		return
