@@ -80,5 +80,15 @@ func (s *Stats) add(o *Stats) {
 	s.Cuts += o.Cuts
 	s.Fetches += o.Fetches
 	s.Full += o.Full
+	s.Actors += o.Actors
+	s.Lives += o.Lives
+	s.Calls += o.Calls
+	s.Kills += o.Kills
+	s.Cancels += o.Cancels
+	s.Exits += o.Exits
+	s.Ends += o.Ends
+	s.Adoptions += o.Adoptions
+	s.HeadDeaths += o.HeadDeaths
+	s.StartFails += o.StartFails
 	s.Virtual += o.Virtual
 }

@@ -99,7 +99,7 @@ class ActorClass(_Creator):
             "arity": _actor_meta.constructor_arity(cls),
             "async": _actor_meta.is_async(cls),
         }
-        self._setup(_core.Function(cls, cls.__name__, shown), about)
+        self._setup(_core.Function(cls, cls.__name__, shown, "actor class"), about)
 
     def _setup(self, body, about: Dict[str, Any]) -> None:
         self._body = body
@@ -139,6 +139,9 @@ class ActorClass(_Creator):
                     return value.__get__(None, cls)
                 return value.__get__(self, cls) if hasattr(value, "__get__") else value
         raise AttributeError(f"'ActorClass({self.__name__})' object has no attribute '{name}'")
+
+    def __dir__(self):
+        return sorted({*super().__dir__(), *dir(self._body.callable)})
 
     def __mro_entries__(self, bases):
         raise ActorClassInheritanceException(
@@ -282,5 +285,5 @@ class ActorClass(_Creator):
 
 def _rebuild(ref, about: Dict[str, Any]) -> ActorClass:
     self = ActorClass.__new__(ActorClass)
-    self._setup(_core.Function.from_export(ref, about["name"], about["shown"]), about)
+    self._setup(_core.Function.from_export(ref, about["name"], about["shown"], "actor class"), about)
     return self

@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, Optional
 from ray import _core
 from ray._actor_meta import Meta, Method, returns_of
 from ray._missing import missing
+from ray._options import check_method_options
 
 _state = _core.state
 _call = _core.actors.call
@@ -86,6 +87,7 @@ class ActorMethod:
     def _prepare(self) -> None:
         client = _belongs_here(self._owner, self._target)
         options = self._options
+        check_method_options(options)
         self._returned = returns_of(self._method, options, f"{self._meta.class_name}.{self._method.name}")
         self._template = self._meta.template(self._method, options)
         name = options.get("name")
@@ -112,6 +114,17 @@ class _LimitedMethod(ActorMethod):
                 "`max_pending_calls` actor option."
             )
         return super().remote(*args, **kwargs)
+
+
+class _DecoratedMethod(ActorMethod):
+    """A method with an ``__ray_invocation_decorator__``."""
+
+    __slots__ = ()
+
+    def remote(self, *args, **kwargs):
+        """Start a call through the decorator."""
+        call = super().remote
+        return self._method.decorator(lambda args, kwargs: call(*args, **kwargs))(args, kwargs)
 
 
 def _belongs_here(owner: Callable, target):
@@ -156,7 +169,7 @@ class ActorHandle:
         method = meta.methods.get(name)
         if method is None:
             raise AttributeError(f"'ActorHandle' object has no attribute '{name}'")
-        kind = _LimitedMethod if meta.max_pending_calls > 0 else ActorMethod
+        kind = _LimitedMethod if meta.max_pending_calls > 0 else _DecoratedMethod if method.decorator else ActorMethod
         # The method holds what keeps the actor alive, not this handle: no cycle, so that dropping a handle shows at once.
         found = self.__dict__[name] = kind(self._ray_target, self._ray_owner, meta, method, {})
         return found
@@ -187,7 +200,7 @@ class ActorHandle:
         return getattr(self, method_name)._remote(args, kwargs, **options)
 
     def __dir__(self):
-        return sorted(self._ray_meta.methods)
+        return sorted({"__init__", *self._ray_meta.methods})
 
     def __eq__(self, other):
         return isinstance(other, ActorHandle) and self._ray_target.id == other._ray_target.id

@@ -1,9 +1,10 @@
 """What a process must know of an actor's class to call it: its methods. Made once where the class is, sent with handles."""
 
 import pickle
+from types import FunctionType, MethodType
 from typing import Any, Dict, Optional, Tuple
 
-from ray import _core, _signature
+from ray import _core, _options, _signature
 
 _MOST = 1 << 59
 _KEPT = 1000  # metas that came from elsewhere
@@ -22,11 +23,22 @@ class Method:
         retry_exceptions: As ``@ray.method`` has it, or None.
         group: Its concurrency group; empty for the default one.
         kind: PLAIN or GENERATOR.
+        decorator: Its ``__ray_invocation_decorator__``, or None.
     """
 
-    __slots__ = ("name", "arity", "num_returns", "max_task_retries", "retry_exceptions", "group", "kind")
+    __slots__ = ("name", "arity", "num_returns", "max_task_retries", "retry_exceptions", "group", "kind", "decorator")
 
-    def __init__(self, name, arity, num_returns=None, max_task_retries=None, retry_exceptions=None, group="", kind=0):
+    def __init__(
+        self,
+        name,
+        arity,
+        num_returns=None,
+        max_task_retries=None,
+        retry_exceptions=None,
+        group="",
+        kind=0,
+        decorator=None,
+    ):
         self.name = name
         self.arity = arity
         self.num_returns = num_returns
@@ -34,6 +46,7 @@ class Method:
         self.retry_exceptions = retry_exceptions
         self.group = group
         self.kind = kind
+        self.decorator = decorator
 
 
 class Meta:
@@ -63,7 +76,16 @@ class Meta:
 
     def _dump(self) -> bytes:
         methods = [
-            (m.name, m.arity.__reduce__()[1], m.num_returns, m.max_task_retries, m.retry_exceptions, m.group, m.kind)
+            (
+                m.name,
+                m.arity.__reduce__()[1],
+                m.num_returns,
+                m.max_task_retries,
+                m.retry_exceptions,
+                m.group,
+                m.kind,
+                m.decorator,
+            )
             for m in self.methods.values()
         ]
         whole = (
@@ -75,7 +97,7 @@ class Meta:
             self.max_task_retries,
             self.max_pending_calls,
         )
-        if any(isinstance(m.retry_exceptions, tuple) for m in self.methods.values()):
+        if any(isinstance(m.retry_exceptions, tuple) or m.decorator for m in self.methods.values()):
             from ray import cloudpickle
 
             return cloudpickle.dumps(whole, protocol=5)
@@ -152,6 +174,9 @@ def methods_of(cls: type) -> Dict[str, Method]:
         raw = next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), None)
         arity = _arity(function, not isinstance(raw, (staticmethod, classmethod)), isinstance(raw, classmethod))
         again = getattr(function, "__ray_retry_exceptions__", None)
+        _options.check_method_options(
+            {"max_task_retries": getattr(function, "__ray_max_task_retries__", None), "retry_exceptions": again}
+        )
         methods[name] = Method(
             name,
             arity,
@@ -160,6 +185,7 @@ def methods_of(cls: type) -> Dict[str, Method]:
             tuple(again) if isinstance(again, list) else again,
             getattr(function, "__ray_concurrency_group__", None) or "",
             GENERATOR if _signature.is_generator(function) else PLAIN,
+            getattr(function, "__ray_invocation_decorator__", None),
         )
     for name, arity in _BUILT_IN.items():
         methods[name] = Method(name, arity)
@@ -172,9 +198,7 @@ def is_async(cls: type) -> bool:
 
 
 def _is_function(value: Any) -> bool:
-    import inspect
-
-    return inspect.isfunction(value) or inspect.ismethod(value) or type(value).__name__ == "cython_function_or_method"
+    return isinstance(value, (FunctionType, MethodType)) or type(value).__name__ == "cython_function_or_method"
 
 
 def _arity(function, instance: bool, bound: bool) -> _signature.Arity:

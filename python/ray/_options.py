@@ -125,6 +125,21 @@ def check_actor_options(options: Dict[str, Any], in_options: bool) -> None:
         raise ValueError("actor `lifetime` argument must be one of 'detached', 'non_detached' and 'None'.")
 
 
+def check_method_options(options: Dict[str, Any]) -> None:
+    """Check the options of a call of a method; those that it does not know are left alone, as in Ray.
+
+    Raises:
+        ValueError: A value that is out of bounds.
+        TypeError: A value of the wrong type.
+    """
+    for key in ("max_task_retries", "retry_exceptions", "name"):
+        if options.get(key) is not None:
+            _check(key, options[key], TASK_OPTIONS + ACTOR_OPTIONS, "methods")
+    group = options.get("concurrency_group")
+    if group is not None and not isinstance(group, str):
+        raise TypeError(f"The name of a concurrency group must be a string, but received {group!r}")
+
+
 def check_actor_name(options: Dict[str, Any]) -> None:
     """Check what an actor is called.
 

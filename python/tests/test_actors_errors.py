@@ -127,3 +127,17 @@ def test_wrong_number_of_results():
     a = Bad.remote()
     with pytest.raises(ValueError, match="Task returned 3 objects, but num_returns=2."):
         ray.get(a.take.options(num_returns=2).remote([1, 2, 3]))
+
+
+def test_a_class_that_cannot_be_pickled():
+    import threading
+
+    lock = threading.Lock()
+
+    @ray.remote
+    class Locked:
+        def get(self):
+            return lock
+
+    with pytest.raises(TypeError, match="Could not serialize the actor class .*Locked"):
+        Locked.remote()

@@ -285,3 +285,32 @@ def test_large_and_many_arguments(counter):
     assert ray.get(echo.__ray_call__.remote(lambda self, *a: len(a), *[ray.put(i) for i in range(50)])) == 50
     big = ray.get(echo.__ray_call__.remote(lambda self: b"y" * 300_000))
     assert len(big) == 300_000
+
+
+def test_generators_with_a_number_of_results():
+    @ray.remote
+    class Generates:
+        def some(self, n):
+            yield from range(n)
+
+    g = Generates.remote()
+    assert ray.get(g.some.options(num_returns=2).remote(2)) == [0, 1]
+    with pytest.raises(ValueError, match="Task returned 1 objects, but num_returns=2."):
+        ray.get(g.some.options(num_returns=2).remote(1))
+    with pytest.raises(ValueError, match="Task returned more than num_returns=2 objects."):
+        ray.get(g.some.options(num_returns=2).remote(3))
+
+
+def test_invocation_decorator():
+    def backwards(invoke):
+        return lambda args, kwargs: (invoke(args[::-1], kwargs), "more")
+
+    class Pair:
+        def pair(self, a, b):
+            return a, b
+
+    Pair.pair.__ray_invocation_decorator__ = backwards
+    p = ray.remote(Pair).remote()
+    for handle in (p, ray.get(ray.put(p))):
+        ref, more = handle.pair.remote(1, 2)
+        assert ray.get(ref) == (2, 1) and more == "more"

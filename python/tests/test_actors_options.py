@@ -121,3 +121,22 @@ def test_default_lifetime():
     job = {"default_actor_lifetime": config._default_actor_lifetime}
     assert _options.is_detached({}, job) and not _options.is_detached({"lifetime": "non_detached"}, job)
     assert not _options.is_detached({}, {}) and _options.is_detached({"lifetime": "detached"}, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"max_task_retries": -5}, ValueError),
+        ({"max_task_retries": 1.5}, TypeError),
+        ({"retry_exceptions": "x"}, TypeError),
+        ({"retry_exceptions": [1]}, ValueError),
+        ({"name": 5}, TypeError),
+        ({"concurrency_group": 5}, TypeError),
+        ({"concurrency_group": "nobody"}, ValueError),
+    ],
+)
+def test_wrong_options_of_methods(shared_ray, options, error):
+    a = A.remote()
+    with pytest.raises(error):
+        a.method.options(**options).remote()
+    ray.get(a.method.remote())

@@ -172,5 +172,5 @@ def test_restart():
         died = phoenix.die.remote(os.path.join(folder, "dead"))
         refs = [phoenix.add.remote() for _ in range(3)]
         assert ray.get(died) == "alive"
-        assert ray.get(refs) == [11, 12, 13]
+        assert sorted(ray.get(refs)) == [11, 12, 13]  # calls that are repeated may change places
         assert ray.get(phoenix.was_restarted.remote()) is True

@@ -1,6 +1,8 @@
 """Threaded actors and concurrency groups."""
 
 import asyncio
+import os
+import tempfile
 import threading
 import time
 
@@ -63,6 +65,34 @@ def test_is_canceled_in_a_thread():
     ray.cancel(ref)
     with pytest.raises(ray.exceptions.TaskCancelledError):
         ray.get(ref, timeout=20)
+
+
+def test_cancel_in_a_plain_actor():
+    @ray.remote
+    class Plain:
+        def canceled(self, path):
+            open(path, "w").close()
+            for _ in range(2000):
+                if ray.get_runtime_context().is_canceled():
+                    return "seen"
+                time.sleep(0.01)
+            return "not seen"
+
+        def ran(self, path):
+            return os.path.exists(path)
+
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = os.path.join(folder, "first"), os.path.join(folder, "second")
+        plain = Plain.remote()
+        running, waiting = plain.canceled.remote(first), plain.canceled.remote(second)
+        while not os.path.exists(first):
+            time.sleep(0.01)
+        for ref in (waiting, running):
+            ray.cancel(ref)
+        for ref in (running, waiting):
+            with pytest.raises(ray.exceptions.TaskCancelledError, match="was cancelled"):
+                ray.get(ref, timeout=20)
+        assert ray.get(plain.ran.remote(first)) and not ray.get(plain.ran.remote(second))
 
 
 @ray.remote(concurrency_groups={"io": 2, "compute": 1})

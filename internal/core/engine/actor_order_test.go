@@ -180,3 +180,35 @@ func TestRetryAmongManySent(t *testing.T) {
 	r.crash(w)
 	r.clean(c, list...)
 }
+
+// A call that need not keep its order, and waits for an argument, has no place yet: it ends with its actor all the same.
+func TestUnorderedCallThatWaitsWhenItsActorDies(t *testing.T) {
+	for _, keep := range []bool{true, false} {
+		r, c := solo(t, 2)
+		h := c.actor("restarts=1")
+		w := live(h)
+		h.weak = true
+		late := c.call("f")
+		list := []ids.ObjectID{h.call("m unordered", late), h.call("m unordered retries=1", late), h.call("m unordered")}
+		if n := r.e.PendingCalls(c.sid, h.id); n != 3 {
+			t.Errorf("%d calls are pending, want 3", n)
+		}
+		r.do(func(e *Engine) { e.Cancel(c.sid, list[1]) })
+		r.crash(w)
+		c.wantValues(list, "", "!CANCELLED", "!ACTOR_UNAVAILABLE ") // the first has not come to it yet
+		w = live(h)
+		if keep {
+			r.do(func(e *Engine) { e.KillActor(h.id, true) })
+		} else {
+			h.drop()
+		}
+		r.crash(w)
+		cause := map[bool]string{true: "KILLED", false: "OUT_OF_SCOPE"}[keep]
+		c.wantValues(list[:1], "!ACTOR_DIED "+cause)
+		if keep {
+			h.drop()
+		}
+		r.run(r.e.tasks.at(r.e.objs.at(r.e.find(late)).task).worker, "v")
+		r.clean(c, append(list, late)...)
+	}
+}

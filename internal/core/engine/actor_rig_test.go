@@ -225,3 +225,110 @@ func solo(t *testing.T, cpus int) (*rig, *client) {
 	r.workers()
 	return r, c
 }
+
+// head tells daemons of actors what others have told it.
+type head struct {
+	rigs []*rig
+	seen map[*rig]int
+	rows map[ids.ActorID][]actor.Row
+}
+
+func newHead(rigs ...*rig) *head {
+	return &head{rigs: rigs, seen: map[*rig]int{}, rows: map[ids.ActorID][]actor.Row{}}
+}
+
+// hear takes in what the daemons have said.
+func (h *head) hear() {
+	for _, r := range h.rigs {
+		for _, row := range r.rows[h.seen[r]:] {
+			h.rows[row.ID] = append(h.rows[row.ID], row)
+		}
+		h.seen[r] = len(r.rows)
+	}
+}
+
+// next brings a rig one piece of news, if there is one.
+func (h *head) next(r *rig) bool {
+	h.hear()
+	for _, id := range sortedActors(r.watched) {
+		at, rows := r.watched[id], h.rows[id]
+		if at < 0 && len(rows) > 0 {
+			at = len(rows) - 1
+		}
+		if at >= 0 && at < len(rows) {
+			r.watched[id] = at + 1
+			r.changed(rows[at])
+			return true
+		}
+	}
+	return false
+}
+
+// news brings everybody all news.
+func (h *head) news() {
+	for again := true; again; {
+		again = false
+		for _, r := range h.rigs {
+			again = h.next(r) || again
+		}
+	}
+}
+
+// settle delivers all messages and all news, and starts the workers that were asked for.
+func (h *head) settle() {
+	for range 3 {
+		quieten(h.rigs...)
+		h.news()
+	}
+	quieten(h.rigs...)
+}
+
+func sortedActors[V any](m map[ids.ActorID]V) []ids.ActorID {
+	var list []ids.ActorID
+	for id := range m {
+		list = append(list, id)
+	}
+	slices.SortFunc(list, func(a, b ids.ActorID) int { return strings.Compare(string(a[:]), string(b[:])) })
+	return list
+}
+
+// changed tells a rig of an actor.
+func (r *rig) changed(row actor.Row) {
+	r.t.Helper()
+	r.do(func(e *Engine) { e.ActorChanged(&row, r.nodeOf(row.Node)) })
+}
+
+// nodeOf is a rig's number of a node.
+func (r *rig) nodeOf(id ids.NodeID) NodeNo {
+	no := NodeNo(id[0])
+	switch {
+	case id == r.e.cfg.Node:
+		return 0
+	case r.e.peers[no] != nil:
+		return no
+	}
+	return NoNode
+}
+
+// gone has the others know that a rig's node is dead; what it sent is lost.
+func gone(dead *rig, others ...*rig) {
+	for _, r := range others {
+		r.wires[NodeNo(dead.e.cfg.Owner)] = nil
+		delete(r.peers, NodeNo(dead.e.cfg.Owner))
+		r.do(func(e *Engine) { e.PeerGone(NodeNo(dead.e.cfg.Owner), "silent") })
+	}
+	dead.wires = map[NodeNo][]Msg{}
+}
+
+// until delivers a rig's messages to a peer, one after the other, until something holds.
+func (r *rig) until(no NodeNo, ok func() bool) {
+	r.t.Helper()
+	for !ok() {
+		if len(r.wires[no]) == 0 {
+			r.t.Fatal("all is delivered, and it does not hold")
+		}
+		m := r.wires[no][0]
+		r.wires[no] = r.wires[no][1:]
+		r.deliver(no, m)
+	}
+}

@@ -33,11 +33,12 @@ type rig struct {
 	fetches []fetch
 	full    bool // the next Value says that the client does not read
 	now     time.Time
-	later   bool        // Commit takes a while
-	rows    []actor.Row // what the head was told
-	failed  string      // the last error's text
-	watched map[ids.ActorID]bool
-	cancels []ids.Unique // calls that were cancelled at their worker
+	later   bool                // Commit takes a while
+	rows    []actor.Row         // what the head was told
+	watched map[ids.ActorID]int // how much of the head's news of an actor was heard; -1: only the last counts
+	cancels []ids.Unique        // calls that were cancelled at their worker
+	dies    func(SessionID)     // a worker was told to leave, or killed
+	failed  string              // the last error's text
 }
 
 type fetch struct {
@@ -69,7 +70,7 @@ func newRig(t testing.TB, s settings) *rig {
 	}
 	r := &rig{
 		t: t, names: names, execs: map[SessionID][]Execute{}, taken: map[SessionID]int{}, peers: map[NodeNo]*rig{}, myNo: map[*rig]NodeNo{},
-		wires: map[NodeNo][]Msg{}, now: t0, watched: map[ids.ActorID]bool{},
+		wires: map[NodeNo][]Msg{}, now: t0, watched: map[ids.ActorID]int{}, dies: func(SessionID) {},
 	}
 	r.e = New(Config{
 		Node: ids.NodeID{byte(s.owner)}, Owner: s.owner, Names: names, Total: total, Memory: memory.New(4*s.store, s.store), Inline: 100 << 10,
@@ -230,8 +231,15 @@ func (r *rig) take(w SessionID) Execute {
 	return r.execs[w][r.taken[w]-1]
 }
 
-func (r *rig) ExitWorker(w SessionID)           { r.say("exit %d", w) }
-func (r *rig) KillWorker(w SessionID, _ string) { r.say("kill %d", w) }
+func (r *rig) ExitWorker(w SessionID) {
+	r.dies(w)
+	r.say("exit %d", w)
+}
+
+func (r *rig) KillWorker(w SessionID, _ string) {
+	r.dies(w)
+	r.say("kill %d", w)
+}
 
 func (r *rig) CancelRun(w SessionID, u ids.Unique, _ uint32) {
 	r.cancels = append(r.cancels, u)
@@ -257,7 +265,9 @@ func (r *rig) ActorUpdate(row *actor.Row) {
 }
 
 func (r *rig) WatchActor(id ids.ActorID, on bool) {
-	r.watched[id] = on
+	if delete(r.watched, id); on {
+		r.watched[id] = -1
+	}
 	r.say("watch %d %v", id.Unique().Counter(), on)
 }
 

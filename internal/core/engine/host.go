@@ -29,6 +29,13 @@ type host struct {
 	since   time.Time             // when it was told
 	death   *actor.Death          // why it is being ended, or how it said that it leaves
 	made    []ids.Unique          // actors that it created, which end with it
+	next    *successor
+}
+
+// successor is a creation that waits for the process of an earlier one to be gone.
+type successor struct {
+	from NodeNo
+	run  *TaskRun
 }
 
 // group is a concurrency group of a hosted actor.
@@ -58,10 +65,14 @@ func (e *Engine) newHost(i uint32, t *task) *host {
 	for _, name := range sortedKeys(h.groups) {
 		h.inTurn = append(h.inTurn, h.groups[name])
 	}
-	a.host, a.inc = h, t.attempt
 	if a.mgr == nil {
 		a.row.Class, a.row.Name, a.row.Namespace = t.create.Class, t.create.Name, t.create.Namespace
+		if a.state == "" && a.node != NoNode && t.attempt > a.inc { // so this is what became of the one that we lost
+			a.state, a.node = actor.Restarting, NoNode
+		}
 	}
+	a.host, a.inc = h, t.attempt
+	e.verdict(a)
 	return h
 }
 
@@ -165,25 +176,24 @@ func (e *Engine) pumpGroup(h *host, g *group) {
 			h.unlist(q) // offer lists it again
 			continue
 		}
-		if g.sent >= e.room(g, t) {
+		if g.sent >= e.room(h, g, t) {
 			return
 		}
-		if !e.fetchArgs(i, t) {
-			h.unlist(q)
-			continue
+		if t.state == taskOrdered && !e.fetchArgs(i, t) {
+			continue // its arguments are there at once, or come later, or never: then it has failed
 		}
 		e.sendCall(h, g, i, t)
 		g.turn++
 	}
 }
 
-// room is how many calls of a group the worker may have: those that run at once, and of a group that runs one after the
-// other about a millisecond's worth.
-func (e *Engine) room(g *group, t *task) int {
-	if g.limit > 1 {
+// room is how many calls of a group the worker may have: those that run at once, and, but for coroutines, about a
+// millisecond's worth that waits for its turn there.
+func (e *Engine) room(h *host, g *group, t *task) int {
+	if h.limits.Async && g.limit > 1 {
 		return g.limit
 	}
-	return e.depth(e.templates[t.tmpl])
+	return g.limit - 1 + e.depth(e.templates[t.tmpl])
 }
 
 func (e *Engine) sendCall(h *host, g *group, i uint32, t *task) {
@@ -197,16 +207,6 @@ func (e *Engine) sendCall(h *host, g *group, i uint32, t *task) {
 	g.sent++
 	h.calls[t.unique] = i
 	e.deliver(h.w, i, t)
-}
-
-// fetched goes on with a call whose arguments have come.
-func (e *Engine) fetched(i uint32, t *task) {
-	h := t.call.a.host
-	if h == nil || h.death != nil && !h.leaving {
-		return // it is being ended, and its calls with it
-	}
-	e.sendCall(h, h.group(t.call), i, t)
-	e.offer(t.call)
 }
 
 // actorResult takes a RESULT of an actor's worker.
@@ -243,7 +243,7 @@ func (e *Engine) actorResult(s *session, u ids.Unique, attempt uint32, outcome u
 	delete(h.calls, u)
 	q.sent--
 	g.sent--
-	if g.limit == 1 {
+	if g.limit == 1 || !h.limits.Async {
 		e.measureCall(g, t)
 	}
 	e.endBundle(i)
@@ -339,6 +339,7 @@ func (e *Engine) dropCreation(h *host) {
 		return
 	}
 	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Up: &ActorUp{Death: death}})
+	e.succeed(h.a, h.next)
 	e.dropActor(h.a)
 }
 
@@ -402,7 +403,22 @@ func (e *Engine) hostGone(h *host, kind fault.Kind, why string) {
 	} else if creation == 0 && h.mgr == 0 {
 		e.incarnationLost(a, death)
 	}
+	e.succeed(a, h.next)
 	e.dropActor(a)
+}
+
+// succeed goes on with a new manager's creation of an actor, now that the process that an earlier one had made is gone.
+func (e *Engine) succeed(a *actorRec, next *successor) {
+	if next != nil && e.peers[next.from] != nil {
+		e.taskRun(e.peers[next.from], next.run)
+	}
+	switch m := a.mgr; {
+	case m == nil || m.task != 0 || m.registering || a.state == actor.Alive || a.state == actor.Dead:
+	case m.killing != nil:
+		e.actorDead(a, m.killing)
+	default:
+		e.startActor(a)
+	}
 }
 
 // returnCalls takes the calls of an actor that is no longer here from where they were.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"gray/internal/core/actor"
 	"gray/internal/core/fault"
@@ -73,6 +74,9 @@ func (e *Engine) CreateActor(sid SessionID, m *ActorCreation) {
 	switch {
 	case !ok || e.templates[tn].spec.Actor == nil:
 		e.refuse(s, fmt.Sprintf("actor: template %d was not registered on this stream, or creates no actor", m.Template))
+		return
+	case !e.templates[tn].spec.Resources.Fits(e.templates[tn].spec.Actor.Held):
+		e.refuse(s, fmt.Sprintf("actor: template %d is placed with less than its actor holds", m.Template))
 		return
 	case !s.ownsID(m.Unique) || e.outputsTaken(m.Unique, 1) || e.actors[m.Unique] != nil:
 		e.refuse(s, fmt.Sprintf("actor: %x is not an unused id of this session's blocks", uint64(m.Unique)))
@@ -361,7 +365,7 @@ func (e *Engine) handleGone(id ids.ObjectID) {
 // forgetActor drops an actor's record, and the queues of callers that have no calls.
 func (e *Engine) forgetActor(a *actorRec) {
 	for _, q := range append([]*callq(nil), a.order...) {
-		if q.n == 0 {
+		if q.idle() {
 			e.dropQueue(q)
 		}
 	}
@@ -375,11 +379,14 @@ func (e *Engine) stopActor(a *actorRec, death *actor.Death, graceful bool) {
 		return
 	}
 	m.killing = death
-	a.row.Dying = true
-	if !m.registering {
-		e.tellActor(a)
-		e.stopIncarnation(a, death, graceful)
+	if m.registering {
+		return // it ends when the head has answered
 	}
+	if !a.row.Dying {
+		a.row.Dying = true
+		e.tellActor(a)
+	}
+	e.stopIncarnation(a, death, graceful)
 }
 
 // stopIncarnation ends the present incarnation, or its making.
@@ -437,7 +444,7 @@ func (e *Engine) endActors(job ids.Job) {
 		if a.host != nil && a.host.job == job && (a.mgr == nil || a.mgr.job != job) {
 			e.stopHost(a.host, death, false)
 		}
-		if a.mgr != nil && a.mgr.job == job {
+		if m := a.mgr; m != nil && m.job == job && !(m.registering && m.spec.Detached) { // that one gets a job of its own
 			e.stopActor(a, death, false)
 		}
 	}
@@ -469,6 +476,7 @@ func (e *Engine) AdoptActor(row *actor.Row, st *StoredActor, spec TemplateSpec, 
 		m.left = max(row.MaxRestarts-int32(row.Incarnation), 0)
 	}
 	m.refs = append(e.holdAll(st.Deps), e.holdAll(st.Contained)...)
+	e.claimAll(slices.Concat(st.Deps, st.Contained), NoNode)
 	if a.watch {
 		a.watch = false
 		e.sink.WatchActor(a.id, false)
@@ -477,7 +485,11 @@ func (e *Engine) AdoptActor(row *actor.Row, st *StoredActor, spec TemplateSpec, 
 	switch {
 	case row.State != actor.Alive:
 		a.state = row.State
-		e.startActor(a)
+		if a.host != nil { // it was made here, of which its manager had not heard
+			e.stopHost(a.host, ownerDied("its manager died"), false)
+		} else {
+			e.startActor(a)
+		}
 	case a.host != nil:
 		a.host.mgr = 0
 		a.state, a.node = actor.Alive, 0
@@ -535,7 +547,9 @@ func (e *Engine) actorsOf(no NodeNo, id ids.NodeID, why string) {
 			continue
 		}
 		if h := a.host; h != nil && h.mgr == no && h.task == 0 {
-			if h.mgr = NoNode; !h.own {
+			if h.mgr = NoNode; h.own {
+				e.watchActor(a) // the head says whether it goes on
+			} else {
 				e.stopHost(h, ownerDied("Owner Id: "+id.String()+", its node, died: "+why), false)
 			}
 		}

@@ -354,6 +354,10 @@ func (e *Engine) lowerAsk(a *ask) {
 
 // taskRun takes a task of another owner.
 func (e *Engine) taskRun(p *peer, m *TaskRun) {
+	if a := e.actors[m.Unique]; a != nil && a.host != nil && m.Create != nil {
+		a.host.next = &successor{p.no, m}
+		return
+	}
 	i, t := e.tasks.alloc()
 	t.unique, t.job, t.attempt, t.returns, t.flags = m.Unique, m.Job, m.Attempt, m.Returns, m.Flags
 	t.owner, t.tmpl = p.no, p.templates[m.Template]

@@ -301,6 +301,9 @@ func (e *Engine) execute(w *worker, i uint32, t *task) {
 		e.sink.Template(w.s.id, t.tmpl)
 	}
 	x := e.packExecute(w.s, t)
+	if len(w.fifo) == 1 || w.host != nil && len(w.host.calls) == 1 {
+		x.Flags |= flagAlone
+	}
 	if b := e.bundles[i]; b != nil {
 		e.mem.Running(b.req)
 		if b.body != 0 {

@@ -12,7 +12,6 @@ import threading
 from collections import deque
 
 from ray import exceptions
-from ray._core import wire
 from ray._core.actor_threads import ThreadedActor
 from ray._core.state import state
 from ray._core.task import OURS
@@ -178,10 +177,10 @@ class AsyncActor(ThreadedActor):
 
     def _receive(self):
         host = self.worker
-        recv = host.exec.recv
+        receive, buffer = host.exec.recv_into, host.buffer
         for _ in range(_PACKETS_A_TURN):
             try:
-                packet = recv(wire.MAX_PACKET, socket.MSG_DONTWAIT)
+                packet = bytes(memoryview(buffer)[: receive(buffer, 0, socket.MSG_DONTWAIT)])
             except BlockingIOError:
                 break
             except ConnectionError:

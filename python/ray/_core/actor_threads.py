@@ -47,9 +47,16 @@ class Group:
             self.idle -= 1
             if item is None:
                 return
-            if not actor.worker.leaving or not actor._abandon:
-                actor.run(item[0], *item[1])
-                item = None
+            if actor.worker.leaving and actor._abandon:
+                continue
+            actor.run(item[0], *item[1])
+            item = None
+            box = actor.worker.box
+            if calls.empty():
+                box.flush()
+            elif not box.armed:  # the flusher sees to it soon, however long the next call takes
+                box.armed = True
+                box.dead.put(None)
 
     def close(self):
         """Let the threads end after what is queued."""
@@ -126,7 +133,6 @@ class ThreadedActor(Actor):
         except BaseException as e:
             self.raised(call, e, retry_types)
         state.context.set(None)
-        host.box.flush()
 
     def raised(self, call, error, retry_types):
         """Send what a call raised, unless it is a way out of the actor."""

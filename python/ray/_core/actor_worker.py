@@ -139,6 +139,7 @@ class Actor:
         box.frames.append(ahead + wire.result(unique8, attempt, outcome, parts))
         for oid, guard in guards:
             host.client.sealed(oid, guard)
+        host.alone = bool(flags & wire.ALONE)
         if len(box.frames) >= 32:
             box.flush()
         if took > _LONG:
@@ -204,7 +205,8 @@ class Actor:
         packets = host._packets
         try:
             while len(packets) < 1000:
-                packet = host.exec.recv(wire.MAX_PACKET, socket.MSG_DONTWAIT)
+                size = host.exec.recv_into(host.buffer, 0, socket.MSG_DONTWAIT)
+                packet = bytes(memoryview(host.buffer)[:size])
                 packets.append(packet)
                 if not packet:
                     return
@@ -221,7 +223,8 @@ class Actor:
         actor = template.actor or {}
         self.resources = {k: v / 10000 for k, v in (actor.get("held") or {}).items() if v}
         self.meta = actor.get("meta")
-        zygote.limit_threads(max(1, int(self.resources.get("CPU", 0))))
+        if host._threads is not None:  # else it is the user's business
+            zygote.limit_threads(max(1, int(self.resources.get("CPU", 0))))
         task = Call(unique8 + self.id, template.name, template.qualname, attempt, self.resources)
         task.cancelled = task.told = task.exits = False
         host.show(template.name)
@@ -235,7 +238,9 @@ class Actor:
             args, kwargs, _ = host.arguments(buf, at, end, flags, n_deps)
             if not plain:
                 self.instance = cls.__new__(cls, *args, **(kwargs or {}))
-            self.instance.__init__(*args, **(kwargs or {}))
+            nothing = self.instance.__init__(*args, **(kwargs or {}))
+            if nothing is not None:
+                raise TypeError(f"__init__() should return None, not {type(nothing).__name__!r}")
             answer = {"ok": True, "repr": self.repr() if cls.__repr__ is not object.__repr__ else ""}
         except BaseException as e:
             if isinstance(e, SystemExit) and not self.exiting:

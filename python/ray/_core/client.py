@@ -120,7 +120,7 @@ class Client:
         channel = self.channel()
         req = channel.request()
         self.box.frames.append(wire.call(channel.no, req, msgpack.packb({"m": method, **arguments})))
-        self.box.flush()
+        self.box.flush(claims=True)  # it may ask for what depends on them
         return self.reply(*self.answer(channel, req))
 
     def reply(self, kind, body) -> dict:
@@ -207,7 +207,7 @@ class Client:
         claim.key = oid
         self.table.held["create", oid] = claim
         self.box.frames.append(wire.create(channel.no, req, oid, payload.size))
-        self.box.flush()
+        self.box.flush(claims=True)  # what was dropped makes room, of pages that are warm
         kind, body = self.answer(channel, req)
         if kind == wire.ERROR:
             del self.table.held["create", oid]
@@ -228,6 +228,8 @@ class Client:
             value = wanted._v
             if type(value) is Value and not value.status:
                 return _load(value)
+            if value is None and timeout is None and wanted._w is None:
+                return self._get_one(wanted._id)
             channel = self._fetch((wanted,), timeout)
             try:
                 return self._result(wanted, channel)
@@ -256,6 +258,31 @@ class Client:
         finally:
             if channel is not None and channel.values:
                 channel.values.clear()
+
+    def _get_one(self, oid):
+        """The value of one object, however long it takes: what a loop of calls and gets does all the time."""
+        channel = self.channel()
+        req = channel.request()
+        values = channel.values
+        box = self.box
+        box.frames.append(wire.get_one(channel.no, req, oid))
+        box.flush()
+        try:
+            while True:
+                value = values.get(oid)
+                if value is not None:
+                    if value.status:
+                        raise as_exception(value, oid)
+                    return _load(value)
+                if req in channel.answers:
+                    kind, body = channel.answers[req]
+                    if kind == wire.ERROR:
+                        self.reply(kind, body)
+                if not channel.receive(_WARN_AFTER):
+                    self._explain(channel, [oid])
+        finally:
+            if values:
+                values.clear()
 
     def _result(self, ref, channel):
         value = ref._v

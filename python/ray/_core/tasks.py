@@ -14,8 +14,9 @@ _ERROR_SIZE = 100 << 20
 class Function:
     """A function's body, exported when it is first needed and loaded when it is first run."""
 
-    def __init__(self, callable, name: str, qualname: str):
-        """Wrap a Python callable; ``name`` is short, ``qualname`` is ``module.qualname``."""
+    def __init__(self, callable, name: str, qualname: str, kind: str = "function"):
+        """Wrap a Python callable; ``name`` is short, ``qualname`` is ``module.qualname``, ``kind`` what errors call it."""
+        self.kind = kind
         self._callable = callable
         self.name = name
         self.qualname = qualname
@@ -24,9 +25,9 @@ class Function:
         self._export = None  # (client, ref, event that is set when the body is on its way)
 
     @classmethod
-    def from_export(cls, ref, name: str, qualname: str) -> Function:
+    def from_export(cls, ref, name: str, qualname: str, kind: str = "function") -> Function:
         """A function that another process exported as ``ref``."""
-        self = cls(None, name, qualname)
+        self = cls(None, name, qualname, kind)
         self._ref = ref
         return self
 
@@ -107,11 +108,11 @@ class Function:
         try:
             payload = serialization.serialize(self._callable)
         except (TypeError, pickle.PicklingError) as e:
-            raise TypeError(f"Could not serialize the function {self.qualname}. {inspected(self._callable)}") from e
+            raise TypeError(f"Could not serialize the {self.kind} {self.qualname}. {inspected(self._callable)}") from e
         limit = int(os.environ.get("FUNCTION_SIZE_ERROR_THRESHOLD", _ERROR_SIZE))
         if payload.size > limit:
             raise ValueError(
-                f"The function {self.qualname} is too large ({payload.size >> 20} MiB > FUNCTION_SIZE_ERROR_THRESHOLD="
+                f"The {self.kind} {self.qualname} is too large ({payload.size >> 20} MiB > FUNCTION_SIZE_ERROR_THRESHOLD="
                 f"{limit >> 20} MiB). Check that its definition is not implicitly capturing a large array or other object in "
                 "scope. Tip: use ray.put() to put large objects in the Ray object store."
             )
@@ -119,8 +120,9 @@ class Function:
             import logging
 
             logging.getLogger("ray").warning(
-                "The function %s is very large (%d MiB). Check that its definition is not implicitly capturing a large array "
+                "The %s %s is very large (%d MiB). Check that its definition is not implicitly capturing a large array "
                 "or other object in scope. Tip: use ray.put() to put large objects in the Ray object store.",
+                self.kind,
                 self.qualname,
                 payload.size >> 20,
             )

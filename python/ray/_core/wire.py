@@ -19,7 +19,7 @@ EXECUTE, X_TEMPLATE, SETUP, EXIT, X_TEMPLATE_DROP, EXECUTE_AT, CANCEL = range(0x
 
 INLINE, ARENA = 0, 1
 OK, FAILED = 0, 1
-ARGS_IN_DEP0, WEAK_HANDLE, CREATION, METHOD = 0x01, 0x02, 0x10, 0x20
+ARGS_IN_DEP0, WEAK_HANDLE, CREATION, METHOD, ALONE = 0x01, 0x02, 0x10, 0x20, 0x40
 VALUES, RAISED, RETRIABLE, LEAVES, ACTOR_EXITS = range(5)  # outcomes of RESULT
 FETCH = 1
 
@@ -37,6 +37,7 @@ call_tail = Struct("<16sIH12x")  # of an ACTOR_CALL that carries nothing: actor,
 _put = Struct("<IB28sBI")
 _create = Struct("<IBII28sQ")
 _ask = Struct("<IBIIBI")
+_ask_one = Struct("<IBIIBI28s")
 _wait = Struct("<IBIIIBI")
 _two = Struct("<IBII")
 _credit = Struct("<IBIIQ")
@@ -122,6 +123,11 @@ def seal(oid, status, contained) -> bytes:
 def get(chan, req, ids) -> bytes:
     """GET of a list of ids."""
     return _ask.pack(14 + ID * len(ids), GET, chan, req, 0, len(ids)) + b"".join(ids)
+
+
+def get_one(chan, req, oid) -> bytes:
+    """GET of one id."""
+    return _ask_one.pack(42, GET, chan, req, 0, 1, oid)
 
 
 def wait(chan, req, need, flags, ids) -> bytes:

@@ -13,6 +13,8 @@ import socket
 import sys
 import time
 import traceback
+from itertools import islice, starmap
+from types import GeneratorType
 
 # Used later or only by tasks: imported once, before workers are forked.
 import cloudpickle.cloudpickle  # noqa: F401
@@ -99,6 +101,9 @@ class Worker:
         self.serve = None  # what goes on in the place of this loop
         self.suffix = b""  # of the ids of tasks and outputs, after their unique
         self._packets = []
+        self.buffer = bytearray(wire.MAX_PACKET)
+        self._sizes = []  # of a packet that is in the buffer
+        self.alone = False  # nothing more was on its way when the last call was sent
         self._title = None
         self._threads = 0  # that OMP_NUM_THREADS and its like say; None if that is the user's business
         try:
@@ -115,15 +120,26 @@ class Worker:
             The exit status.
         """
         packets = self._packets
-        recv = self.exec.recv
+        sizes = self._sizes
+        buffer = self.buffer
+        view = memoryview(buffer)
+        # Into one buffer, then copied: a new one of the largest size for each packet costs more than all else here.
+        receive = self.exec.recv_into
         while not self.leaving:
             try:
-                packets.extend(map(recv, (wire.MAX_PACKET,), (socket.MSG_DONTWAIT,)))
+                if self.alone:
+                    self.alone = False
+                    raise BlockingIOError
+                if not sizes:
+                    sizes.extend(map(receive, (buffer,), (0,), (socket.MSG_DONTWAIT,)))
             except BlockingIOError:
                 self._idle()
-                packets.extend(map(recv, (wire.MAX_PACKET,)))
+                if not sizes:
+                    sizes.extend(map(receive, (buffer,)))
             except ConnectionError:
                 return 1
+            # One call in C takes the size away and stores the packet: no exception comes between the two.
+            packets.extend(map(bytes, map(view.__getitem__, map(slice, starmap(sizes.pop, ((),))))))
             while packets:
                 packet = packets.pop(0)
                 if not packet and not self.leaving:
@@ -284,6 +300,7 @@ class Worker:
         for oid, guard in guards:
             client.sealed(oid, guard)
         state.task = None
+        self.alone = bool(flags & wire.ALONE)
         if len(box.frames) >= 32 or took > _SHORT:
             box.flush()  # now: to drop the arguments may take as long as the task
 
@@ -384,6 +401,10 @@ class Worker:
                     "Task with num_returns=0 returned a value other than None; it is dropped."
                 )
             return (b"", ()), (), None
+        if isinstance(result, GeneratorType):
+            result = list(islice(result, num_returns + 1))
+            if len(result) > num_returns:
+                raise ValueError(f"Task returned more than num_returns={num_returns} objects.")
         n = len(result)
         if n != num_returns:
             raise ValueError(f"Task returned {n} objects, but num_returns={num_returns}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple, TypeVar
 
-__all__ = ["ActorPool"]
+__all__ = ["ActorPool", "V"]
 
 V = TypeVar("V")
 

@@ -22,6 +22,6 @@ def register_ray() -> None:
         from joblib import register_parallel_backend
     except ImportError as e:
         raise ImportError("register_ray() needs joblib; install it with `pip install joblib`.") from e
-    from ray.util._joblib_backend import RayBackend
+    from ray.util.joblib.ray_backend import RayBackend
 
     register_parallel_backend("ray", RayBackend)
