@@ -52,6 +52,8 @@ func deathCause(r *actor.Row) map[string]any {
 		return map[string]any{"creation_task_failure_context": map[string]any{
 			"formatted_exception_string": r.Death.Text, "language": "PYTHON",
 		}}
+	case actor.NoEnv:
+		return map[string]any{"runtime_env_failed_context": map[string]any{"error_message": r.Death.Text}}
 	case actor.Unplaceable:
 		return map[string]any{"actor_unschedulable_context": map[string]any{"error_message": r.Death.Text}}
 	}

@@ -185,6 +185,9 @@ func (s *sink) CreationResult(value []byte) (repr, text string, pickled []byte) 
 // ActorError is the value of an error about an actor.
 func (s *sink) ActorError(kind fault.Kind, row *actor.Row, death *actor.Death) []byte {
 	more := map[string]any{"actor_id": row.ID[:]}
+	if death.Cause == actor.NoEnv {
+		kind = fault.RuntimeEnv
+	}
 	if kind == fault.ActorDied {
 		more["class_name"], more["name"], more["ray_namespace"] = row.Class, row.Name, row.Namespace
 		more["pid"], more["node_ip_address"], more["node_id"] = row.PID, row.IP, row.Node.String()

@@ -141,11 +141,12 @@ func (n *Node) setup(sid engine.SessionID, s engine.Setup) {
 	if s.Env != "" {
 		var env struct {
 			EnvVars map[string]string `msgpack:"env_vars"`
+			Preload []string          `msgpack:"preload"`
 		}
 		if err := wire.Unmarshal([]byte(s.Env), &env); err != nil {
 			n.log.Warn("a runtime environment could not be read", "err", err)
 		}
-		m.Env = env.EnvVars
+		m.Env, m.Preload = env.EnvVars, env.Preload
 	}
 	b, err := wire.AppendSetup(nil, &m)
 	if err != nil {

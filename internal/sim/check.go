@@ -91,7 +91,7 @@ func (w *World) seen(p *proc, v *val) {
 		if w.over[p.job] {
 			return // its job has ended: it is being killed
 		}
-		if !w.explained(kind) || strings.Contains(string(v.inline), "does not exist") && w.Stats.NodeDeaths == 0 && w.Stats.Crashes == 0 && !w.fenced() {
+		if !w.explainedOf(p, v, kind) || strings.Contains(string(v.inline), "does not exist") && w.Stats.NodeDeaths == 0 && w.Stats.Crashes == 0 && !w.fenced() {
 			w.failf("%s reads %s: error %q, which nothing in this world explains", p, v.id, v.inline)
 		}
 		if k.seen && k.kind != kind && !(lost[kind] && v.inline[0] == 4) {
@@ -99,6 +99,12 @@ func (w *World) seen(p *proc, v *val) {
 		}
 		if !k.seen && !lost[kind] {
 			k.seen, k.kind = true, kind
+		}
+		return
+	}
+	if w.actors[v.id.Unique()] != nil {
+		if string(v.inline) != "\x00N." {
+			w.failf("%s reads the handle %s: %q", p, v.id, v.inline)
 		}
 		return
 	}
@@ -190,6 +196,7 @@ func New(cfg Config) *World {
 		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 1)), now: start, start: start, lastHit: start, byID: map[ids.NodeID]*node{},
 		links: map[linkKey]*link{}, values: map[ids.ObjectID]*known{}, paths: map[ids.Unique]string{}, tasks: map[ids.Unique]*called{},
 		specs: map[string]spec{}, byJob: map[ids.Job][]string{}, over: map[ids.Job]bool{}, faults: true,
+		actors: map[ids.Unique]*actorInfo{}, named: map[string][]*actorInfo{}, calls: map[ids.Unique]*callInfo{}, classes: map[ids.Job][]*class{}, stored: map[string]*stored{}, firm: map[ids.Unique]bool{}, shaky: map[ids.Unique]bool{},
 	}
 	w.head = newHead(w)
 	for k := range cfg.Nodes {
@@ -257,15 +264,20 @@ func (w *World) Run() (err error) {
 		}
 		w.after(d, n.boot)
 	}
+	w.head.mortal()
 	w.until(w.driversDone)
 	w.faults = false
+	w.head.back()
 	for _, n := range w.nodes { // whoever lost the head finds it, or hears that it is dead
-		if n.alive && n.up.down {
+		if n.alive && (n.up == nil || n.up.down) {
 			w.after(0, n.relink)
 		}
 	}
 	w.dropGlobals()
 	w.settle()
+	w.endDetached()
+	w.settle()
+	w.checkActors()
 	w.checkEmpty(true)
 	for _, p := range w.drivers {
 		if p.alive {

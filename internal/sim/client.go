@@ -22,6 +22,7 @@ type proc struct {
 	driver  bool
 	job     ids.Job
 	alive   bool
+	through bool                     // it leaves by itself: all that it wrote is read
 	stream  []func(e *engine.Engine) // written, not yet read by the daemon
 	reading bool
 	eof     func() // what happens when the stream has been read to its end
@@ -38,7 +39,11 @@ type proc struct {
 	fn      ids.ObjectID
 	specs   []string
 	count   int
-	quiet   int // threads that have ended
+	quiet   int                 // threads that have ended
+	weak    []ids.ActorID       // actors that it knows by name
+	loose   map[ids.Unique]bool // actors whose queue here may wait for a task
+	seqs    map[queueKey]int
+	body    *body // of an actor's worker
 }
 
 // ref is what a process counts of an id: handles in the program, deliveries from the daemon.
@@ -72,6 +77,8 @@ type execute struct {
 	attempt   uint32
 	tmpl      uint32
 	returns   uint32
+	flags     uint16
+	job       ids.Job
 	stream    bool
 	deps      []*val
 	contained []ids.ObjectID
@@ -105,7 +112,7 @@ func (v *val) errorKind() string {
 func (w *World) newProc(n *node, sid engine.SessionID, driver bool) *proc {
 	return &proc{
 		w: w, n: n, sid: sid, driver: driver, alive: true, threads: map[uint32]*thread{}, refs: map[ids.ObjectID]*ref{},
-		views: map[ids.ObjectID]int{}, fns: map[uint32]bool{}, tmpl: map[string]uint32{},
+		views: map[ids.ObjectID]int{}, fns: map[uint32]bool{}, loose: map[ids.Unique]bool{}, seqs: map[queueKey]int{}, tmpl: map[string]uint32{},
 	}
 }
 
@@ -165,7 +172,7 @@ func (p *proc) kill(tell bool) {
 	for _, c := range sorted(p.threads) {
 		p.threads[c].stop()
 	}
-	if len(p.stream) > 0 {
+	if len(p.stream) > 0 && !p.through {
 		p.stream = p.stream[:p.w.rng.IntN(len(p.stream)+1)]
 	}
 	if !tell {
@@ -189,6 +196,9 @@ func (p *proc) gone() {
 	p.w.hit()
 	if !p.driver {
 		p.w.tracef("%s: worker gone", p)
+		if p.body != nil {
+			p.w.Stats.Ends++
+		}
 		n.do(func(e *engine.Engine) { e.WorkerGone(p.sid, fault.WorkerCrashed, "its process died") })
 		n.do(func(e *engine.Engine) { e.SessionGone(p.sid) })
 		return
@@ -297,6 +307,7 @@ type answers struct {
 	limit   uint64
 	items   []ids.ObjectID
 	ended   bool
+	reply   any
 }
 
 type killed struct{}
@@ -310,7 +321,7 @@ func (p *proc) start(no uint32, body func(t *thread)) *thread {
 			t.ended = true
 			if r := recover(); r != nil {
 				if _, ok := r.(killed); !ok {
-					panic(r)
+					panic(fmt.Sprintf("%v, in a program\n%s", r, frames()))
 				}
 			}
 		}()

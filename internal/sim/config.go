@@ -29,6 +29,17 @@ type Config struct {
 	Depth     int     // of nested calls
 	Frozen    bool    // drivers die rather than end
 	Check     int     // every how many events of an engine its structure is checked
+	Actors    float64 // of what programs do, how much is about actors
+	Murder    float64 // that an actor's process is killed from outside while it lives
+	HeadDeath bool    // the head is started again from its store
+
+	MaxActors int           // made in the world, about
+	Names     int           // that actors have
+	Each      int           // actors that each driver makes, in a world that is about nothing else
+	Spared    float64       // of nodes and links, how many nothing happens to
+	HeadEvery time.Duration // about how long a head lives
+	MaxEvents int           // more than any such world needs that ends
+	Rows      int           // of the cluster view a second; 0 = the head's default
 }
 
 // MakeConfig draws a world from a seed. The lowest bits choose what goes wrong, so that a run of seeds has every mix.
@@ -36,7 +47,7 @@ func MakeConfig(seed uint64) Config {
 	r := rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))
 	c := Config{
 		Seed: seed, Nodes: 1 + r.IntN(4), Drivers: 1 + r.IntN(3), Ops: 10 + r.IntN(40), Capacity: 64 << 20, Large: 300_000, Credit: 16 << 20,
-		Depth: r.IntN(4), Check: 1,
+		Depth: r.IntN(4), Check: 1, MaxActors: 60, Names: 3, HeadEvery: 700 * time.Millisecond, MaxEvents: 1_000_000,
 	}
 	if seed%8 == 0 {
 		c.Nodes = 1
@@ -75,6 +86,13 @@ func MakeConfig(seed uint64) Config {
 	}
 	if r.IntN(4) == 0 {
 		c.Credit = 1 << 20
+	}
+	if r.IntN(3) > 0 {
+		c.Actors = []float64{0.1, 0.3, 0.6}[r.IntN(3)]
+		c.HeadDeath = r.IntN(4) == 0
+		if seed%2 == 1 && r.IntN(2) == 0 {
+			c.Murder = []float64{0.1, 0.4}[r.IntN(2)]
+		}
 	}
 	return c
 }

@@ -49,7 +49,7 @@ func (w *World) linkOf(a, b *node) (*link, int) {
 			}
 		}
 		w.after(w.delay(), l.connect)
-		if w.cfg.Cuts || w.cfg.Lossy {
+		if (w.cfg.Cuts || w.cfg.Lossy) && (w.cfg.Spared == 0 || !w.chance(w.cfg.Spared)) {
 			w.after(time.Duration(w.rng.IntN(500))*time.Millisecond, l.cut)
 		}
 	}
@@ -69,6 +69,13 @@ func (l *link) connect() {
 	a, b := l.half[0].from, l.half[1].from
 	if l.dead || l.up {
 		return
+	}
+	if a.alive && b.alive && a.eng != nil && b.eng != nil { // who is called is told by whom
+		for _, end := range [][2]*node{{a, b}, {b, a}} {
+			if n, o := end[0], end[1]; n.knows(o) && !o.knows(n) {
+				o.do(func(*engine.Engine) { o.peer(n.id, n.mbr.Owner()) })
+			}
+		}
 	}
 	if !a.alive || !b.alive || !a.knows(b) || !b.knows(a) {
 		if a.alive && b.alive && !a.dead[b.id] && !b.dead[a.id] {

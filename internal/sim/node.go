@@ -40,12 +40,14 @@ type node struct {
 	dead   map[ids.NodeID]bool
 	lastNo engine.NodeNo
 
-	procs  map[engine.SessionID]*proc
-	store  store
-	copies map[uint64]*copying
-	later  []func() // what sinks ask for that calls the engine again
-	events int
-	fences int
+	procs   map[engine.SessionID]*proc
+	store   store
+	copies  map[uint64]*copying
+	later   []func() // what sinks ask for that calls the engine again
+	events  int
+	fences  int
+	fenced  bool
+	leaving bool
 }
 
 func (w *World) newNode(index int) *node {
@@ -70,19 +72,25 @@ func (n *node) boot() {
 	if w.cfg.Custom && (n.index == 0 || n.index == 2) {
 		res["x"], res["GPU"] = 2*resource.Unit, 2*resource.Unit
 	}
+	if w.cfg.Actors > 0 && (n.index == 0 || n.index == 2) {
+		res["y"] = 2 * resource.Unit
+	}
 	var err error
 	if n.total, err = n.names.Set(res); err != nil {
 		panic(err) // the names are constant
 	}
 	n.mbr = member.New(member.Config{Node: n.id, Head: "head"})
 	n.relink()
-	if w.cfg.NodeDeath && n.index > 0 {
+	if w.cfg.NodeDeath && n.index > 0 && (w.cfg.Spared == 0 || !w.chance(w.cfg.Spared)) {
 		w.after(time.Duration(w.rng.IntN(400))*time.Millisecond, n.misfortune)
 	}
 }
 
-// relink makes a new link to the head.
+// relink makes a new link to the head, if there is one.
 func (n *node) relink() {
+	if n.w.head.absent {
+		return // when it is back it is found by all
+	}
 	if n.up != nil {
 		n.up.down = true
 	}
@@ -96,12 +104,14 @@ func (n *node) relink() {
 
 // cutHead breaks the link to the head.
 func (n *node) cutHead() {
-	if n.up.down {
+	if n.up == nil || n.up.down {
 		return
 	}
 	n.up.down = true
-	n.w.head.down[n.id].down = true
-	delete(n.w.head.down, n.id)
+	if p := n.w.head.down[n.id]; p != nil {
+		p.down = true
+		delete(n.w.head.down, n.id)
+	}
 	n.member(member.LinkDown{Cause: "cut"})
 }
 
@@ -120,6 +130,7 @@ func (n *node) misfortune() {
 	case 1:
 		w.tracef("node %d leaves", n.index)
 		w.Stats.NodeDeaths++
+		n.leaving = true
 		n.member(member.Leaving{Message: "left"})
 		return
 	case 2, 3: // out of the head's reach: for a moment, for long enough to lose the lease, or for good
@@ -145,7 +156,9 @@ func (n *node) die() {
 		p.down = true
 		delete(n.w.head.down, n.id)
 	}
-	n.up.down = true
+	if n.up != nil {
+		n.up.down = true
+	}
 	for _, l := range n.w.sortedLinks() {
 		if l.half[0].from == n || l.half[1].from == n {
 			l.end()
@@ -198,6 +211,9 @@ func (n *node) memberEffect(eff member.Effect) {
 				inv.Peers = append(inv.Peers, p.id)
 			}
 		}
+		if n.eng != nil {
+			inv.Actors = n.eng.Actors()
+		}
 		n.toHead(&headstate.Register{Node: headstate.NodeInfo{ID: n.id, Epoch: 1, IP: fmt.Sprintf("10.0.0.%d", n.index), Port: 1, Total: n.names.Map(n.total)}, Inventory: inv})
 	case member.Send:
 		n.toHead(eff.Msg)
@@ -215,9 +231,11 @@ func (n *node) memberEffect(eff member.Effect) {
 	case member.LeaseLost:
 		if n.eng != nil {
 			n.fences++
+			n.fenced = true
 			n.do(func(e *engine.Engine) { e.Fence(true) })
 		}
 	case member.LeaseBack:
+		n.fenced = false
 		if n.eng != nil {
 			n.do(func(e *engine.Engine) { e.Fence(false) })
 		}
@@ -228,6 +246,13 @@ func (n *node) memberEffect(eff member.Effect) {
 		n.peerDead(eff.Node, eff.Owners, eff.Message)
 	case member.JobEnded:
 		n.jobEnded(eff.Job)
+	case member.ActorChanged:
+		row := eff.Row
+		n.withNode(row, func(e *engine.Engine, no engine.NodeNo) { e.ActorChanged(&row, no) })
+	case member.ActorDo:
+		n.do(func(e *engine.Engine) { e.KillActor(eff.ID, eff.NoRestart) })
+	case member.ActorAdopt:
+		n.adopt(eff.Row, eff.Spec)
 	case member.ViewPut:
 		n.viewPut(eff.Node)
 	case member.ViewDrop:
@@ -257,7 +282,7 @@ func (n *node) join(r *headstate.Registered) {
 		Node: n.id, Owner: r.Owner, Names: n.names, Total: n.total, Memory: n.mem, Inline: inlineMax,
 		CPUs: n.cpus, Credit: w.cfg.Credit, IdleTime: time.Second, Seed: w.rng.Uint64(),
 	}, n)
-	n.member(member.Follow{On: true})
+	n.member(member.Follow{On: w.cfg.Each == 0 || n.index < w.cfg.Drivers}) // who places nothing need not know the others
 	n.do(func(e *engine.Engine) { e.Prestart(n.cpus) })
 	w.joined(n)
 }
@@ -347,7 +372,9 @@ func (n *node) receive(from *node, m engine.Msg) {
 		return
 	}
 	n.w.hit()
-	n.w.tracef("node %d <- %d: %T %+v", n.index, from.index, m, m)
+	if n.w.trace != nil {
+		n.w.tracef("node %d <- %d: %s", n.index, from.index, msgText(m))
+	}
 	n.do(func(e *engine.Engine) {
 		t, ok := m.(*engine.TemplateMsg)
 		if !ok {
@@ -355,8 +382,37 @@ func (n *node) receive(from *node, m engine.Msg) {
 			return
 		}
 		n.jobs[t.Job] = true
-		e.PeerTemplate(no, t.No, n.w.specFor(n, string(t.Raw)))
+		e.PeerTemplate(no, t.No, n.w.specFor(n, string(t.Raw), t.Job))
 	})
+}
+
+// msgText shows a message, without addresses: a seed's story is always the same.
+func msgText(m engine.Msg) string {
+	switch m := m.(type) {
+	case *engine.TaskRun:
+		c := *m
+		c.Actor, c.Create = nil, nil
+		s := fmt.Sprintf("%T %+v", m, c)
+		if m.Actor != nil {
+			s += fmt.Sprintf(" %+v", *m.Actor)
+		}
+		if m.Create != nil {
+			s += fmt.Sprintf(" %+v", *m.Create)
+		}
+		return s
+	case *engine.TaskDone:
+		c := *m
+		c.Up = nil
+		s := fmt.Sprintf("%T %+v", m, c)
+		if m.Up != nil {
+			s += fmt.Sprintf(" pid %d %q", m.Up.PID, m.Up.Repr)
+			if m.Up.Death != nil {
+				s += fmt.Sprintf(" %+v", *m.Up.Death)
+			}
+		}
+		return s
+	}
+	return fmt.Sprintf("%T %+v", m, m)
 }
 
 // do runs f on the engine as internal/node does: the time, events, Flush, then what sinks put off.

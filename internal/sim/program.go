@@ -18,6 +18,9 @@ import (
 
 // usable tells whether a task with a path may block on an object.
 func (w *World) usable(path string, id ids.ObjectID) bool {
+	if w.shaky[id.Unique()] {
+		return false
+	}
 	other := w.paths[id.Unique()]
 	if path == "" {
 		return true // nobody waits for a driver
@@ -39,11 +42,16 @@ type spec struct {
 	node    ids.NodeID
 	soft    bool
 	calls   uint32
-	leaf    bool // must not block: it holds what cannot be lent
+	leaf    bool   // must not block: it holds what cannot be lent
+	class   *class // of a creation or a method
+	method  string
+	group   string
+	ordered bool
 	bound   uint32
 }
 
-func (w *World) specFor(n *node, name string) engine.TemplateSpec {
+// specFor is a function's template in a job: a detached actor's is its own, a method's is its caller's.
+func (w *World) specFor(n *node, name string, job ids.Job) engine.TemplateSpec {
 	s, ok := w.specs[name]
 	if !ok {
 		w.failf("node %d was told of template %q, which does not exist", n.index, name)
@@ -52,10 +60,14 @@ func (w *World) specFor(n *node, name string) engine.TemplateSpec {
 	if err != nil {
 		panic(err) // the names are constant
 	}
-	return engine.TemplateSpec{
-		Raw: []byte(name), Job: s.job, Fn: s.fn, Name: s.name, Resources: res, MaxRetries: s.retries,
+	t := engine.TemplateSpec{
+		Raw: []byte(name), Job: job, Fn: s.fn, Name: s.name, Resources: res, MaxRetries: s.retries,
 		Strategy: resource.Strategy{Kind: s.kind, Node: s.node, Soft: s.soft}, MaxCalls: s.calls, Backpressure: s.bound,
 	}
+	if s.class != nil {
+		s.class.fill(n, &s, &t)
+	}
+	return t
 }
 
 // addSpecs makes a job's functions.
@@ -153,7 +165,7 @@ func (p *proc) register(name string) uint32 {
 	}
 	no := uint32(len(p.tmpl) + 1)
 	p.tmpl[name] = no
-	p.write(func(e *engine.Engine) { e.RegisterTemplate(p.sid, no, p.w.specFor(p.n, name)) })
+	p.write(func(e *engine.Engine) { e.RegisterTemplate(p.sid, no, p.w.specFor(p.n, name, p.job)) })
 	return no
 }
 
@@ -169,6 +181,7 @@ func (w *World) size(most int) int {
 func (t *thread) put(contained []ids.ObjectID) []ids.ObjectID {
 	p, w := t.p, t.p.w
 	id := p.nextID(t).Object(p.job, 1)
+	w.firm[id.Unique()] = true
 	tag := w.make(id, contained)
 	inner := slices.Clone(contained)
 	if w.chance(0.5) {
@@ -214,6 +227,9 @@ func (t *thread) pick(from []ids.ObjectID, n int) []ids.ObjectID {
 // act does one thing that both drivers and tasks do, with the handles that the program holds.
 func (t *thread) act(mine []ids.ObjectID, names []string, depth int, block bool) []ids.ObjectID {
 	p, w := t.p, t.p.w
+	if w.cfg.Actors > 0 && w.chance(w.cfg.Actors) {
+		return t.actActor(mine, block)
+	}
 	switch k := w.rng.IntN(23); {
 	case k >= 20:
 		if len(t.streams) == 0 || !block {
@@ -230,24 +246,21 @@ func (t *thread) act(mine []ids.ObjectID, names []string, depth int, block bool)
 			t.leave(k)
 		}
 	case k < 8:
-		if depth < 0 {
+		if depth < 0 || len(names) == 0 {
 			break
 		}
 		deps := t.pick(mine, w.between(0, 3))
-		if !block {
-			deps = nil
-		}
 		mine = append(mine, t.submit(names[w.rng.IntN(len(names))], depth, deps, t.pick(mine, w.size(2)))...)
 	case k < 11:
 		mine = append(mine, t.put(t.pick(mine, w.rng.IntN(3)))...)
 	case k < 15:
 		list := t.pick(mine, w.between(1, 4))
-		if !block || len(list) == 0 {
+		if len(list) == 0 {
 			break
 		}
 		var patience time.Duration
-		if w.chance(0.2) {
-			patience = w.delay()
+		if !block || w.chance(0.2) {
+			patience = w.delay() + time.Microsecond
 		}
 		for _, v := range t.get(list, patience) {
 			if w.chance(0.5) {
@@ -264,12 +277,12 @@ func (t *thread) act(mine []ids.ObjectID, names []string, depth int, block bool)
 		list := t.pick(mine, w.between(1, 5))
 		slices.SortFunc(list, func(a, b ids.ObjectID) int { return slices.Compare(a[:], b[:]) })
 		list = slices.Compact(list)
-		if !block || len(list) == 0 {
+		if len(list) == 0 {
 			break
 		}
 		var patience time.Duration
-		if w.chance(0.3) {
-			patience = w.delay()
+		if !block || w.chance(0.3) {
+			patience = w.delay() + time.Microsecond
 		}
 		t.wait(list, w.between(1, len(list)), w.chance(0.5), patience)
 	default:
@@ -294,11 +307,17 @@ func (p *proc) drive(t *thread) {
 		v := inlineValue(w.make(fn, nil), 40)
 		p.write(func(e *engine.Engine) { e.Put(p.sid, fn, 0, nil, v) })
 		p.addSpecs()
+		if w.cfg.Actors > 0 {
+			p.addClasses()
+		}
 		for no := uint32(2); no <= uint32(1+w.rng.IntN(2)); no++ {
 			p.openThread(no)
 		}
 	}
 	var mine []ids.ObjectID
+	if w.cfg.Each > 0 && t.ch.Chan == 1 {
+		mine = t.makeMany()
+	}
 	for range w.cfg.Ops {
 		mine = t.act(mine, p.specs, w.cfg.Depth, true)
 		if w.chance(0.3) {
@@ -322,8 +341,8 @@ func (p *proc) drive(t *thread) {
 		}
 		t.leave(0)
 	}
-	if len(mine) > 0 && w.chance(0.8) {
-		for _, v := range t.get(mine, 0) {
+	if all := slices.DeleteFunc(slices.Clone(mine), func(id ids.ObjectID) bool { return w.shaky[id.Unique()] }); len(all) > 0 && w.chance(0.8) {
+		for _, v := range t.get(all, 0) {
 			p.discard(v)
 		}
 	}
@@ -352,6 +371,12 @@ func (p *proc) openThread(no uint32) {
 	})
 }
 
+// Flags of an EXECUTE.
+const (
+	flagCreation = 0x10
+	flagCall     = 0x20
+)
+
 // work is a worker's main thread.
 func (p *proc) work(t *thread) {
 	w := p.w
@@ -372,8 +397,19 @@ func (p *proc) work(t *thread) {
 					w.failf("%s: the body of task %x is not what was written", p, uint64(k.x.u))
 				}
 			}
-			t.run(k.x)
+			switch {
+			case k.x.flags&flagCreation != 0:
+				t.construct(k.x)
+			case k.x.flags&flagCall != 0:
+				p.receive(t, k.x)
+			default:
+				t.run(k.x)
+			}
 		case packExit:
+			for p.body != nil && len(p.threads) > 1 {
+				t.park()
+			}
+			p.through = p.body != nil
 			w.after(0, func() { p.kill(true) })
 			for {
 				t.park()
@@ -390,7 +426,7 @@ func (t *thread) maybeDie() {
 		return
 	}
 	w.tracef("%s crashes", t.p)
-	w.Stats.Crashes++
+	t.p.murdered()
 	w.after(0, func() { t.p.kill(true) })
 	for {
 		t.park()
@@ -403,18 +439,7 @@ func (t *thread) run(x *execute) {
 	w.started(p, x)
 	t.path, t.kids = w.paths[x.u], 1000*int(x.attempt)
 	depth, leaf := int(x.args[8]), x.args[9] == 1
-	var mine []ids.ObjectID
-	bad := ""
-	for _, v := range x.deps {
-		p.take(v)
-		if k := v.errorKind(); k != "" {
-			bad = k
-		}
-	}
-	for _, id := range x.contained {
-		p.deliver(id)
-		mine = append(mine, id)
-	}
+	mine, bad := t.open(x)
 	fn := w.specs[string(p.n.eng.Template(x.tmpl))].fn
 	if !p.fns[x.tmpl] && !leaf {
 		for _, v := range t.get([]ids.ObjectID{fn}, 0) {
@@ -466,21 +491,7 @@ func (t *thread) run(x *execute) {
 		}
 	}
 	t.result(x, bad, &mine)
-	for _, v := range x.deps {
-		p.discard(v)
-	}
-	for _, id := range mine {
-		if w.chance(0.1) && w.faults && len(p.globals) < 10 {
-			p.globals = append(p.globals, id)
-		} else {
-			p.drop(id)
-		}
-	}
-	for len(p.globals) > 0 && w.chance(0.2) {
-		p.drop(p.globals[0])
-		p.globals = p.globals[1:]
-	}
-	t.path = ""
+	t.close(x, mine)
 }
 
 // result sends a task's outputs.
@@ -505,7 +516,7 @@ func (t *thread) result(x *execute, bad string, mine *[]ids.ObjectID) {
 		}
 	}
 	for k := range returns {
-		id := x.u.Object(p.job, k+1)
+		id := x.out(p, k+1)
 		if bad != "" {
 			v := append([]byte{3}, bad...)
 			if w.chance(0.1) && outcome == engine.OutcomeRetry {
@@ -535,11 +546,23 @@ func (t *thread) result(x *execute, bad string, mine *[]ids.ObjectID) {
 	if s := w.specs[string(p.n.eng.Template(x.tmpl))]; s.calls == 1 && outcome == engine.OutcomeValues {
 		outcome = engine.OutcomeLeaving
 	}
+	if c := w.calls[x.u]; c != nil && outcome == engine.OutcomeRetry {
+		c.again = true
+	}
 	w.tracef("%s ends %x attempt %d outcome %d %s", p, uint64(x.u), x.attempt, outcome, bad)
 	p.write(func(e *engine.Engine) { e.Result(p.sid, x.u, x.attempt, outcome, outs) })
 	if outcome == engine.OutcomeLeaving {
 		return
 	}
+}
+
+// out is the id of an output.
+func (x *execute) out(p *proc, index uint32) ids.ObjectID {
+	if c := p.w.calls[x.u]; c != nil {
+		task := c.info.id.Task(x.u)
+		return task.Object(index)
+	}
+	return x.u.Object(p.job, index)
 }
 
 // inlineValue is a small value with a tag.

@@ -82,5 +82,15 @@ func (s *Stats) add(o *Stats) {
 	s.Full += o.Full
 	s.Items += o.Items
 	s.Reads += o.Reads
+	s.Actors += o.Actors
+	s.Lives += o.Lives
+	s.Calls += o.Calls
+	s.Kills += o.Kills
+	s.Cancels += o.Cancels
+	s.Exits += o.Exits
+	s.Ends += o.Ends
+	s.Adoptions += o.Adoptions
+	s.HeadDeaths += o.HeadDeaths
+	s.StartFails += o.StartFails
 	s.Virtual += o.Virtual
 }

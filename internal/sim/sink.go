@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"gray/internal/core/actor"
 	"gray/internal/core/engine"
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
@@ -96,8 +95,14 @@ func (n *node) Done(ch engine.Chan, req uint32, _ bool) {
 // Fail refuses a request.
 func (n *node) Fail(ch engine.Chan, req uint32, kind fault.Kind, text string) {
 	n.w.tracef("node %d: request failed: %s: %s", n.index, kind, text)
-	n.w.Stats.Full++
-	if kind != fault.StoreFull {
+	switch kind {
+	case fault.StoreFull:
+		n.w.Stats.Full++
+	case fault.NameTaken:
+	default:
+		if n.w.Stats.HeadDeaths > 0 || n.w.fenced() || n.w.cfg.NodeDeath || n.w.over[n.procs[ch.Session].job] {
+			break // the head was out of reach for too long, or the job has ended
+		}
 		n.w.failf("node %d: request failed: %s: %s", n.index, kind, text)
 	}
 	n.tell(ch, func(t *thread) {
@@ -160,6 +165,7 @@ func (n *node) StartWorker(sid engine.SessionID, _ string) {
 	w.after(5*w.delay(), func() {
 		w.hit()
 		if w.faults && w.chance(w.cfg.Crash) {
+			w.Stats.StartFails++
 			n.do(func(e *engine.Engine) { e.WorkerFailed(sid, "no process could be started") })
 			return
 		}
@@ -193,6 +199,9 @@ func (n *node) Setup(sid engine.SessionID, s engine.Setup) {
 	if p := n.procs[sid]; p != nil {
 		p.job, p.next = s.Job, s.IDs
 		p.limit = uint64(n.w.cfg.Credit / 4)
+		if s.Actor != nil {
+			p.embody(&s)
+		}
 	}
 	n.push(sid, &packet{kind: packSetup})
 }
@@ -215,7 +224,7 @@ func (n *node) ExecuteAt(sid engine.SessionID, x *engine.Execute, off, size uint
 }
 
 func copyExecute(x *engine.Execute) *execute {
-	c := &execute{u: x.Unique, attempt: x.Attempt, tmpl: x.Template, returns: x.Returns, stream: x.Flags&engine.FlagStream != 0, contained: slices.Clone(x.Contained), args: slices.Clone(x.Args)}
+	c := &execute{u: x.Unique, attempt: x.Attempt, tmpl: x.Template, returns: x.Returns, flags: x.Flags, stream: x.Flags&engine.FlagStream != 0, job: x.Job, contained: slices.Clone(x.Contained), args: slices.Clone(x.Args)}
 	for k := range x.Deps {
 		c.deps = append(c.deps, copyVal(&x.Deps[k]))
 	}
@@ -293,31 +302,3 @@ func (n *node) ErrorValue(kind fault.Kind, text string) []byte { return errorVal
 func (n *node) Process(s engine.SessionID) string { return fmt.Sprintf("process %d", s) }
 
 func (n *node) Warn(text string) { n.w.tracef("node %d: %s", n.index, text) }
-
-// CancelRun tells an actor's worker that a call's result is not wanted.
-func (n *node) CancelRun(engine.SessionID, ids.Unique, uint32) {}
-
-// PID is the process of a worker.
-func (n *node) PID(w engine.SessionID) int { return int(w) }
-
-// RegisterActor asks the head for an actor's name.
-func (n *node) RegisterActor(*actor.Row, bool, *engine.StoredActor) {}
-
-// ActorReply tells a client what the head said.
-func (n *node) ActorReply(engine.Chan, uint32, bool, *actor.Row) {}
-
-// ActorUpdate tells the head how an actor stands.
-func (n *node) ActorUpdate(*actor.Row) {}
-
-// WatchActor has the head tell of an actor.
-func (n *node) WatchActor(ids.ActorID, bool) {}
-
-// ActorError is the value of an error.
-func (n *node) ActorError(kind fault.Kind, _ *actor.Row, death *actor.Death) []byte {
-	return errorValue(kind, death.Text)
-}
-
-// CreationResult reads the output of a constructor.
-func (n *node) CreationResult(v []byte) (repr, text string, pickled []byte) {
-	return "", string(v), nil
-}

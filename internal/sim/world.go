@@ -39,20 +39,30 @@ type World struct {
 	procs   []*proc   // all there ever were
 	lastHit time.Time // when something last happened that is more than the passing of time
 
-	values map[ids.ObjectID]*known
-	paths  map[ids.Unique]string
-	tasks  map[ids.Unique]*called
-	specs  map[string]spec
-	byJob  map[ids.Job][]string
-	over   map[ids.Job]bool // whose drivers are dead
-	faults bool             // faults may still happen
-	Stats  Stats
+	values   map[ids.ObjectID]*known
+	paths    map[ids.Unique]string
+	tasks    map[ids.Unique]*called
+	specs    map[string]spec
+	byJob    map[ids.Job][]string
+	over     map[ids.Job]bool // whose drivers are dead
+	actors   map[ids.Unique]*actorInfo
+	named    map[string][]*actorInfo
+	calls    map[ids.Unique]*callInfo
+	classes  map[ids.Job][]*class
+	stored   map[string]*stored
+	lastSpec int
+	firm     map[ids.Unique]bool // what becomes ready whatever programs do
+	shaky    map[ids.Unique]bool // what may not, as long as some program holds its handles
+	faults   bool                // faults may still happen
+	Stats    Stats
 }
 
 // Stats are what happened in a World, to see that a seed exercises what it should.
 type Stats struct {
-	Events, Tasks, Starts, Gets, Values, Errors, Crashes, NodeDeaths, Cuts, Fetches, Full, Items, Reads int
-	Virtual                                                                                             time.Duration
+	Events, Tasks, Starts, Gets, Values, Errors, Crashes, NodeDeaths, Cuts, Fetches, Full int
+	Actors, Lives, Calls, Cancels, Kills, Exits, Ends, Adoptions, HeadDeaths, StartFails  int
+	Items, Reads                                                                          int
+	Virtual                                                                               time.Duration
 }
 
 type event struct {
@@ -60,9 +70,6 @@ type event struct {
 	seq uint64
 	f   func()
 }
-
-// maxEvents is more than any world needs that ends.
-const maxEvents = 1_000_000
 
 type eventHeap []event
 
@@ -104,8 +111,8 @@ func (w *World) step() bool {
 	}
 	ev := heap.Pop(&w.events).(event)
 	w.now = ev.at
-	if w.Stats.Events++; w.Stats.Events > maxEvents {
-		w.failf("%d events, and no end: %s", maxEvents, w.blocked())
+	if w.Stats.Events++; w.Stats.Events > w.cfg.MaxEvents {
+		w.failf("%d events, and no end: %s", w.cfg.MaxEvents, w.blocked())
 	}
 	ev.f()
 	return w.fail == nil

@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, Optional
 
 from ray import _actor_handle, _actor_meta, _core, _options
 from ray._missing import missing
-from ray.remote_function import _env_vars, _module_name, _nobody
+from ray.remote_function import _env, _env_key, _module_name, _nobody
 
 _state = _core.state
 _KEPT = 128  # templates and prepared sets of options; more are made anew when they are used again
@@ -246,13 +246,13 @@ class ActorClass(_Creator):
     def _template(self, options, meta, asynchronous: bool, concurrency: int, groups: Dict[str, int], detached: bool):
         needed, held = _options.actor_resources(options)
         strategy, labels = _options.strategy_and_labels(options)
-        env = _env_vars(options.get("runtime_env"))
+        env = _env(options.get("runtime_env"))
         key = (
             tuple(sorted(needed.items())),
             tuple(sorted(held.items())),
             tuple(sorted(strategy.items())) if isinstance(strategy, dict) else strategy,
             tuple(sorted(labels.items())) if labels else None,
-            tuple(sorted(env.items())) if env else None,
+            _env_key(env),
             concurrency,
             detached,
             meta.data,
@@ -269,7 +269,7 @@ class ActorClass(_Creator):
                 max_retries=0,
                 retry_exceptions=False,
                 strategy=strategy,
-                env={"env_vars": env} if env else None,
+                env=env,
                 labels=labels,
                 actor={
                     "held": held,

@@ -203,6 +203,8 @@ class RuntimeContext:
         env = dict(job.get("runtime_env") or {})
         if self._in_worker() and getattr(_state, "env", None):
             env["env_vars"] = dict(_state.env)
+        if self._in_worker() and getattr(_state, "preload", None):
+            env["preload"] = list(_state.preload)
         return json.dumps(env, sort_keys=True)
 
     @property

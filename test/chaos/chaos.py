@@ -213,8 +213,10 @@ def chaos(home, seed, seconds, say):
             wrong, figures = check(run.folder, run.nodes_died)
             wrong += run.left()
         except AssertionError as e:
+            story = run.story()
+            run.close()  # what goes on changes the files that are looked at
             wrong, figures = check(run.folder, run.nodes_died)
-            return [*wrong, str(e), run.story()], figures
+            return [*wrong[:50], str(e), story], figures
         if wrong:
             wrong.append(run.story())
         for pid, (then, fds, _) in early.items():

@@ -140,6 +140,8 @@ class Caller:
             self.log.add("hangs", call)
             look(self.folder)
             raise Hang(f"{call}: {e}") from None
+        except ray.exceptions.LocalRayletDiedError:
+            os._exit(1)  # this caller's own daemon was killed: it is about to be killed, too
         except ray.exceptions.RayError as e:
             word = f"error {type(e).__name__} {' '.join(str(e).split())[:400]}"
         self.log.add("ends", call, word)

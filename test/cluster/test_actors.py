@@ -1,7 +1,6 @@
 """Actors on clusters of real daemons: where they run, in which order they answer, who finds them."""
 
 import os
-import signal
 
 import pytest
 from actors import HEAD, ON, actors_of, four
@@ -156,36 +155,28 @@ def test_race_for_a_name(home):
 
 
 @pytest.mark.slow
-def test_head_is_away(home):
-    """The head's process is stopped for a while: actors on other nodes answer each other, and their drivers."""
-    head = home.head(cpus=0)
-    home.node(head["gcs_address"], "--resources", '{"b": 1}', ip="127.0.0.2", cpus=2)
-    home.node(head["gcs_address"], "--resources", '{"c": 1}', ip="127.0.0.3", cpus=2)
-    driver = home.driver(ON + """
-    @ray.remote(num_cpus=0)
+def test_modules_that_a_node_preloads(home):
+    """``ray start --preload``: all of that node's workers are forked with them, those of others are not."""
+    for name in ("preload_a", "preload_b"):
+        (home.folder / f"{name}.py").write_text("import os\nPID = os.getpid()\n")
+    env = {"PYTHONPATH": os.pathsep.join(filter(None, (str(home.folder), os.environ.get("PYTHONPATH"))))}
+    head = home.head(env=env)
+    node = home.node(
+        head["gcs_address"], "--preload", "preload_a,preload_b", "--resources", '{"b": 1}', ip="127.0.0.2", env=env
+    )
+    assert node["node_ip"] == "127.0.0.2"
+    code = (
+        HEAD
+        + """
+    @ray.remote(num_cpus=0.1)
     class A:
-        def __init__(self, other=None):
-            self.other, self.n = other, 0
-        def add(self):
-            self.n += 1
-            return self.n
-        def ask(self):
-            return ray.get(self.other.add.remote())
-    b = A.options(resources={"c": 0.1}).remote()
-    a = A.options(resources={"b": 0.1}).remote(b)
-    d = A.remote()
-    print(ray.get([a.ask.remote(), b.add.remote(), d.add.remote()]), flush=True)
-    for _ in sys.stdin:
-        print(ray.get([a.ask.remote(), b.add.remote(), d.add.remote()]), flush=True)
-    """, "127.0.0.2", head["gcs_address"])  # fmt: skip
-    first = eval(line(driver))  # noqa: S307
-    assert sorted(first) == [1, 1, 2]
-    os.kill(head["pid"], signal.SIGSTOP)
-    try:
-        for k in range(2, 12):
-            tell(driver)
-            assert sorted(eval(line(driver))) == [k, 2 * k - 1, 2 * k]  # noqa: S307
-    finally:
-        os.kill(head["pid"], signal.SIGCONT)
-    tell(driver)
-    assert sorted(eval(line(driver))) == [12, 23, 24]  # noqa: S307
+        def look(self):
+            here = {n: m.PID != os.getpid() for n, m in sorted(sys.modules.items()) if n.startswith("preload_")}
+            return here, os.environ.get("OMP_NUM_THREADS")
+    print(*ray.get([A.options(resources={"b": 0.1}).remote().look.remote(), A.options(scheduling_strategy=Affinity(here(), soft=False)).remote().look.remote()]))
+    """
+    )
+    out = home.python(code)
+    assert out.startswith("({'preload_a': True, 'preload_b': True}, '1') ({}, "), out
+    bad = home.ray("start", f"--address={head['gcs_address']}", "--preload", "a-b", "--num-cpus=1", check=False)
+    assert bad.returncode != 0 and "'a-b'" in bad.stdout or '"a-b"' in bad.stdout, bad.stdout

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from actors import HEAD, ON, actors_of, four
-from machines import alive, family, line, start_time, tell, until, workers_of
+from machines import alive, family, line, shared_memory, start_time, tell, until, workers_of
 
 DETACHED = """
     @ray.remote(num_cpus=0, max_restarts=int(sys.argv[3]))
@@ -257,6 +257,7 @@ def test_nothing_is_left(home, who):
         def make(self):
             self.child = A.options(resources={"b": 0.1}).remote()
             return ray.get(self.child.pid.remote())
+    ray.get(ray.put(bytes(1 << 20)))
     far = A.options(resources={"b": 0.1}).remote()
     near = A.options(scheduling_strategy=Affinity(here(), soft=False)).remote(far)
     print(*ray.get([near.pid.remote(), near.make.remote(), far.pid.remote()]), flush=True)
@@ -266,6 +267,9 @@ def test_nothing_is_left(home, who):
     )
     near, child, far = ((int(p), start_time(int(p))) for p in line(driver).split())
     assert all(map(alive, (near, child, far)))
+    mine = {p for n in (head, node) for p, _ in family(n["pid"])}
+    stores = {key for key, holders in shared_memory().items() if holders & mine}
+    assert len(stores) == 2
     if who == "driver":
         driver.kill()
         driver.wait()
@@ -288,3 +292,9 @@ def test_nothing_is_left(home, who):
         if who == "daemon" and n is node:
             continue
         until(lambda n=n: len(workers_of(n["pid"])) <= 2, "the end of the workers", 20)
+    left = stores & set(shared_memory())
+    assert len(left) == (1 if who == "daemon" else 2), "a store stays as long as its daemon"
+    home.ray("stop", "--force")
+    until(lambda: not stores & set(shared_memory()), "the end of the stores", 10)
+    sockets = [p for p in home.root.rglob("*") if p.is_socket()]
+    assert not sockets, sockets

@@ -3,11 +3,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
-from machines import alive, family, line, tell, until, workers_of
+from machines import alive, family, line, restart, tell, until, workers_of
 
 CONNECT = """
     import os, sys, time, ray
@@ -217,36 +215,6 @@ def test_late_node_takes_queued_work(home):
     assert line(driver) == "queued"
     ids = {home.node(head["gcs_address"], ip=f"127.0.0.{k}", cpus=1)["node_id"] for k in (2, 3)}
     assert set(line(driver).split()) <= ids
-
-
-def restart(home, head):
-    """Start a head again in the place of one that was killed: same session, store and port."""
-    config = {
-        "head": True, "private": False, "node_ip": head["node_ip"], "session_name": head["session_name"], "num_cpus": 1,
-        "port": int(head["gcs_address"].rpartition(":")[2]), "dashboard": False, "dashboard_agent_listen_port": 0,
-        "object_store_memory": 200 << 20, "python": sys.executable,
-    }  # fmt: skip
-    config_r, config_w = os.pipe()
-    ready_r, ready_w = os.pipe()
-    argv = [home.binary, "daemon", "--config-fd", str(config_r), "--ready-fd", str(ready_w)]
-    err = open(home.folder / "restarted.err", "w")
-    daemon = subprocess.Popen(
-        argv,
-        env=home.env,
-        pass_fds=(config_r, ready_w),
-        stdin=subprocess.DEVNULL,
-        stdout=err,
-        stderr=err,
-        start_new_session=True,
-    )
-    os.close(config_r)
-    os.close(ready_w)
-    with os.fdopen(config_w, "w") as f:
-        json.dump(config, f)
-    with os.fdopen(ready_r) as f:
-        answer = json.loads(f.readline() or '{"error": "no answer"}')
-    assert "error" not in answer, answer
-    return daemon, answer
 
 
 @pytest.mark.slow

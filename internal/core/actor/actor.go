@@ -51,6 +51,7 @@ const (
 	NodeDied    Cause = "NODE_DIED"    // its machine is gone
 	InitFailed  Cause = "CREATION_TASK_ERROR"
 	Unplaceable Cause = "UNSCHEDULABLE"
+	NoEnv       Cause = "RUNTIME_ENV_SETUP_FAILED" // its runtime environment cannot be made
 )
 
 // Death is how an actor, or one incarnation of it, ended.

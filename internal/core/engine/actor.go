@@ -102,8 +102,11 @@ func (e *Engine) pump(a *actorRec) {
 		} else {
 			e.pumpAway(a)
 		}
-	case actor.Dead, actor.Restarting:
+	case actor.Restarting:
 		e.failCalls(a)
+	case actor.Dead:
+		e.failCalls(a)
+		e.forgetActor(a)
 	}
 }
 

@@ -70,6 +70,9 @@ func TestNews(t *testing.T) {
 				}
 				if !early {
 					id = h.call("m")
+					if len(tc.news) > 0 && tc.news[0].state == actor.Dead { // forgotten, so the head is asked again
+						a.changed(actor.Row{ID: h.id, State: actor.Dead})
+					}
 				}
 				var to []NodeNo
 				for _, no := range sortedKeys(a.wires) {

@@ -146,6 +146,9 @@ func (e *Engine) Dump() string {
 		w := e.pool.all[sid]
 		fmt.Fprintf(&b, "\n  worker %d %s fifo %v blocked %v leaving %v", sid, w.state, w.fifo, w.blocked, w.leaving)
 	}
+	for _, u := range sortedKeys(e.actors) {
+		fmt.Fprintf(&b, "\n  %s", e.actors[u].story())
+	}
 	for _, sh := range e.active {
 		fmt.Fprintf(&b, "\n  shape %d backlog %d slots %d stuck %q", sh.no, sh.backlog, sh.slots, sh.stuck)
 		for _, no := range sortedKeys(sh.away) {
@@ -165,4 +168,19 @@ func (e *Engine) Dump() string {
 		fmt.Fprintf(&b, "\n  store %+v", e.mem.Usage())
 	}
 	return b.String()
+}
+
+// story tells what is known of an actor, for a failing test.
+func (a *actorRec) story() string {
+	s := fmt.Sprintf("actor %x %s at %d incarnation %d watch %v", uint64(a.id.Unique()), a.state, a.node, a.inc, a.watch)
+	if m := a.mgr; m != nil {
+		s += fmt.Sprintf("; managed: left %d task %d registering %v handle %v killing %v", m.left, m.task, m.registering, m.handle, m.killing != nil)
+	}
+	if h := a.host; h != nil {
+		s += fmt.Sprintf("; here: slot %d task %d for %d up %v leaving %v death %v calls %d", h.slot, h.task, h.mgr, h.up, h.leaving, h.death != nil, len(h.calls))
+	}
+	for _, q := range a.order {
+		s += fmt.Sprintf("; queue %v: %d calls, %d sent, next %d listed %v", q.key, q.n, q.sent, q.next, q.listed)
+	}
+	return s
 }

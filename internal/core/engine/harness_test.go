@@ -431,6 +431,8 @@ func (r *rig) spec(j ids.Job, words string) TemplateSpec {
 			s.Actor.Async = true
 		case k == "io", k == "io2":
 			s.Actor.Groups[k] = int(n)
+		case k == "preload":
+			s.Preload = "numpy,torch"
 		case k == "unordered":
 			s.Ordered = false
 		case k == "hold", k == "restarts":

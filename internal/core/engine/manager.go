@@ -75,6 +75,9 @@ func (e *Engine) CreateActor(sid SessionID, m *ActorCreation) {
 	case !ok || e.templates[tn].spec.Actor == nil:
 		e.refuse(s, fmt.Sprintf("actor: template %d was not registered on this stream, or creates no actor", m.Template))
 		return
+	case !e.templates[tn].spec.Resources.Fits(e.templates[tn].spec.Actor.Held):
+		e.refuse(s, fmt.Sprintf("actor: template %d is placed with less than its actor holds", m.Template))
+		return
 	case !s.ownsID(m.Unique) || e.outputsTaken(m.Unique, 1) || e.actors[m.Unique] != nil:
 		e.refuse(s, fmt.Sprintf("actor: %x is not an unused id of this session's blocks", uint64(m.Unique)))
 		return
@@ -264,6 +267,8 @@ func deathOf(kind fault.Kind, why string) *actor.Death {
 		d = ownerDied(why)
 	case fault.Unschedulable:
 		*d = actor.Death{Cause: actor.Unplaceable, ExitType: "INTENDED_SYSTEM_EXIT", Text: "The actor is not schedulable: " + why, Never: true}
+	case fault.RuntimeEnv:
+		*d = actor.Death{Cause: actor.NoEnv, ExitType: "INTENDED_SYSTEM_EXIT", Text: why, Never: true}
 	case fault.NodeDied:
 		d.Cause, d.Text = actor.NodeDied, "The actor died because its node has died. "+why
 	case fault.OutOfMemory:
@@ -280,7 +285,7 @@ func (e *Engine) incarnationLost(a *actorRec, death *actor.Death) {
 	}
 	final := m.killing != nil || m.left == 0 || e.overJobs[m.job]
 	switch death.Cause {
-	case actor.Exited, actor.InitFailed, actor.Unplaceable, actor.OwnerDied:
+	case actor.Exited, actor.InitFailed, actor.Unplaceable, actor.NoEnv, actor.OwnerDied:
 		final = true
 	}
 	if final {

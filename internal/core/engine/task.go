@@ -480,7 +480,7 @@ func (e *Engine) crashed(i uint32, t *task, kind fault.Kind, why string) {
 		e.failTask(i, t, fault.Cancelled, "the task's job has ended")
 		return
 	}
-	if t.retries == 0 || kind == fault.StoreFull { // another attempt would wait for the same
+	if t.retries == 0 || kind == fault.StoreFull || kind == fault.RuntimeEnv { // another attempt would fail the same way
 		e.orphans(t.unique)
 		e.failTask(i, t, kind, fmt.Sprintf("Task %s (%s), attempt %d: %s", t.unique.Task(t.job), e.templates[t.tmpl].spec.Name, t.attempt, why))
 		return

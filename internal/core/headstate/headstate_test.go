@@ -429,6 +429,19 @@ func TestTransitions(t *testing.T) {
 		}, []Effect{
 			Send{nid(1), &JobEnded{Job: ids.JobFromInt(1), Message: "the driver ended while the head was away"}}, Send{nid(1), registered(1)},
 		}},
+		{"a driver that was not told of its job before the link broke gets another", func(w *world) {
+			w.join(1)
+			w.say(1, &JobStart{Req: 1, Key: [16]byte{1}})
+			w.commit()
+			w.say(1, &Register{Node: info(1), Inventory: Inventory{Cluster: ClusterID{1}, Owner: 1}})
+			w.commit()
+			w.say(1, &JobStart{Req: 1, Key: [16]byte{1}})
+			w.commit()
+			w.restart()
+			one := []ids.Job{ids.JobFromInt(2)}
+			w.say(1, &Register{Node: info(1), Inventory: Inventory{Cluster: ClusterID{1}, Owner: 1, Jobs: one, Drivers: one}})
+			w.say(1, &JobStart{Req: 1, Key: [16]byte{1}})
+		}, []Effect{Send{nid(1), &JobStarted{Req: 1, Job: ids.JobFromInt(2)}}}},
 		{"jobs go on whose driver is still there", func(w *world) {
 			w.join(1)
 			w.say(1, &JobStart{Req: 1, Key: [16]byte{1}})

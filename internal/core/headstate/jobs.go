@@ -25,7 +25,8 @@ type job struct {
 }
 
 func (s *State) jobStart(now time.Duration, n *node, m *JobStart) {
-	if id, ok := s.jobKeys[m.Key]; ok {
+	// Who asks has not been told: a job that ended since, because no inventory had its driver, is of no use to it.
+	if id, ok := s.jobKeys[m.Key]; ok && s.jobs[id].row.State == JobRunning {
 		s.sendAfter(s.jobs[id].made, n.id(), &JobStarted{Req: m.Req, Job: id})
 		return
 	}
@@ -78,7 +79,9 @@ func (s *State) endJob(now time.Duration, j *job, failed bool, text string) {
 	for s.ended.Len() > s.cfg.MaxEnded {
 		old := s.jobs[s.ended.Remove(s.ended.Front()).(ids.Job)]
 		delete(s.jobs, old.row.ID)
-		delete(s.jobKeys, old.row.Key)
+		if s.jobKeys[old.row.Key] == old.row.ID {
+			delete(s.jobKeys, old.row.Key)
+		}
 		row := old.row
 		s.remove(&row)
 	}

@@ -26,7 +26,7 @@ func (s *State) load(records []Record) error {
 		case *JobRow:
 			j := &job{row: *r}
 			s.jobs[r.ID] = j
-			if !r.Virtual {
+			if !r.Virtual && compareJobs(s.jobKeys[r.Key], r.ID) < 0 { // the last of a key counts
 				s.jobKeys[r.Key] = r.ID
 			}
 			if r.State != JobRunning {

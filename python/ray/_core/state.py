@@ -23,6 +23,7 @@ class State:
         "namespace",
         "node_id",
         "node_ip",
+        "preload",
         "resources",
         "session_dir",
         "session_name",
@@ -47,6 +48,7 @@ class State:
         ).split():
             setattr(self, name, welcome.get(name))
         self.env = welcome.get("env") or {}
+        self.preload = welcome.get("preload")
         self.accelerators = welcome.get("accelerators") or {}
         self.resources = welcome.get("resources") or {}
         self.job = job

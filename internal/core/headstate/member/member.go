@@ -66,8 +66,8 @@ type (
 	Loaded struct{ Report *headstate.Report }
 	// Follow asks for the cluster view, or no longer.
 	Follow struct{ On bool }
-	// ActorTold is news of an actor that the daemon manages. It is lost while there is no head: the inventory of the next
-	// registration has the same news.
+	// ActorTold is news of an actor that the daemon manages. It is lost while there is no link: the inventory of the next
+	// registration has the same news. What comes after that inventory is told once the head has taken the daemon in.
 	ActorTold struct{ Row actor.Row }
 	// ActorWatched asks to be told of an actor's changes until it is dead, or no longer.
 	ActorWatched struct {
@@ -214,7 +214,8 @@ type State struct {
 	version uint64
 	view    map[ids.NodeID]headstate.NodeView
 
-	watches map[ids.ActorID]struct{} // told to each head
+	watches map[ids.ActorID]struct{}  // told to each head
+	news    map[ids.ActorID]actor.Row // since the inventory of the present registration
 
 	leaving string // message of a Leave that is not answered
 	calls   map[uint64]*call
@@ -248,8 +249,8 @@ func New(cfg Config) *State {
 	return &State{
 		cfg: cfg, phase: Away, cause: "no connection yet", sayAt: quietAfter,
 		view: map[ids.NodeID]headstate.NodeView{}, calls: map[uint64]*call{}, tags: map[uint64]uint64{}, nextReq: 1,
-		watches: map[ids.ActorID]struct{}{},
-		due:     never, reportAt: -cfg.ReportEvery,
+		watches: map[ids.ActorID]struct{}{}, news: map[ids.ActorID]actor.Row{},
+		due: never, reportAt: -cfg.ReportEvery,
 	}
 }
 
@@ -299,8 +300,11 @@ func (s *State) Step(now time.Duration, ev Event) []Effect {
 			}
 		}
 	case ActorTold:
-		if s.phase == Member {
+		switch {
+		case s.phase == Member:
 			s.send(&headstate.ActorUpdate{Row: ev.Row})
+		case s.link:
+			s.news[ev.Row.ID] = ev.Row // the last is all that counts
 		}
 	case ActorWatched:
 		s.watch(ev)
@@ -370,6 +374,7 @@ func (s *State) register(now time.Duration) {
 		s.registering, s.registerAt = true, now
 	}
 	s.renewals = nil
+	clear(s.news)
 	s.out = append(s.out, Register{Cluster: s.cluster, Owner: s.owner})
 }
 
@@ -463,6 +468,10 @@ func (s *State) registered(now time.Duration, m *headstate.Registered) {
 	if s.report != nil {
 		s.unsent, s.reportAt = true, now-s.cfg.ReportEvery
 	}
+	for _, id := range slices.SortedFunc(maps.Keys(s.news), compareActors) {
+		s.send(&headstate.ActorUpdate{Row: s.news[id]})
+	}
+	clear(s.news)
 	for _, id := range slices.SortedFunc(maps.Keys(s.watches), compareActors) {
 		s.send(&headstate.ActorWatch{ID: id, On: true})
 	}

@@ -209,6 +209,13 @@ func TestMembership(t *testing.T) {
 			c.joined().step(member.LinkDown{}).step(member.ActorTold{Row: actor.Row{ID: ids.ActorID{1}}})
 			c.joined()
 		}, []string{"Joined", "lease 2"}},
+		{"but not those that came after it", func(c *script) {
+			c.joined().step(member.LinkDown{}).step(member.LinkUp{})
+			for _, st := range []actor.State{actor.Alive, actor.Dead} {
+				c.step(member.ActorTold{Row: actor.Row{ID: ids.ActorID{1}, State: st}})
+			}
+			c.hear(&headstate.Registered{Cluster: headstate.ClusterID{1}, Owner: 3, LeaseMs: 1000, DeadMs: 10000})
+		}, []string{"Joined", "*headstate.ActorUpdate", "lease 2"}},
 		{"watches are told to each head, once", func(c *script) {
 			c.step(watch(2, true)).joined().step(watch(1, true)).step(watch(1, true))
 			c.step(member.LinkDown{}).step(watch(3, true)).step(watch(2, false)).joined()
