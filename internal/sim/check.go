@@ -45,8 +45,8 @@ func (w *World) make(id ids.ObjectID, contained []ids.ObjectID) uint64 {
 	return tag
 }
 
-// local are errors that one node may see of an object that others can read.
-var lost = map[string]bool{string(fault.ObjectLost): true, string(fault.OwnerDied): true, string(fault.StoreFull): true}
+// lost are errors that one node may see of an object that others can read.
+var lost = map[string]bool{string(fault.ObjectLost): true, string(fault.OwnerDied): true, string(fault.StoreFull): true, string(fault.TaskGone): true}
 
 // explained are the errors that a world's faults may lead to.
 func (w *World) explained(kind string) bool {
