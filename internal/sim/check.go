@@ -248,9 +248,11 @@ func (w *World) openDriver(n *node, k int) {
 // Run plays the world to its end and tells what was wrong in it.
 func (w *World) Run() (err error) {
 	defer func() {
-		for _, p := range w.procs { // programs that are not through
-			for _, t := range p.threads {
-				t.stop()
+		for _, n := range w.nodes { // programs that are not through
+			for _, p := range n.procs {
+				for _, t := range p.threads {
+					t.stop()
+				}
 			}
 		}
 		if r := recover(); r != nil {
