@@ -117,12 +117,16 @@ pythons: $(VENV)/.made ## Python tests with the wheel under each of Python 3.9 t
 soak: build ## the long tests: deep recursion, many tasks, kills
 	$(PYTEST) -m soak -o faulthandler_timeout=1800 --durations=10 $(ARGS)
 
+.PHONY: chaos
+chaos: build ## kill actors, daemons and drivers at random for CHAOS_SECONDS=600; CHAOS_SEED replays a run's choices
+	$(PY) test/chaos/chaos.py --binary $(BINARY)
+
 $(VENV)/.conformance: $(VENV)/.requirements python/requirements-conformance.txt
 	$(PIP) install -r python/requirements-conformance.txt
 	@touch $@
 
 .PHONY: conformance
-conformance: build $(VENV)/.conformance ## Ray's own tests (CONFORMANCE=folder): those without actors, of six areas
+conformance: build $(VENV)/.conformance ## Ray's own tests (CONFORMANCE=folder), of the areas that are covered
 	$(PY) test/conformance.py --kit $(CONFORMANCE) --python $(PY) --out $(CACHE)/conformance.json $(ARGS)
 
 # --- checks ---

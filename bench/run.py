@@ -10,6 +10,7 @@ taken within a round, so what disturbs the machine for minutes disturbs both. Ab
 import argparse
 import datetime
 import json
+import math
 import os
 import shutil
 import signal
@@ -27,8 +28,6 @@ CASES_PY = os.path.join(HERE, "cases.py")
 
 # Cases of `ray microbenchmark` that wait for a part that Gray does not have yet.
 LATER = [
-    ("multi client tasks async", "its submitters are actors; the four driver processes stand in for it"),
-    ("1:1, 1:n and n:n actor calls, async actors too", "actors"),
     ("placement group create/removal", "placement groups"),
     ("client: get, put, tasks and actor calls", "the ray:// client"),
 ]
@@ -373,6 +372,24 @@ def table(chosen, engines):
     return rows
 
 
+def overall(chosen, engines):
+    """Returns a line with the geometric mean of the ratios of all cases that are to be better than Ray."""
+    by = {e.label: e for e in engines}
+    if not ("Gray" in by and "Ray" in by):
+        return ""
+    logs = []
+    for c in chosen:
+        gray, ray = by["Gray"].figures.get(c.name), by["Ray"].figures.get(c.name)
+        if c.must and gray and ray:
+            logs.append(math.log(statistics.median(ratios(c, gray, ray))))
+    if not logs:
+        return ""
+    return "Geometric mean of the %d ratios that have a goal: %sx" % (
+        len(logs),
+        number(math.exp(statistics.mean(logs))),
+    )
+
+
 def plain(rows):
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(r, widths)).rstrip() for r in rows)
@@ -403,7 +420,7 @@ def report(args, chosen, engines):
         % (" ARGS='--only \"%s\"'" % args.only if args.only else "", args.rounds, args.seconds),
     ]
     lines += ["- %s: `ray` %s, Python %s" % (e.label, e.version, e.python_version) for e in engines]
-    lines += ["", markdown(table(chosen, engines)), ""]
+    lines += ["", markdown(table(chosen, engines)), "", overall(chosen, engines), ""]
     errors = [
         "- %s, %s: %s" % (e.label, n, t.split("\n")[0][:300]) for e in engines for n, t in sorted(e.errors.items())
     ]
@@ -458,6 +475,7 @@ def main():
         for name, text in sorted(e.errors.items()):
             print("%s, %s: %s" % (e.label, name, text), file=sys.stderr)
     print(plain(table(chosen, engines)))
+    print(overall(chosen, engines))
     if args.out:
         fresh = args.out + ".new"
         with open(fresh, "w", encoding="utf-8") as f:

@@ -40,6 +40,9 @@ type usageError struct {
 
 func (u *usageError) Error() string { return u.text }
 
+// usageNote is the annotation of a command that has arguments: how they are shown.
+const usageNote = "arguments"
+
 // exitError ends the program with a status and, if it has one, a line of its own form.
 type exitError struct {
 	status int
@@ -77,6 +80,9 @@ func (a *app) main(args []string) int {
 		what := " [OPTIONS]"
 		if usage.cmd.HasSubCommands() {
 			what = " [OPTIONS] COMMAND [ARGS]..."
+		}
+		if note := usage.cmd.Annotations[usageNote]; note != "" {
+			what += " " + note
 		}
 		fmt.Fprintf(a.err, "Usage: %s%s\nTry '%s --help' for help.\n\nError: %s\n", path, what, path, usage.text)
 		return 2
@@ -127,6 +133,7 @@ func (a *app) root() *cobra.Command {
 		c.Args = noArgs
 		root.AddCommand(c)
 	}
+	root.AddCommand(a.listCommand(), a.getCommand(), a.summaryCommand())
 	for _, name := range later {
 		root.AddCommand(&cobra.Command{
 			Use: name, Hidden: true, DisableFlagParsing: true,
@@ -140,7 +147,7 @@ func (a *app) root() *cobra.Command {
 
 // later are Ray's commands that are still to come.
 var later = []string{
-	"list", "get", "summary", "logs", "job", "memory", "timeline", "microbenchmark", "debug", "stack", "kill-actor",
+	"logs", "job", "memory", "timeline", "microbenchmark", "debug", "stack", "kill-actor",
 	"drain-node", "global-gc", "check-open-ports", "symmetric-run", "metrics", "kuberay-autoscaler", "up", "down", "attach",
 	"exec", "submit", "rsync-up", "rsync-down", "monitor", "dashboard", "get-head-ip", "get-worker-ips", "kill-random-node",
 	"local-dump", "cluster-dump", "disable-usage-stats", "enable-usage-stats", "cpp", "sanity-check", "serve",

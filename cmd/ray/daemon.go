@@ -60,11 +60,11 @@ func (a *app) daemon(configFD, readyFD int) error {
 	defer stop()
 
 	err := func() error {
-		cfg, err := readConfig(configFD)
-		if err != nil {
+		if err := session.HideMemory(); err != nil { // before the token is in it
 			return err
 		}
-		if err := session.HideMemory(); err != nil {
+		cfg, err := readConfig(configFD)
+		if err != nil {
 			return err
 		}
 		return a.run(ctx, *cfg, func(n session.NodeFile) error {

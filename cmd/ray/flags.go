@@ -31,6 +31,7 @@ type startFlags struct {
 	minWorker, maxWorker                  int
 	workerPorts, systemConfig             string
 	tls                                   choice
+	preload                               []string
 }
 
 // noops are accepted and change nothing, and why that is right.
@@ -103,6 +104,7 @@ func (f *startFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.plasma, "plasma-directory", "", "folder for the object store's file (default /dev/shm)")
 	fs.StringVar(&f.systemConfig, "system-config", "", "settings of the head as JSON")
 	fs.Var(&f.tls, "tls", "encrypt what goes between machines; off only where the network does it, on all nodes")
+	fs.StringSliceVar(&f.preload, "preload", nil, "modules that workers have loaded from the start: numpy,torch")
 	fs.IntVar(&f.redisPort, "redis-port", 0, "old name of --port")
 	fs.StringVar(&f.webuiHost, "webui-host", "", "old name of --dashboard-host")
 	fs.Var(&f.webui, "include-webui", "old name of --include-dashboard")
@@ -168,7 +170,7 @@ func (f *startFlags) config(cmd *cobra.Command) (*session.NodeConfig, error) {
 		Head: f.head, Address: f.address, TempDir: f.tempDir, NodeIP: f.nodeIP, NodeName: f.nodeName,
 		PlasmaDirectory: f.plasma, ObjectManagerPort: f.objectManagerPort, NodeManagerPort: f.nodeManagerPort,
 		MetricsExportPort: f.metricsPort, DashboardHost: f.dashboardHost, Dashboard: f.dashboard.value,
-		Python: os.Getenv("GRAY_PYTHON"),
+		Python: os.Getenv("GRAY_PYTHON"), Preload: f.preload,
 	}
 	if f.tls.value == "off" {
 		cfg.TLS = "off"

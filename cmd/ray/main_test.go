@@ -79,6 +79,7 @@ func smallNode(ctx context.Context, cfg session.NodeConfig, ready func(session.N
 		mux.HandleFunc("GET /api/cluster_status", rpc.Token, func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, `{"result":true,"msg":"","data":{"cluster_status":"======== Autoscaler status\nverbose=`+r.URL.Query().Get("verbose")+`\n"}}`)
 		})
+		smallState(mux)
 		mux.Handle(rpc.JoinRoute, rpc.Token, rpc.JoinHandler(auth, id, nil))
 		s, err := rpc.Serve(ln, rpc.ServerConfig{Name: "head", Mux: mux, Token: token, Identity: id, Log: slog.Default()})
 		if err != nil {
@@ -245,6 +246,17 @@ func TestUsage(t *testing.T) {
 		{"start --head --ray-client-server-port=10001", 1, []string{"ray://"}},
 		{"start --address=127.0.0.1:1 --redis-address=x", 1, []string{"use --address"}},
 		{"start --address=auto", 1, []string{"ConnectionError: Could not find any running Ray instance."}},
+		{"list", 2, []string{"Usage: ray list [OPTIONS] {actors|jobs|", "Missing argument '{actors|jobs|", "Choose from:\n\tactors,\n\tjobs,"}},
+		{"list what", 2, []string{"Invalid value for '{actors|jobs|", "'what' is not one of 'actors', 'jobs', 'placement-groups'"}},
+		{"list actors more", 2, []string{"Got unexpected extra argument (more)"}},
+		{"list placement_groups", 1, []string{"`ray list placement-groups` is not in this version of Gray yet"}},
+		{"list actors --format what", 2, []string{"Invalid value for '--format': 'what' is not one of 'default', 'json', 'yaml', 'table'."}},
+		{"list actors --filter state~x", 2, []string{"The format of a given filter state~x is invalid"}},
+		{"list actors --filter colour=x", 2, []string{"Invalid filter key 'colour' for resource 'actors'. Available filter keys are: actor_id, class_name,"}},
+		{"list actors", 1, []string{"ConnectionError: Could not find any running Ray instance."}},
+		{"get actors", 2, []string{"Missing argument '[ID]'", "Usage: ray get [OPTIONS] {actors|placement-groups|nodes|workers|tasks|objects|cluster-events} [ID]"}},
+		{"get actors 00", 2, []string{"want 32 hexadecimal digits"}},
+		{"summary tasks", 1, []string{"`ray summary tasks` is not in this version of Gray yet"}},
 		{"status", 1, []string{"ConnectionError: Could not find any running Ray instance. Please specify the one to connect to by setting `--address` flag or `RAY_ADDRESS` environment variable."}},
 		{"status --address=127.0.0.1:1", 1, []string{"no authentication token found"}},
 		{"health-check --address=127.0.0.1:1", 1, []string{"ConnectionError: no Ray cluster answers at 127.0.0.1:1", "refused"}},

@@ -30,7 +30,7 @@ func runNode(ctx context.Context, cfg session.NodeConfig, ready func(session.Nod
 		return err
 	}
 	defer stop()
-	return node.Run(ctx, cfg, log, node.Faces{Dashboard: face(api.Dashboard), Agent: face(api.Agent)}, func(n session.NodeFile) error {
+	return node.Run(ctx, cfg, log, node.Faces{Head: face(api.State), Dashboard: face(api.Dashboard), Agent: face(api.Agent)}, func(n session.NodeFile) error {
 		err := ready(n)
 		shown.Set(level)
 		if cfg.AuthDisabled && !cfg.Private { // for the log; `ray start` has told the terminal

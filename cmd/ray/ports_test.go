@@ -31,6 +31,9 @@ func TestEveryPort(t *testing.T) {
 	if len(nodes) != 2 {
 		t.Fatalf("%d nodes, want 2", len(nodes))
 	}
+	if out := s.must("list", "actors"); out != "No resource in the cluster\n" {
+		t.Errorf("a cluster without actors lists\n%s", out)
+	}
 	token := s.must("get-auth-token")
 	var ports []string
 	for _, n := range nodes {
@@ -55,7 +58,7 @@ func TestEveryPort(t *testing.T) {
 			}
 			answered := 0
 			for _, path := range append([]string{
-				"/api/version", "/api/cluster_status", "/nodes", "/api/v0/tasks", "/api/jobs/", "/objects/00", "/gray/link", "/gray/join",
+				"/api/version", "/api/cluster_status", "/nodes", "/api/v0/tasks", "/api/v0/actors", "/api/v0/actors/summarize", "/api/jobs/", "/objects/00", "/gray/link", "/gray/join",
 				"/gray/proof", "/metrics", "/debug/pprof/", "/api/nothing", "/..", "//",
 			}, openRoutes...) {
 				for _, method := range []string{"GET", "POST"} {

@@ -170,36 +170,45 @@ func (a *app) healthCommand() *cobra.Command {
 	return cmd
 }
 
-// ask gets a path from the head, over a connection on which both sides have proved the token if there is one.
+// ask gets a path from the head.
 func ask(d *rpc.Dialer, address, path string, sameVersion bool) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	status, body, err := fetch(d, address, path, sameVersion, askTimeout)
+	if err != nil {
+		return nil, err
+	}
+	if status != http.StatusOK {
+		return nil, fmt.Errorf("the head at %s answers with HTTP status %d: %s", address, status, strings.TrimSpace(string(body)))
+	}
+	return body, nil
+}
+
+// fetch gets a path from the head, over a connection on which both sides have proved the token if there is one.
+func fetch(d *rpc.Dialer, address, path string, sameVersion bool, timeout time.Duration) (status int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	conn, err := d.Dial(ctx, address)
 	if errors.Is(err, rpc.ErrUnreachable) {
-		return nil, connectionError("no Ray cluster answers at %s: %v", address, err)
+		return 0, nil, connectionError("no Ray cluster answers at %s: %v", address, err)
 	}
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	defer conn.Close()
 	if sameVersion && conn.Ray != "" && conn.Ray != version.Version {
-		return nil, &exitError{status: 1, line: fmt.Sprintf("RuntimeError: Ray version mismatch: cluster has Ray version %s but local Ray version is %s", conn.Ray, version.Version)}
+		return 0, nil, &exitError{status: 1, line: fmt.Sprintf("RuntimeError: Ray version mismatch: cluster has Ray version %s but local Ray version is %s", conn.Ray, version.Version)}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	resp, err := conn.Do(req)
 	if err != nil {
-		return nil, connectionError("the head at %s does not answer: %v", address, err)
+		return 0, nil, connectionError("the head at %s does not answer: %v", address, err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	body, err = io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
-		return nil, connectionError("the head at %s does not answer: %v", address, err)
+		return 0, nil, connectionError("the head at %s does not answer: %v", address, err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the head at %s answers with HTTP status %d: %s", address, resp.StatusCode, strings.TrimSpace(string(body)))
-	}
-	return body, nil
+	return resp.StatusCode, body, nil
 }

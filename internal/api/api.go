@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/headstate"
 	"gray/internal/head"
 	"gray/internal/rpc"
@@ -31,6 +32,7 @@ const cookieAge = 30 * 24 * time.Hour
 // Cluster is what the head knows; a *head.Service is one.
 type Cluster interface {
 	Summary(ctx context.Context) (*head.Summary, error)
+	Actors(ctx context.Context) ([]actor.Row, error)
 	Healthy(ctx context.Context) error
 }
 
@@ -64,6 +66,14 @@ func Dashboard(m *rpc.Mux, c Config) {
 	m.HandleFunc("GET /cluster_id", rpc.Token, s.clusterID)
 	m.HandleFunc("GET /nodes", rpc.Token, s.nodes)
 	m.HandleFunc("GET /nodes/{id}", rpc.Token, s.node)
+	State(m, c)
+}
+
+// State adds the routes of the state API, which the head's own port has for commands, too.
+func State(m *rpc.Mux, c Config) {
+	s := newServer(c)
+	m.HandleFunc("GET /api/v0/actors", rpc.Token, s.actors)
+	m.HandleFunc("GET /api/v0/actors/summarize", rpc.Token, s.actorSummary)
 }
 
 // Agent adds the routes of each node's HTTP port. Probes can't show a token.

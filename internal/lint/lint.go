@@ -87,7 +87,7 @@ func Walk(root string, visit func(path string) error) error {
 			}
 			return nil
 		}
-		if !e.Type().IsRegular() {
+		if !e.Type().IsRegular() || path == ".git" { // a file in a linked working tree
 			return nil
 		}
 		return visit(filepath.ToSlash(path))

@@ -10,6 +10,7 @@ import (
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
+	"gray/internal/head"
 	"gray/internal/wire"
 )
 
@@ -94,6 +95,11 @@ func (s *sink) RegisterActor(row *actor.Row, getIfExists bool, stored *engine.St
 		n.link.Go(call, headTimeout, func(x headstate.Answer, err error) {
 			n.locked(func(e *engine.Engine) {
 				if err != nil {
+					if fault.KindOf(err) != fault.NameTaken { // it may have the name nevertheless
+						row := call.Row
+						row.State, row.Death = actor.Dead, actor.Death{Cause: actor.Killed, Text: "its registration was given up", Never: true}
+						n.link.TellActor(row)
+					}
 					e.ActorRegistered(id.Unique(), false, &actor.Row{}, fault.KindOf(err), registerText(n, err))
 					return
 				}
@@ -135,7 +141,7 @@ func handleMap(row *actor.Row, created bool) map[string]any {
 func (s *sink) ActorUpdate(row *actor.Row) {
 	n := s.n
 	n.place(row)
-	n.after = append(n.after, func() { n.link.TellActor(*row) })
+	n.link.TellActor(*row) // at once: what waits for the lock's release comes in any order
 }
 
 // place fills in the address of the node where an actor lives; the caller holds the lock.
@@ -149,8 +155,7 @@ func (n *Node) place(row *actor.Row) {
 
 // WatchActor has the head tell of an actor, or no longer.
 func (s *sink) WatchActor(id ids.ActorID, on bool) {
-	n := s.n
-	n.after = append(n.after, func() { n.link.WatchActor(id, on) })
+	s.n.link.WatchActor(id, on) // at once, as ActorUpdate
 }
 
 // CancelRun tells an actor's worker that a call's result is not wanted.
@@ -180,6 +185,9 @@ func (s *sink) CreationResult(value []byte) (repr, text string, pickled []byte) 
 // ActorError is the value of an error about an actor.
 func (s *sink) ActorError(kind fault.Kind, row *actor.Row, death *actor.Death) []byte {
 	more := map[string]any{"actor_id": row.ID[:]}
+	if death.Cause == actor.NoEnv {
+		kind = fault.RuntimeEnv
+	}
 	if kind == fault.ActorDied {
 		more["class_name"], more["name"], more["ray_namespace"] = row.Class, row.Name, row.Namespace
 		more["pid"], more["node_ip_address"], more["node_id"] = row.PID, row.IP, row.Node.String()
@@ -299,23 +307,13 @@ func (n *Node) getActor(ch engine.Chan, req uint32, a *callArgs) {
 	})
 }
 
-// actorRows are actors as the state API shows them.
+// actorRows are actors as the state API shows them, and when and where they ran.
 func actorRows(rows []actor.Row) []map[string]any {
 	out := make([]map[string]any, 0, len(rows))
 	for i := range rows {
 		r := &rows[i]
-		m := map[string]any{
-			"actor_id": r.ID.String(), "class_name": r.Class, "state": string(r.State), "job_id": r.Job.String(), "name": r.Name,
-			"node_id": nil, "pid": r.PID, "ray_namespace": r.Namespace, "is_detached": r.Detached, "num_restarts": r.Incarnation,
-			"repr_name": r.Repr, "required_resources": floats(r.Resources), "start_ms": r.StartMs, "end_ms": r.EndMs, "ip": r.IP,
-			"death_cause": nil, "death_text": r.Death.Text,
-		}
-		if r.Node != (ids.NodeID{}) {
-			m["node_id"] = r.Node.String()
-		}
-		if r.Death.Cause != actor.NotDead {
-			m["death_cause"] = string(r.Death.Cause)
-		}
+		m := head.ActorState(r)
+		m["start_ms"], m["end_ms"], m["ip"] = r.StartMs, r.EndMs, r.IP
 		out = append(out, m)
 	}
 	return out

@@ -50,7 +50,11 @@ func (n *Node) call(cl *client, m wire.Call) error {
 		s.reply(ch, m.Req, map[string]any{"why": why})
 	case "store":
 		st := n.eng.Store()
-		s.reply(ch, m.Req, map[string]any{"capacity": st.Capacity, "used": st.Used, "objects": st.Objects})
+		holders := make([]map[string]any, 0, len(st.Holders))
+		for _, h := range st.Holders {
+			holders = append(holders, map[string]any{"id": h.ID[:], "size": h.Size, "by": h.By})
+		}
+		s.reply(ch, m.Req, map[string]any{"capacity": st.Capacity, "used": st.Used, "objects": st.Objects, "holders": holders})
 	case "locations":
 		list, err := objectIDs(a.IDs)
 		if err != nil {

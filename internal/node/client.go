@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -30,15 +31,19 @@ type client struct {
 	key      [wire.SessionSize]byte
 	wid      wire.WorkerID
 	job      ids.Job
-	stream   *net.UnixConn
+	pid      int // of a driver
+	stream   *conn
 	chans    map[uint32]*outbox
-	conns    []net.Conn // channels' connections
-	unwatch  func()
+	channel0 *conn         // a worker's
+	conns    []*conn       // channels' connections
+	unwatch  func()        // of a driver's process
+	over     bool          // its stream has ended
 	readDone chan struct{} // closed when a worker's stream has been read to its end
 
 	worker  *pool.Worker                // nil for a driver
 	backlog [][]byte                    // packets that the exec queue had no room for
 	carry   map[carryKey][]ids.ObjectID // ids that went ahead of the frame with their object
+	carried int                         // ids in it
 	scratch scratch
 }
 
@@ -150,7 +155,7 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 		refuse(c, fault.System, "the head at "+n.file.GCSAddress+" gave no job id: "+err.Error())
 		return
 	}
-	cl := &client{job: id, stream: c, chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
+	cl := &client{job: id, pid: pid, chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
 	_, _ = rand.Read(cl.key[:])
 	_, _ = rand.Read(cl.wid[:])
 	copy(cl.wid[:], id[:])
@@ -174,9 +179,20 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 	if err != nil { // it died already
 		n.gone(cl)
 	}
+	q, err := quiet(c)
+	if err != nil {
+		n.log.Error("a driver's connection cannot be read", "err", err)
+		n.gone(cl)
+		_ = c.Close()
+		return
+	}
 	n.mu.Lock()
-	cl.unwatch = unwatch
+	cl.unwatch, cl.stream = unwatch, q
+	over := n.clients[cl.id] != cl
 	n.mu.Unlock()
+	if over { // it died meanwhile, or the daemon ends
+		q.hangUp()
+	}
 	n.read(cl, st)
 }
 
@@ -251,9 +267,16 @@ func (n *Node) openChannel(c *net.UnixConn, h *wire.Hello) {
 		return
 	}
 	ch := engine.Chan{Session: cl.id, Chan: h.Chan}
-	o, err := newOutbox(c, func() { n.locked(func(e *engine.Engine) { e.Drained(ch) }) })
+	q, err := quiet(c)
 	if err != nil {
 		_ = c.Close()
+		return
+	}
+	defer func() { _ = q.Close() }()
+	ended := make(chan struct{})
+	o, err := newOutbox(n.reactor, q, func() { n.locked(func(e *engine.Engine) { e.Drained(ch) }) }, func() { close(ended) })
+	if err != nil {
+		n.log.Error("a channel cannot be watched", "err", err)
 		return
 	}
 	ok := false
@@ -262,24 +285,28 @@ func (n *Node) openChannel(c *net.UnixConn, h *wire.Hello) {
 			return
 		}
 		cl.chans[h.Chan] = o
-		cl.conns = append(cl.conns, c)
+		cl.conns = append(cl.conns, q)
 		o.add(func(b []byte) []byte { b, _ = wire.AppendWelcome(b, &wire.Welcome{}); return b }) // of constant size: cannot fail
 		o.queued = true
 		n.dirty = append(n.dirty, o)
 	})
 	if !ok {
-		refuse(c, fault.Protocol, fmt.Sprintf("channel %d is taken, or its session has ended", h.Chan))
+		o.add(func(x []byte) []byte {
+			x, _ = wire.AppendRefused(x, &wire.Refused{Kind: fault.Protocol, Error: fmt.Sprintf("channel %d is taken, or its session has ended", h.Chan)}) // of bounded size
+			return x
+		})
+		o.flush()
+		o.watch.end()
 		return
 	}
-	var one [1]byte
-	_, _ = c.Read(one[:]) // a client never writes here: this returns when it closes, whatever the error
+	<-ended // a client never writes here
 	n.locked(func(e *engine.Engine) {
 		if cl.chans[h.Chan] == o {
 			delete(cl.chans, h.Chan)
 			e.CloseChannel(ch)
 		}
+		cl.conns = slices.DeleteFunc(cl.conns, func(x *conn) bool { return x == q })
 	})
-	_ = c.Close()
 }
 
 // read takes a client's frames to the engine until its stream ends.
@@ -290,45 +317,78 @@ func (n *Node) read(cl *client, st *wire.Stream) {
 		n.refuse(cl, f.Kind, f.Error())
 		n.log.Warn("a client broke the protocol and was disconnected", "session", cl.id, "err", err)
 	}
+	_ = cl.stream.Close()
 	if cl.readDone != nil {
 		return // a worker's end is its process's, which the pool reports
 	}
-	_ = cl.stream.Close()
-	n.locked(func(e *engine.Engine) { e.SessionEnded(cl.id) })
-}
-
-func (n *Node) readFrames(cl *client, st *wire.Stream) error {
-	for {
-		f, err := st.Next()
-		if err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) {
-				return nil
-			}
-			return err
-		}
-		n.mu.Lock()
-		n.eng.Advance(n.now())
-		err = n.handle(cl, f)
-		for err == nil && st.Buffered() {
-			if f, err = st.Next(); err == nil {
-				err = n.handle(cl, f)
-			}
-		}
-		n.finishLocked()
-		if err != nil {
-			return err
-		}
+	maps := false
+	n.locked(func(e *engine.Engine) {
+		e.SessionEnded(cl.id)
+		maps, cl.over = e.Maps(cl.id), true
+	})
+	n.endJob(cl.job)
+	if !maps { // else what it has mapped stays until its process ends
+		n.gone(cl)
 	}
 }
 
-// close ends a client's connections; its end is noticed by their readers.
+func (n *Node) readFrames(cl *client, st *wire.Stream) error {
+	st.Use(cl.stream)
+	if st.Buffered() { // came with HELLO
+		if err := n.take(cl, st); err != nil {
+			return err
+		}
+	}
+	end := make(chan error, 1)
+	var w *watch
+	ready := make(chan struct{}) // closed when w is set
+	w, err := n.reactor.add(cl.stream, unix.EPOLLIN|unix.EPOLLRDHUP, func(uint32) {
+		if err := n.take(cl, st); err != nil {
+			<-ready
+			w.end()
+			end <- err
+		}
+	})
+	close(ready)
+	if err == nil {
+		err = <-end
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}
+
+// take brings the frames that have arrived to the engine.
+func (n *Node) take(cl *client, st *wire.Stream) error {
+	f, err := st.Next()
+	if errors.Is(err, errAgain) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.eng.Advance(n.now())
+	err = n.handle(cl, f)
+	for err == nil && st.Buffered() {
+		if f, err = st.Next(); err == nil {
+			err = n.handle(cl, f)
+		}
+	}
+	n.finishLocked()
+	return err
+}
+
+// close ends a client's connection; its end is noticed by its reader.
 func (cl *client) close() {
-	_ = cl.stream.Close()
+	if cl.stream != nil {
+		cl.stream.hangUp()
+	}
 }
 
 // refuse tells a client why it is disconnected, on every channel that it may be reading.
 func (n *Node) refuse(cl *client, kind fault.Kind, text string) {
-	refuse(cl.stream, kind, text)
 	n.mu.Lock()
 	chans := make([]*outbox, 0, len(cl.chans))
 	for _, o := range cl.chans {
@@ -339,6 +399,9 @@ func (n *Node) refuse(cl *client, kind fault.Kind, text string) {
 	if err != nil {
 		return
 	}
+	if cl.stream != nil { // what does not fit at once is lost: the client is told on its channels, too
+		_, _ = cl.stream.send(b)
+	}
 	for _, o := range chans {
 		o.add(func(x []byte) []byte { return append(x, b...) })
 		o.flush()
@@ -346,7 +409,7 @@ func (n *Node) refuse(cl *client, kind fault.Kind, text string) {
 	}
 }
 
-// gone says that a driver's process is dead.
+// gone says that a client's process is dead, or that nothing of the session's is left in it.
 func (n *Node) gone(cl *client) {
 	n.mu.Lock()
 	if n.clients[cl.id] != cl {
@@ -355,14 +418,20 @@ func (n *Node) gone(cl *client) {
 	}
 	delete(n.clients, cl.id)
 	delete(n.byKey, cl.key)
-	conns := append(cl.conns, cl.stream)
-	worker := cl.worker
+	conns := slices.Clone(cl.conns)
+	if cl.stream != nil {
+		conns = append(conns, cl.stream)
+	}
+	ends, unwatch := cl.worker == nil && !cl.over, cl.unwatch
 	n.mu.Unlock()
+	if unwatch != nil {
+		unwatch()
+	}
 	for _, c := range conns {
-		_ = c.Close()
+		c.hangUp()
 	}
 	n.locked(func(e *engine.Engine) { e.SessionGone(cl.id) })
-	if worker == nil {
+	if ends {
 		n.endJob(cl.job)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"gray/internal/core/engine"
 	"gray/internal/core/fault"
@@ -125,8 +126,8 @@ func (n *Node) handleRare(cl *client, f wire.Frame) error {
 		m, err := wire.DecodeIDs(f.Body)
 		if err == nil {
 			key := carryOf(m.ID)
-			if len(cl.carry) > 16 || len(cl.carry[key]) > 1<<24 {
-				return protocolError("ids", "lists for more than 16 objects, or of more than 16,777,216 ids, were announced without their objects")
+			if cl.carried += m.Contained.Len(); cl.carried > maxCarried || len(cl.carry) > maxCarried/256 {
+				return protocolError("ids", fmt.Sprintf("lists of more than %d ids, or for more than %d objects, were announced without their objects", maxCarried, maxCarried/256))
 			}
 			cl.carry[key] = append(cl.carry[key], unpack(nil, m.Contained)...)
 		}
@@ -156,7 +157,7 @@ func (cl *client) withCarry(id ids.ObjectID, l ids.List) []ids.ObjectID {
 		cl.scratch.ids = unpack(cl.scratch.ids[:0], l)
 		return cl.scratch.ids
 	}
-	delete(cl.carry, carryOf(id))
+	cl.dropCarry(carryOf(id))
 	return unpack(ahead, l)
 }
 
@@ -164,10 +165,18 @@ func (cl *client) withCarry(id ids.ObjectID, l ids.List) []ids.ObjectID {
 func (cl *client) takeCarry(u ids.Unique, to []ids.ObjectID) []ids.ObjectID {
 	key := carryKey{u, 1}
 	if ahead, ok := cl.carry[key]; ok {
-		delete(cl.carry, key)
+		cl.dropCarry(key)
 		to = append(to, ahead...)
 	}
 	return to
+}
+
+// maxCarried is how many ids of a client may be here without the frames that they belong to.
+const maxCarried = 1 << 24
+
+func (cl *client) dropCarry(key carryKey) {
+	cl.carried -= len(cl.carry[key])
+	delete(cl.carry, key)
 }
 
 func (n *Node) submit(cl *client, f wire.Frame) error {
@@ -257,15 +266,33 @@ func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
 	if err != nil {
 		return engine.TemplateSpec{}, err
 	}
+	preload, err := preloadOf(m.Env)
+	if err != nil {
+		return engine.TemplateSpec{}, err
+	}
 	limits, err := n.limits(m.Actor)
 	if err != nil {
 		return engine.TemplateSpec{}, err
 	}
 	return engine.TemplateSpec{
-		Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: limits,
+		Preload: preload, Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: limits,
 		Raw: raw, Job: job, Fn: m.Fn, Name: m.Name, Resources: res, MaxRetries: int32(min(m.MaxRetries, 1<<30)),
 		Strategy: strategy(m.Strategy), Labels: labels, Env: string(m.Env), MaxCalls: uint32(min(m.MaxCalls, 1<<30)),
 	}, nil
+}
+
+// preloadOf is the list of modules that an environment has its workers forked with.
+func preloadOf(env wire.Raw) (string, error) {
+	if len(env) == 0 {
+		return "", nil
+	}
+	var m struct {
+		Preload []string `msgpack:"preload"`
+	}
+	if err := wire.Unmarshal(env, &m); err != nil {
+		return "", err
+	}
+	return strings.Join(m.Preload, ","), nil
 }
 
 // limits reads what a creation's template says of the actor.

@@ -62,6 +62,7 @@ type Node struct {
 	agentPort int
 	fetcher   *transfer.Fetcher
 	sender    *transfer.Server
+	reactor   *reactor
 
 	registered chan *headstate.Registered
 
@@ -198,6 +199,9 @@ func (n *Node) startEngine(r *headstate.Registered, cpus int) {
 	n.eng.Advance(n.now())
 }
 
+// maxWarnings bounds the texts that are remembered.
+const maxWarnings = 1000
+
 // warn logs a text once a minute for each key.
 func (n *Node) warn(key, text string) {
 	n.mu.Lock()
@@ -206,6 +210,9 @@ func (n *Node) warn(key, text string) {
 	if seen && now.Sub(last) < time.Minute {
 		n.mu.Unlock()
 		return
+	}
+	if len(n.warnings) >= maxWarnings {
+		clear(n.warnings)
 	}
 	n.warnings[key] = now
 	n.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"gray/internal/core/engine"
+	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
 	"gray/internal/core/linkstate"
@@ -73,6 +74,7 @@ func (n *Node) viewPut(v headstate.NodeView) {
 		if p == nil {
 			return
 		}
+		e.PeerNamed(p.no, v.Info.Name)
 		total, err1 := n.names.Set(v.Info.Total)
 		avail, err2 := n.names.Set(positive(v.Available))
 		if err1 != nil || err2 != nil {
@@ -292,7 +294,7 @@ func (n *Node) receive(p *peer, b []byte) {
 			e.Receive(p.no, m)
 			return
 		}
-		if len(t.JobInfo) > 0 && n.jobs[t.Job] == nil {
+		if len(t.JobInfo) > 0 && n.jobs[t.Job] == nil && !e.JobOver(t.Job) {
 			info := &jobInfo{raw: t.JobInfo}
 			if j, err := wire.DecodeJob(info.raw); err == nil {
 				info.namespace = j.Namespace
@@ -342,6 +344,9 @@ func (s *sink) FindOwner(o ids.Owner) {
 		n.link.Go(&headstate.Lookup{Owner: o}, 0, func(a headstate.Answer, err error) {
 			if err != nil {
 				n.log.Warn("the head did not say who has an owner number", "owner", o, "err", err)
+				if fault.KindOf(err) == fault.System { // it was never given out
+					n.locked(func(e *engine.Engine) { e.OwnerDead(o, err.Error()) })
+				}
 				return
 			}
 			r := a.(*headstate.Owned)

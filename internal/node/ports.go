@@ -57,10 +57,10 @@ func (n *Node) join(ctx context.Context, root *session.Root) error {
 }
 
 // listen opens the node's port, and the head's where the head is here.
-func (n *Node) listen(ctx context.Context, _ *session.Root) error {
+func (n *Node) listen(ctx context.Context, faces Faces) error {
 	n.budget = rpc.DefaultBudget(n.log)
 	if n.cfg.Head {
-		if err := n.startHead(); err != nil {
+		if err := n.startHead(faces); err != nil {
 			return err
 		}
 	}
@@ -90,7 +90,7 @@ func (n *Node) servePort(ln *net.TCPListener, name string, mux *rpc.Mux, plain r
 }
 
 // startHead starts the head role and its port.
-func (n *Node) startHead() error {
+func (n *Node) startHead(faces Faces) error {
 	var cluster headstate.ClusterID
 	_, _ = rand.Read(cluster[:]) // never fails
 	var err error
@@ -136,12 +136,16 @@ func (n *Node) startHead() error {
 	mux.HandleFunc("GET /api/gcs_healthz", rpc.Open, n.healthz)
 	mux.HandleFunc("GET /api/cluster_status", rpc.Token, n.clusterStatus)
 	mux.HandleFunc("GET /api/version", rpc.Token, n.versionInfo)
+	if faces.Head != nil {
+		faces.Head(mux, n.faceConfig())
+	}
 	return n.servePort(ln, "head", mux, rpc.PlainLoopback, rpc.NoBrowsers)
 }
 
-// Faces add the routes of the HTTP ports that people and probes ask: the head's dashboard and each node's agent. They lie
-// over this package, so the program hands them in.
+// Faces add the routes of the HTTP ports that people and probes ask: the head's own for commands, its dashboard, and each
+// node's agent. They lie over this package, so the program hands them in.
 type Faces struct {
+	Head      func(*rpc.Mux, FaceConfig)
 	Dashboard func(*rpc.Mux, FaceConfig)
 	Agent     func(*rpc.Mux, FaceConfig)
 }
@@ -161,10 +165,14 @@ const (
 	agentPort     = 52365
 )
 
+func (n *Node) faceConfig() FaceConfig {
+	return FaceConfig{Head: n.head, SessionName: filepath.Base(n.dir.Path), AuthDisabled: n.cfg.AuthDisabled, Log: n.log, Local: n.local}
+}
+
 // face opens the HTTP ports: the agent's on nodes of clusters that were started by a command, the dashboard's on the head
 // unless it is switched off; a private cluster has them only if asked.
 func (n *Node) face(f Faces) error {
-	c := FaceConfig{Head: n.head, SessionName: filepath.Base(n.dir.Path), AuthDisabled: n.cfg.AuthDisabled, Log: n.log, Local: n.local}
+	c := n.faceConfig()
 	if n.head != nil && f.Dashboard != nil && (n.cfg.Dashboard == nil && !n.cfg.Private || n.cfg.Dashboard != nil && *n.cfg.Dashboard) {
 		mux := &rpc.Mux{}
 		f.Dashboard(mux, c)
@@ -184,8 +192,30 @@ func (n *Node) face(f Faces) error {
 	mux := &rpc.Mux{}
 	f.Agent(mux, c)
 	var err error
-	n.agentPort, err = n.openFace("agent", mux, n.ip, n.cfg.AgentPort, agentPort, "--dashboard-agent-listen-port", rpc.NoBrowsers)
-	return err
+	if n.agentPort, err = n.openFace("agent", mux, n.ip, n.cfg.AgentPort, agentPort, "--dashboard-agent-listen-port", rpc.NoBrowsers); err != nil {
+		return err
+	}
+	return n.openLocal("agent", mux)
+}
+
+// openLocal has the agent answer on localhost, too, where probes ask that run beside this daemon. Not on all addresses:
+// what nobody asked for stays closed. Another daemon of the machine may have the port there; then that one answers.
+func (n *Node) openLocal(name string, mux *rpc.Mux) error {
+	ip, err := netip.ParseAddr(n.ip)
+	if err != nil || ip.IsLoopback() {
+		return nil // nodes of a test cluster on loopback have an address each, and the port there
+	}
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		ln, err := rpc.Listen(host, n.agentPort, "--dashboard-agent-listen-port")
+		if err != nil {
+			n.log.Info("a port does not answer on localhost", "for", name, "err", err)
+			continue
+		}
+		if err := n.servePort(ln, name, mux, rpc.PlainAny, rpc.NoBrowsers); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openFace opens a port; the default one gives way to any other when it is taken.

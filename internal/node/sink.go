@@ -35,13 +35,18 @@ func (s *sink) add(ch engine.Chan, f func(b []byte) ([]byte, error)) int {
 	if o == nil {
 		return 0
 	}
-	return o.add(func(b []byte) []byte {
+	unread := o.add(func(b []byte) []byte {
 		b, err := f(b)
 		if err != nil {
 			s.n.log.Error("a frame could not be encoded", "err", err)
 		}
 		return b
 	})
+	if unread > outboxMax {
+		o.drop()
+		s.Refuse(ch.Session, fault.Limit, fmt.Sprintf("the client asks on channel %d and does not read the answers: over %d bytes of them wait", ch.Chan, outboxMax))
+	}
+	return unread
 }
 
 func pack(list []ids.ObjectID) ids.List {
@@ -138,7 +143,7 @@ func (s *sink) Refuse(sid engine.SessionID, kind fault.Kind, text string) {
 	}
 }
 
-func (s *sink) StartWorker(sid engine.SessionID) { s.n.startWorker(sid) }
+func (s *sink) StartWorker(sid engine.SessionID, preload string) { s.n.startWorker(sid, preload) }
 
 func (s *sink) Setup(w engine.SessionID, setup engine.Setup) { s.n.setup(w, setup) }
 
@@ -246,6 +251,17 @@ func (s *sink) ErrorValue(kind fault.Kind, text string) []byte {
 		panic("node: an error cannot be encoded: " + err.Error())
 	}
 	return append([]byte{wire.FormatFault}, m...)
+}
+
+func (s *sink) Process(sid engine.SessionID) string {
+	switch c := s.n.clients[sid]; {
+	case c == nil:
+		return "a process that is gone"
+	case c.worker != nil:
+		return fmt.Sprintf("worker %d", c.worker.Pid)
+	default:
+		return fmt.Sprintf("driver %d", c.pid)
+	}
 }
 
 func (s *sink) Warn(text string) {

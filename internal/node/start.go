@@ -68,6 +68,7 @@ func Run(ctx context.Context, cfg session.NodeConfig, log *slog.Logger, faces Fa
 	err := context.Cause(ctx)
 	n.Close()
 	n.running.Wait()
+	n.reactor.close()
 	n.release()
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -112,10 +113,13 @@ func (n *Node) start(ctx context.Context, faces Faces) error {
 	} else if err := n.join(ctx, root); err != nil {
 		return err
 	}
+	if n.reactor, err = startReactor(); err != nil {
+		return err
+	}
 	if err := n.machinery(); err != nil {
 		return err
 	}
-	if err := n.listen(ctx, root); err != nil {
+	if err := n.listen(ctx, faces); err != nil {
 		return err
 	}
 	if err := n.face(faces); err != nil {
@@ -162,7 +166,7 @@ func (n *Node) machinery() error {
 		return err
 	}
 	n.pool, err = pool.Start(pool.Config{
-		Python: n.python(), LogDir: n.dir.LogDir(), SDKDir: sdkDir(), Env: workerEnv(n), Arena: n.arena.File(),
+		Python: n.python(), LogDir: n.dir.LogDir(), SDKDir: sdkDir(), Preload: n.cfg.Preload, Env: workerEnv(n), Arena: n.arena.File(),
 		Log: n.log, OOMScoreAdj: 500, Died: n.died,
 	})
 	return err
@@ -377,6 +381,9 @@ func (n *Node) abandon() {
 		_ = n.store.Close()
 	}
 	n.closePorts()
+	if n.reactor != nil {
+		n.reactor.close()
+	}
 	n.release()
 }
 
@@ -403,7 +410,7 @@ func (h *handler) Inventory(reply func(headstate.Inventory)) {
 		inv.Jobs = append(inv.Jobs, j)
 	}
 	for _, c := range n.clients {
-		if c.worker == nil && c.id != 0 && c.readDone == nil {
+		if c.worker == nil && c.id != 0 && c.readDone == nil && !c.over {
 			inv.Drivers = append(inv.Drivers, c.job)
 		}
 	}
@@ -424,7 +431,7 @@ func (h *handler) Registered(first bool, r *headstate.Registered) {
 		return
 	}
 	for _, j := range r.EndedJobs {
-		h.n.locked(func(e *engine.Engine) { e.JobEnded(j) })
+		h.n.jobEnded(j)
 	}
 	for _, p := range r.DeadPeers {
 		h.n.peerDead(p, nil, "it was declared dead while this node could not reach the head")
@@ -445,10 +452,16 @@ func (h *handler) Refused(r *headstate.Refused) {
 
 func (h *handler) NodeDead(d *headstate.NodeDead) { h.n.peerDead(d.Node, d.Owners, d.Message) }
 
-func (h *handler) JobEnded(j *headstate.JobEnded) {
-	h.n.locked(func(e *engine.Engine) {
-		e.JobEnded(j.Job)
-		delete(h.n.jobs, j.Job)
+func (h *handler) JobEnded(j *headstate.JobEnded) { h.n.jobEnded(j.Job) }
+
+// jobEnded ends what runs for a job, and forgets it.
+func (n *Node) jobEnded(j ids.Job) {
+	n.locked(func(e *engine.Engine) {
+		e.JobEnded(j)
+		delete(n.jobs, j)
+		for _, p := range n.peers.byID {
+			delete(p.jobs, j)
+		}
 	})
 }
 

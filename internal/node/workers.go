@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"gray/internal/core/engine"
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
@@ -15,15 +17,23 @@ import (
 )
 
 // startWorker forks a blank worker; the caller holds the lock.
-func (n *Node) startWorker(sid engine.SessionID) {
+func (n *Node) startWorker(sid engine.SessionID, preload string) {
 	cl := &client{id: sid, readDone: make(chan struct{}), chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
 	_, _ = rand.Read(cl.key[:]) // never fails
 	_, _ = rand.Read(cl.wid[:])
 	n.clients[sid] = cl
 	n.byKey[cl.key] = sid
 	n.after = append(n.after, func() {
-		n.pool.Fork(pool.WorkerSpec{ID: hex.EncodeToString(cl.wid[:]), Threads: 1, Info: map[string]string{"socket": n.sock.Path}}, func(w *pool.Worker, err error) { n.forked(cl, w, err) })
+		n.pool.Fork(pool.WorkerSpec{ID: hex.EncodeToString(cl.wid[:]), Threads: 1, Preload: modules(preload), Info: map[string]string{"socket": n.sock.Path}}, func(w *pool.Worker, err error) { n.forked(cl, w, err) })
 	})
+}
+
+// modules are the names in a comma-separated list.
+func modules(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
 }
 
 // forked takes over a worker that has started.
@@ -31,17 +41,25 @@ func (n *Node) forked(cl *client, w *pool.Worker, err error) {
 	if err == nil {
 		var o *outbox
 		ch := engine.Chan{Session: cl.id}
-		if o, err = newOutbox(w.Channel, func() { n.locked(func(e *engine.Engine) { e.Drained(ch) }) }); err == nil {
+		if cl.stream, cl.channel0, err = workerConns(w); err == nil {
+			o, err = newOutbox(n.reactor, cl.channel0, func() { n.locked(func(e *engine.Engine) { e.Drained(ch) }) }, func() {})
+		}
+		if err == nil {
 			n.locked(func(e *engine.Engine) {
-				cl.worker, cl.stream, cl.chans[0] = w, w.Stream, o
+				cl.worker, cl.chans[0] = w, o
 				n.byWorker[w] = cl
 				e.WorkerStarted(cl.id)
 			})
 			n.spawn(func() {
 				defer close(cl.readDone)
-				n.read(cl, wire.NewStream(w.Stream, 16<<10))
+				n.read(cl, wire.NewStream(nil, 16<<10))
 			})
 			return
+		}
+		for _, c := range []*conn{cl.stream, cl.channel0} {
+			if c != nil {
+				_ = c.Close()
+			}
 		}
 		w.Kill()
 	}
@@ -53,6 +71,17 @@ func (n *Node) forked(cl *client, w *pool.Worker, err error) {
 		delete(n.byKey, cl.key)
 		e.WorkerFailed(cl.id, err.Error())
 	})
+}
+
+// workerConns takes a worker's sockets over.
+func workerConns(w *pool.Worker) (stream, channel *conn, err error) {
+	if stream, err = quiet(w.Stream); err != nil {
+		return nil, nil, err
+	}
+	if channel, err = quiet(w.Channel); err != nil {
+		return nil, nil, errors.Join(err, stream.Close())
+	}
+	return stream, channel, nil
 }
 
 // died takes the end of a worker's process to the engine.
@@ -73,12 +102,12 @@ func (n *Node) died(w *pool.Worker, x pool.Exit) {
 	if len(x.Stderr) > 0 {
 		why += "; its last lines of stderr:\n  " + strings.Join(x.Stderr, "\n  ")
 	}
-	_ = w.Stream.CloseRead() // what it had written is still read, to its end, even if a child of its holds the other end
+	cl.stream.shutdown(unix.SHUT_RD) // what it had written is still read, to its end, even if a child of its holds the other end
 	n.spawn(func() {
 		<-cl.readDone // a result that it sent before it died counts
 		n.locked(func(e *engine.Engine) { e.WorkerGone(cl.id, kind, why) })
 		n.gone(cl)
-		_ = w.Close()
+		_, _ = cl.channel0.Close(), w.Close()
 	})
 }
 
@@ -112,11 +141,12 @@ func (n *Node) setup(sid engine.SessionID, s engine.Setup) {
 	if s.Env != "" {
 		var env struct {
 			EnvVars map[string]string `msgpack:"env_vars"`
+			Preload []string          `msgpack:"preload"`
 		}
 		if err := wire.Unmarshal([]byte(s.Env), &env); err != nil {
 			n.log.Warn("a runtime environment could not be read", "err", err)
 		}
-		m.Env = env.EnvVars
+		m.Env, m.Preload = env.EnvVars, env.Preload
 	}
 	b, err := wire.AppendSetup(nil, &m)
 	if err != nil {

@@ -21,13 +21,14 @@ type NodeConfig struct {
 	Private bool   `json:"private,omitempty"` // loopback only, a random token, ends with its driver
 	Address string `json:"address,omitempty"` // head to join, host:port
 
-	TempDir     string `json:"temp_dir,omitempty"`
-	SessionName string `json:"session_name,omitempty"`
-	NodeIP      string `json:"node_ip,omitempty"`
-	NodeName    string `json:"node_name,omitempty"`
-	Namespace   string `json:"namespace,omitempty"`
-	Python      string `json:"python,omitempty"`      // interpreter of the workers
-	PythonPath  string `json:"python_path,omitempty"` // folder that holds their ray package; "" = the interpreter finds it
+	TempDir     string   `json:"temp_dir,omitempty"`
+	SessionName string   `json:"session_name,omitempty"`
+	NodeIP      string   `json:"node_ip,omitempty"`
+	NodeName    string   `json:"node_name,omitempty"`
+	Namespace   string   `json:"namespace,omitempty"`
+	Python      string   `json:"python,omitempty"`      // interpreter of the workers
+	PythonPath  string   `json:"python_path,omitempty"` // folder that holds their ray package; "" = the interpreter finds it
+	Preload     []string `json:"preload,omitempty"`     // modules that workers are forked with
 
 	NumCPUs           *float64           `json:"num_cpus,omitempty"`
 	NumGPUs           *float64           `json:"num_gpus,omitempty"`
@@ -75,6 +76,9 @@ var (
 	labelKey = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?/)?[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?$`)
 	})
+	moduleName = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
+	})
 	labelValue = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?)?$`)
 	})
@@ -105,6 +109,11 @@ func (c *NodeConfig) Validate() error {
 	if c.NodeIP != "" {
 		if a, err := netip.ParseAddr(c.NodeIP); err != nil || a.IsUnspecified() || a.IsMulticast() {
 			fault("node_ip %q: want the IP address at which other nodes reach this one", c.NodeIP)
+		}
+	}
+	for _, m := range c.Preload {
+		if !moduleName().MatchString(m) {
+			fault("preload: %q is not the name of a Python module", m)
 		}
 	}
 	amount := func(name string, v float64, whole bool) {

@@ -465,7 +465,8 @@ type body struct {
 	info      *actorInfo
 	life      *life
 	last      map[orderKey]int
-	running   map[string]int
+	running   map[string]int        // calls of each group
+	waiting   map[string][]*execute // for a thread of the group
 	cancelled map[run]bool
 	threads   uint32
 }
@@ -484,7 +485,7 @@ type orderKey struct {
 func (p *proc) embody(s *engine.Setup) {
 	w := p.w
 	info := w.actors[s.Actor.ID.Unique()]
-	p.body = &body{info: info, last: map[orderKey]int{}, running: map[string]int{}, cancelled: map[run]bool{}}
+	p.body = &body{info: info, last: map[orderKey]int{}, running: map[string]int{}, waiting: map[string][]*execute{}, cancelled: map[run]bool{}}
 	p.weak = append(p.weak, info.id)
 	w.housed(p, s)
 	if w.faults && w.chance(w.cfg.Murder) {
@@ -605,19 +606,38 @@ func (p *proc) receive(t *thread, x *execute) {
 		t.perform(x)
 		return
 	}
-	b.running[c.group]++
 	limit, ok := b.info.class.groups[c.group]
 	if !ok {
 		limit = b.info.class.conc
 	}
-	if limit > 1 && b.running[c.group] > limit {
-		w.failf("%s: %d calls of group %q at once, the limit is %d", p, b.running[c.group], c.group, limit)
+	switch {
+	case limit <= 1 || b.running[c.group] < limit:
+	case b.info.class.async:
+		w.failf("%s: %d calls of group %q at once, the limit is %d", p, b.running[c.group]+1, c.group, limit)
+	default:
+		b.waiting[c.group] = append(b.waiting[c.group], x)
+		return
 	}
+	p.thread(x, c.group)
+}
+
+// thread runs a call in a thread of its group, and then those that wait for one.
+func (p *proc) thread(x *execute, group string) {
+	w, b := p.w, p.body
+	b.running[group]++
 	b.threads++
 	no := b.threads
 	et := p.start(no, func(et *thread) {
 		et.perform(x)
-		b.running[c.group]--
+		if b.running[group]--; len(b.waiting[group]) > 0 {
+			next := b.waiting[group][0]
+			b.waiting[group] = b.waiting[group][1:]
+			w.after(0, func() {
+				if p.alive {
+					p.thread(next, group)
+				}
+			})
+		}
 		w.after(0, func() {
 			if p.alive {
 				delete(p.threads, no)

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 
 	"gray/internal/core/engine"
@@ -126,7 +127,7 @@ func (n *node) Refuse(s engine.SessionID, kind fault.Kind, text string) {
 }
 
 // StartWorker forks a worker; now and then that fails.
-func (n *node) StartWorker(sid engine.SessionID) {
+func (n *node) StartWorker(sid engine.SessionID, _ string) {
 	w := n.w
 	w.after(5*w.delay(), func() {
 		w.hit()
@@ -264,4 +265,7 @@ func (n *node) Load() {
 func (n *node) ErrorValue(kind fault.Kind, text string) []byte { return errorValue(kind, text) }
 
 // Warn is for the log.
+// Process names a client.
+func (n *node) Process(s engine.SessionID) string { return fmt.Sprintf("process %d", s) }
+
 func (n *node) Warn(text string) { n.w.tracef("node %d: %s", n.index, text) }

@@ -80,6 +80,9 @@ func NewStream(r io.Reader, size int) *Stream {
 	return &Stream{r: r, buf: make([]byte, max(size, 64))}
 }
 
+// Use reads on from r; what is buffered comes first.
+func (s *Stream) Use(r io.Reader) { s.r = r }
+
 // Next gives the next frame, reading when the buffer holds no whole one. The frame's body is valid until the next call
 // that reads: Buffered tells whether one will. At the stream's end it returns io.EOF, or io.ErrUnexpectedEOF inside a frame.
 func (s *Stream) Next() (Frame, error) {

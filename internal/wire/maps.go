@@ -238,6 +238,7 @@ type Setup struct {
 	Welcome
 	Job          Raw // the driver's HELLO job
 	Env          map[string]string
+	Preload      []string         // modules that the environment names, which it was forked with
 	Accelerators map[string][]int // assigned instances, by resource
 	Resources    map[string]int64 // in 1/10000
 	Actor        *SetupActor      // of an actor's worker
@@ -247,6 +248,7 @@ type setupMap struct {
 	welcomeMap
 	Job          Raw               `msgpack:"job,omitempty"`
 	Env          map[string]string `msgpack:"env,omitempty"`
+	Preload      []string          `msgpack:"preload,omitempty"`
 	Accelerators map[string][]int  `msgpack:"accelerators,omitempty"`
 	Resources    map[string]int64  `msgpack:"resources,omitempty"`
 	Actor        *SetupActor       `msgpack:"actor,omitempty"`
@@ -258,13 +260,13 @@ func DecodeSetup(body []byte) (Setup, error) {
 	if err := unmarshalMap(KindSetup, body, &m); err != nil {
 		return Setup{}, err
 	}
-	s := Setup{Job: m.Job, Env: m.Env, Accelerators: m.Accelerators, Resources: m.Resources, Actor: m.Actor}
+	s := Setup{Job: m.Job, Env: m.Env, Preload: m.Preload, Accelerators: m.Accelerators, Resources: m.Resources, Actor: m.Actor}
 	return s, s.fromMap(KindSetup, &m.welcomeMap)
 }
 
 // AppendSetup appends the frame.
 func AppendSetup(b []byte, s *Setup) ([]byte, error) {
 	at := len(b)
-	m := setupMap{s.toMap(), s.Job, s.Env, s.Accelerators, s.Resources, s.Actor}
+	m := setupMap{s.toMap(), s.Job, s.Env, s.Preload, s.Accelerators, s.Resources, s.Actor}
 	return finishMap(begin(b, KindSetup), at, &m)
 }

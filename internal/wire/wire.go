@@ -139,6 +139,7 @@ const (
 	FlagArgsInDep uint16 = 1 << 0 // SUBMIT, EXECUTE: the args are the value of dep 0
 	FlagWeak      uint16 = 1 << 1 // ACTOR_CALL: the handle does not keep the actor alive
 	FlagCreation  uint16 = 1 << 4 // EXECUTE: an actor is created
+	FlagAlone     uint16 = 1 << 6 // EXECUTE: the worker was sent nothing else that it has not answered
 	FlagCall      uint16 = 1 << 5 // EXECUTE: a method of the worker's actor
 	FlagFetch     uint8  = 1 << 0 // WAIT: ready means ready on this machine
 

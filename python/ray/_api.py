@@ -57,7 +57,36 @@ def get(object_refs, *, timeout: Optional[float] = None, _use_object_store: bool
         timeout = None
     if _use_object_store:
         raise missing("ray.get(_use_object_store=True)")
+    if _state.context is not None:
+        _warn_if_blocking("ray.get")
     return _core.get(object_refs, timeout)
+
+
+_warned = set()
+
+
+def _warn_if_blocking(what: str) -> None:
+    """Tell, once a process, that a call of an async actor holds up all its coroutines."""
+    import asyncio
+
+    if what in _warned or asyncio._get_running_loop() is None:
+        return
+    _warned.add(what)
+    if os.environ.get("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "1") == "0":
+        return
+    import logging
+    import sys
+
+    frame = sys._getframe(2)
+    where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    instead = "`await ref`, or `await asyncio.gather(*refs)`," if what == "ray.get" else "`await asyncio.wait(refs)`"
+    logging.getLogger("ray").warning(
+        "Using blocking %s inside async actor. This blocks the event loop. Please use `await` on object ref with "
+        "asyncio.gather if you want to yield execution to the event loop instead: write %s at %s.",
+        what,
+        instead,
+        where,
+    )
 
 
 def put(value: Any, *, _owner=None, _tensor_transport: Optional[str] = None) -> "ObjectRef":
@@ -101,6 +130,8 @@ def wait(
     """
     if _state.client is None:
         ensure_initialized()
+    if _state.context is not None:
+        _warn_if_blocking("ray.wait")
     return _core.wait(ray_waitables, num_returns, timeout, fetch_local)
 
 
@@ -192,41 +223,78 @@ def get_gpu_ids() -> List:
 
 
 def cancel(ray_waitable, *, force: bool = False, recursive: bool = True) -> None:
-    """Not there yet: cancel a task.
+    """Cancel a call of an actor's method: drop it if it waits, cancel it if it is a coroutine that runs.
+
+    What else runs can ask :meth:`~ray.runtime_context.RuntimeContext.is_canceled`. Tasks can't be cancelled yet.
 
     Raises:
         TypeError: ``ray_waitable`` is not an ``ObjectRef``.
-        NotImplementedError: It is.
+        ValueError: ``force`` with a call of an actor's method.
+        NotImplementedError: It is the ref of a task.
     """
     ensure_initialized()
     if not isinstance(ray_waitable, _core.ObjectRef):
         raise TypeError(
             f"ray.cancel() only supported for object refs. For actors, try ray.kill(). Got: {type(ray_waitable)}."
         )
-    raise missing("ray.cancel()")
+    oid = ray_waitable.binary()
+    if oid[8:20] == b"\xff" * 12:
+        raise missing("ray.cancel() of tasks")
+    if force:
+        raise ValueError("force=True is not supported for actor tasks.")
+    _core.call("cancel", id=oid, force=False, recursive=bool(recursive))
 
 
 def kill(actor, *, no_restart: bool = True) -> None:
-    """Not there yet: kill an actor.
+    """Kill an actor at once, without letting it clean up.
+
+    Args:
+        actor: Its handle.
+        no_restart: Whether it stays dead; False: it is restarted as ``max_restarts`` allows.
 
     Raises:
-        ValueError: ``actor`` is not an actor handle; until there are actors, nothing is.
+        ValueError: ``actor`` is not an actor handle, or one of a session that has ended.
     """
     ensure_initialized()
-    raise ValueError(f"ray.kill() only supported for actors. For tasks, try ray.cancel(). Got: {type(actor)}.")
+    from ray import _actor_handle
+
+    if not isinstance(actor, _actor_handle.ActorHandle):
+        raise ValueError(f"ray.kill() only supported for actors. For tasks, try ray.cancel(). Got: {type(actor)}.")
+    _core.call("actor_kill", actor=_actor_handle.checked(actor), no_restart=bool(no_restart))
 
 
 def get_actor(name: str, namespace: Optional[str] = None):
-    """Not there yet: look up a named actor.
+    """Look up a named actor.
+
+    Args:
+        name: Its name.
+        namespace: Where it was created; None: the namespace of this job.
+
+    Returns:
+        A handle that does not keep the actor alive.
 
     Raises:
-        ValueError: ``name`` is empty.
-        NotImplementedError: It is not.
+        ValueError: There is none, or ``name`` or ``namespace`` is empty.
     """
     if not name:
         raise ValueError("Please supply a non-empty value to get_actor")
+    if not isinstance(name, str):
+        raise TypeError(f"The name of an actor must be a string, got {type(name)}.")
+    if namespace is not None:
+        from ray._init import check_namespace
+
+        check_namespace(namespace)
     ensure_initialized()
-    raise missing("actors (ray.get_actor)")
+    from ray import _actor_handle
+
+    try:
+        found = _core.call("actor_get", name=name, ns=namespace or _state.namespace or "")
+    except ValueError:
+        raise ValueError(
+            f"Failed to look up actor with name '{name}'. This could because 1. You are trying to look up a named actor you "
+            "didn't create. 2. The named actor died. 3. You did not use a namespace matching the namespace of the actor."
+        ) from None
+    return _actor_handle.weak(found["actor_id"], found["meta"])
 
 
 class Language:

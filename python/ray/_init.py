@@ -417,6 +417,7 @@ def _job(given: Dict[str, Any]) -> Dict[str, Any]:
         },
         "metadata": dict(config.metadata),
         "runtime_env": dict(env),
+        "default_actor_lifetime": config._default_actor_lifetime,
     }
 
 

@@ -132,6 +132,8 @@ def _where() -> Dict[str, str]:
     if state.client is None:
         return {}
     ids = {"job_id": state.job_id.hex(), "worker_id": state.worker_id.hex(), "node_id": state.node_id.hex()}
+    if state.actor is not None:
+        ids.update(actor_id=state.actor.id.hex(), actor_name=state.actor.name)
     task = _core.current_task()
     if task is not None:
         ids.update(task_id=task.task_id.hex(), task_name=task.name, task_func_name=task.qualname)

@@ -3,6 +3,7 @@
 import os
 from typing import Any, Callable, Dict, Optional, Tuple
 
+from ray._core import wire
 from ray._missing import missing
 
 _NONE = type(None)
@@ -113,11 +114,102 @@ def check_task_options(options: Dict[str, Any], in_options: bool) -> None:
         raise ValueError("Setting 'object_store_memory' is not implemented for tasks")
 
 
-def check_actor_options(options: Dict[str, Any]) -> None:
-    """Check the options of an actor class; raises as :func:`check_task_options` does."""
+def check_actor_options(options: Dict[str, Any], in_options: bool) -> None:
+    """Check the options of an actor class; arguments and errors as in :func:`check_task_options`."""
     for key, value in options.items():
         _check(key, value, ACTOR_OPTIONS, "actors")
+    if in_options and "concurrency_groups" in options:
+        raise ValueError("Setting 'concurrency_groups' is not supported in '.options()'.")
     _check_together(options)
+    if options.get("lifetime") not in (None, "detached", "non_detached"):
+        raise ValueError("actor `lifetime` argument must be one of 'detached', 'non_detached' and 'None'.")
+
+
+def check_method_options(options: Dict[str, Any]) -> None:
+    """Check the options of a call of a method; those that it does not know are left alone, as in Ray.
+
+    Raises:
+        ValueError: A value that is out of bounds.
+        TypeError: A value of the wrong type.
+    """
+    for key in ("max_task_retries", "retry_exceptions", "name"):
+        if options.get(key) is not None:
+            _check(key, options[key], TASK_OPTIONS + ACTOR_OPTIONS, "methods")
+    group = options.get("concurrency_group")
+    if group is not None and not isinstance(group, str):
+        raise TypeError(f"The name of a concurrency group must be a string, but received {group!r}")
+
+
+def check_actor_name(options: Dict[str, Any]) -> None:
+    """Check what an actor is called.
+
+    Raises:
+        ValueError: An empty name or namespace, or ``get_if_exists`` without a name.
+    """
+    if options.get("get_if_exists") and not options.get("name"):
+        raise ValueError("The actor name must be specified to use `get_if_exists`.")
+    if options.get("name") == "":
+        raise ValueError("Actor name cannot be an empty string.")
+    if options.get("namespace") is not None:
+        from ray._init import check_namespace
+
+        check_namespace(options["namespace"])
+
+
+def concurrency_groups(options: Dict[str, Any]) -> Dict[str, int]:
+    """The concurrency groups of an actor and how many calls each runs at once.
+
+    Raises:
+        TypeError: They are no dict of names and numbers.
+        ValueError: A number below one.
+    """
+    groups = options.get("concurrency_groups") or {}
+    if not isinstance(groups, dict):
+        raise TypeError(f"concurrency_groups must be a dict of names and numbers, but received {groups!r}")
+    for name, limit in groups.items():
+        if not isinstance(name, str) or not isinstance(limit, int) or isinstance(limit, bool):
+            raise TypeError(f"concurrency_groups must be a dict of names and numbers, but received {groups!r}")
+        if limit < 1:
+            raise ValueError(f"The concurrency group {name!r} must have at least one thread, but received {limit}.")
+    return dict(groups)
+
+
+def in_order(options: Dict[str, Any], asynchronous: bool, concurrency: int) -> bool:
+    """Whether an actor runs a caller's calls in the order in which they were made.
+
+    Raises:
+        ValueError: It was told to, and cannot.
+    """
+    free = options.get("allow_out_of_order_execution")
+    if asynchronous or concurrency > 1:
+        if free is False:
+            kind = "async" if asynchronous else "multi-threaded"
+            raise ValueError(
+                f"If you're using {kind} actors, Ray can't execute actor tasks in order. Set "
+                "`allow_out_of_order_execution=True` to allow out-of-order execution."
+            )
+        return False
+    return not free
+
+
+def is_detached(options: Dict[str, Any], job: Optional[Dict[str, Any]]) -> bool:
+    """Whether an actor outlives the program that makes it."""
+    lifetime = options.get("lifetime") or (job or {}).get("default_actor_lifetime")
+    return lifetime == "detached"
+
+
+def actor_resources(options: Dict[str, Any]) -> Tuple[Dict[str, int], Dict[str, int]]:
+    """What an actor needs to be placed, and what it holds while it lives; in 1/10000.
+
+    An actor that asks for nothing but memory needs a CPU to be placed, and gives it back at once.
+    """
+    needed = task_resources(options)
+    if options.get("object_store_memory"):
+        needed["object_store_memory"] = options["object_store_memory"] * UNITS_PER_RESOURCE
+    asked = any(options.get(k) is not None for k in ("num_cpus", "num_gpus", "accelerator_type"))
+    if asked or options.get("resources"):
+        return needed, needed
+    return needed, {name: n for name, n in needed.items() if name != "CPU"}
 
 
 def _check(key: str, value: Any, valid: Tuple[str, ...], what: str) -> None:
@@ -184,6 +276,11 @@ def _max_calls(key: str, value: int) -> None:
 
 def _num_returns(_: str, value: Any) -> None:
     if isinstance(value, int) and value >= 0 or value in ("streaming", "dynamic"):
+        if isinstance(value, int) and value > wire.MAX_RETURNS:
+            raise ValueError(
+                f"num_returns={value}: a task returns at most {wire.MAX_RETURNS} objects. Return a list of refs made by ray.put(), "
+                "or one object that holds them all."
+            )
         return
     raise ValueError(
         "Default None. When None is passed, The default value is 1 for a task and actor task, and 'streaming' for "
@@ -238,7 +335,9 @@ _RULES: Dict[str, Callable[[str, Any], None]] = {
     "max_retries": _infinite,
     "max_restarts": _infinite,
     "max_task_retries": _infinite,
+    "max_pending_calls": _infinite,
     "max_calls": _max_calls,
+    "max_concurrency": _max_calls,
     "num_returns": _num_returns,
     "retry_exceptions": _retry_exceptions,
     "_generator_backpressure_num_objects": _backpressure,

@@ -3,6 +3,7 @@
 from typing import Any, Callable, Dict, Optional, Tuple
 
 _VARARGS, _VARKEYWORDS = 4, 8  # of code.co_flags
+_ANY_NUMBER = 1 << 59  # of positional arguments
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 
 
@@ -32,6 +33,43 @@ class Arity:
 
     def __reduce__(self):
         return Arity, (self.least, self.most, self.positional, self.names, self.required, self.keywords)
+
+    def without_first(self) -> "Arity":
+        """The arity of a method whose first parameter, the instance, is bound."""
+        if not self.positional:
+            return self  # it goes into *args
+        first = self.positional[0]
+        return Arity(
+            max(self.least - 1, 0),
+            self.most if self.most >= _ANY_NUMBER else self.most - 1,
+            self.positional[1:],
+            self.names - {first},
+            self.required - {first},
+            self.keywords,
+        )
+
+    def signature(self):
+        """A signature with the same demands; defaults and the order of keyword-only parameters are not known."""
+        from inspect import Parameter, Signature
+
+        parameters = []
+        for name in self.positional:
+            default = Parameter.empty if name in self.required else None
+            kind = Parameter.POSITIONAL_ONLY if name.startswith("/") else Parameter.POSITIONAL_OR_KEYWORD
+            parameters.append(Parameter(name.lstrip("/"), kind, default=default))
+        if self.most >= _ANY_NUMBER:
+            parameters.append(Parameter("args", Parameter.VAR_POSITIONAL))
+        for name in sorted(self.names.difference(self.positional)):
+            default = Parameter.empty if name in self.required else None
+            parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default))
+        if self.keywords:
+            parameters.append(Parameter("kwargs", Parameter.VAR_KEYWORD))
+        return Signature(parameters)
+
+    def check_call(self, args: tuple, kwargs: Optional[Dict[str, Any]]) -> None:
+        """As :meth:`check`, where the function is not at hand."""
+        if not self._fits(args, kwargs or {}):
+            self.signature().bind(*args, **(kwargs or {}))
 
     def check(self, function: Callable[[], Callable], args: tuple, kwargs: Optional[Dict[str, Any]]) -> None:
         """Check a call.
@@ -103,7 +141,7 @@ def _make(positional, only, needed, varargs, kwonly, demanded, keywords) -> Arit
     required = frozenset((*shown[:needed], *demanded))
     # a required keyword-only argument makes every call without keywords wrong
     least = needed if not demanded else 1 << 60
-    most = 1 << 59 if varargs else len(positional)
+    most = _ANY_NUMBER if varargs else len(positional)
     return Arity(least, most, shown, frozenset((*shown[only:], *kwonly)), required, keywords)
 
 
@@ -117,6 +155,11 @@ def is_coroutine(function: Callable) -> bool:
     return bool(_flags(function) & _COROUTINE)
 
 
+def is_async(function: Any) -> bool:
+    """Whether calling the function makes a coroutine or an async generator."""
+    return bool(_flags(function) & (_COROUTINE | _ASYNC_GENERATOR))
+
+
 def _flags(function: Callable) -> int:
     code = getattr(function, "__code__", None)
-    return code.co_flags if code is not None else 0
+    return getattr(code, "co_flags", 0)

@@ -386,10 +386,14 @@ class GetTimeoutError(RayError, TimeoutError):
     """Not all objects were ready in time.
 
     Attributes:
-        waiting: For each ref that is not ready, why; empty where that is not known.
+        waiting: For each ref that is not ready, why; empty where that is not known, as in a copy of the error from another
+            process.
     """
 
     waiting: Mapping = {}
+
+    def __reduce__(self):
+        return type(self), self.args
 
 
 class PlasmaObjectNotAvailable(RayError):
@@ -551,6 +555,12 @@ def from_daemon(fields: Mapping) -> Exception:
         return TaskCancelledError(TaskID(task) if isinstance(task, bytes) else None, text)
     if kind == "NOT_IMPLEMENTED":
         return NotImplementedError(text)
+    if kind == "ACTOR_DIED":
+        return _actor_died(fields, text)
+    if kind == "ACTOR_UNAVAILABLE":
+        return ActorUnavailableError(text.rstrip("."), fields.get("actor_id"))
+    if kind == "NOT_FOUND":
+        return ValueError(text)
     simple = {
         "WORKER_CRASHED": WorkerCrashedError,
         "STORE_FULL": ObjectStoreFullError,
@@ -558,10 +568,31 @@ def from_daemon(fields: Mapping) -> Exception:
         "OUT_OF_MEMORY": OutOfMemoryError,
         "NODE_DIED": NodeDiedError,
         "RUNTIME_ENV": RuntimeEnvSetupError,
+        "NAME_TAKEN": ActorAlreadyExistsError,
+        "PENDING_LIMIT": PendingCallsLimitExceeded,
     }.get(str(kind))
     if simple is not None:
         return simple(text)
     return RaySystemError(text or f"a daemon reported an error of kind {kind}")
+
+
+def _actor_died(fields: Mapping, text: str) -> ActorDiedError:
+    pickled = fields.get("pickled")
+    if pickled:
+        error = RayError.from_bytes(bytes(pickled))
+        if isinstance(error, RayTaskError):
+            return ActorDiedError(error)
+    if fields.get("init_failed"):
+        died = ActorDiedError()
+        actor_id = ActorID(fields["actor_id"]).hex() if fields.get("actor_id") else None
+        RayActorError.__init__(
+            died,
+            actor_id,
+            f"The actor died because of an error raised in its creation task, {text}",
+            actor_init_failed=True,
+        )
+        return died
+    return ActorDiedError({**fields, "error_message": text})
 
 
 RAY_EXCEPTION_TYPES = [

@@ -18,7 +18,7 @@ class JobConfig:
         runtime_env: The job's runtime environment.
         metadata: Texts that are kept with the job.
         ray_namespace: Scope of actors' names.
-        default_actor_lifetime: "non_detached", or "detached": not there yet.
+        default_actor_lifetime: "non_detached", or "detached": they outlive the job.
     """
 
     def __init__(
@@ -83,8 +83,6 @@ class JobConfig:
         """
         if default_actor_lifetime not in _LIFETIMES:
             raise ValueError("Default actor lifetime must be one of `detached`, `non_detached`")
-        if default_actor_lifetime == "detached":
-            raise missing("detached actors (default_actor_lifetime)")
         self._default_actor_lifetime = default_actor_lifetime
 
     @classmethod

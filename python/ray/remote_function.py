@@ -213,14 +213,14 @@ class RemoteFunction(_Submitter):
             self._templates_client = weakref.ref(_state.client)
         resources = _options.task_resources(options)
         strategy, labels = _options.strategy_and_labels(options)
-        env = _env_vars(options.get("runtime_env"))
+        env = _env(options.get("runtime_env"))
         retries, again = _options.max_retries(options), _options.retry_exceptions(options)
         calls = _options.max_calls(options)
         key = (
             tuple(sorted(resources.items())),
             tuple(sorted(strategy.items())) if isinstance(strategy, dict) else strategy,
             tuple(sorted(labels.items())) if labels else None,
-            tuple(sorted(env.items())) if env else None,
+            _env_key(env),
             retries,
             again,
             calls,
@@ -237,7 +237,7 @@ class RemoteFunction(_Submitter):
                 max_retries=retries,
                 retry_exceptions=again,
                 strategy=strategy,
-                env={"env_vars": env} if env else None,
+                env=env,
                 max_calls=calls,
                 labels=labels,
             )
@@ -253,13 +253,27 @@ def _rebuild(ref, about: Dict[str, Any]) -> RemoteFunction:
     return self
 
 
-def _env_vars(runtime_env: Optional[Dict]) -> Dict[str, str]:
-    """The environment variables of a task: those of this process's own environment, and over them the task's."""
+def _env(runtime_env: Optional[Dict]) -> Optional[Dict[str, Any]]:
+    """The ``env`` of a template: this process's own environment, and over it that of the task or actor."""
     job = getattr(_state, "job", None) or {}
-    inherited = getattr(_state, "env", None) or job.get("env_vars") or {}
-    if not runtime_env:
-        return dict(inherited)
-    return {**inherited, **(runtime_env.get("env_vars") or {})}
+    given = runtime_env or {}
+    variables = {**(getattr(_state, "env", None) or job.get("env_vars") or {}), **(given.get("env_vars") or {})}
+    preload = given.get("preload")
+    if preload is None:
+        preload = getattr(_state, "preload", None) or (job.get("runtime_env") or {}).get("preload")
+    env: Dict[str, Any] = {}
+    if variables:
+        env["env_vars"] = variables
+    if preload:
+        env["preload"] = list(preload)
+    return env or None
+
+
+def _env_key(env: Optional[Dict[str, Any]]):
+    """What tells one environment of :func:`_env` from another."""
+    if env is None:
+        return None
+    return tuple(sorted(env.get("env_vars", {}).items())), tuple(env.get("preload", ()))
 
 
 def _module_name(module: str) -> str:

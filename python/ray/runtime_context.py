@@ -6,7 +6,7 @@ import warnings
 from typing import Any, Dict, List, Optional
 
 from ray import _core
-from ray._ids import JobID, NodeID, PlacementGroupID, TaskID
+from ray._ids import ActorID, JobID, NodeID, PlacementGroupID, TaskID
 
 __all__ = ["RuntimeContext", "get_runtime_context"]
 
@@ -43,6 +43,8 @@ class RuntimeContext:
         task = _core.current_task()
         if task is not None:
             context["task_id"] = TaskID(task.task_id)
+        if _state.actor is not None:
+            context["actor_id"] = ActorID(_state.actor.id)
         return context
 
     def _connected(self, what: str) -> None:
@@ -100,16 +102,18 @@ class RuntimeContext:
         return task.qualname if task is not None else None
 
     def get_actor_id(self) -> Optional[str]:
-        """The id of the actor that runs here; None outside of actors."""
-        if not self._in_worker():
-            self._warn_on_driver()
-        return None
+        """The id of the actor that runs here, 32 hexadecimal digits; None outside of actors."""
+        if self._warn_on_driver():
+            return None
+        actor = _state.actor
+        return actor.id.hex() if actor is not None else None
 
     def get_actor_name(self) -> Optional[str]:
-        """The name of the actor that runs here; None outside of actors."""
-        if not self._in_worker():
-            self._warn_on_driver()
-        return None
+        """The name of the actor that runs here, empty if it has none; None outside of actors."""
+        if self._warn_on_driver():
+            return None
+        actor = _state.actor
+        return actor.name if actor is not None else None
 
     @property
     def namespace(self) -> str:
@@ -127,16 +131,25 @@ class RuntimeContext:
         """
         if not self._in_worker():
             raise AssertionError(self._only_in_worker())
-        raise RuntimeError("This method is only available in an actor.")
+        return self._actor().incarnation > 0
+
+    def _actor(self):
+        actor = _state.actor
+        if actor is None:
+            raise RuntimeError("This method is only available in an actor.")
+        return actor
 
     @property
     def current_actor(self):
-        """A handle of the actor that runs here.
+        """A handle of the actor that runs here, which does not keep it alive.
 
         Raises:
             RuntimeError: Outside of actors.
         """
-        raise RuntimeError("This method is only available in an actor.")
+        actor = self._actor()
+        from ray import _actor_handle
+
+        return _actor_handle.weak(actor.id, actor.meta)
 
     def get_assigned_resources(self) -> Dict[str, float]:
         """What the running task holds, name to quantity.
@@ -146,6 +159,8 @@ class RuntimeContext:
         """
         if not self._in_worker():
             raise AssertionError(self._only_in_worker())
+        if _state.actor is not None:
+            return dict(_state.actor.resources)
         task = _core.current_task()
         return dict(task.resources) if task is not None else {}
 
@@ -188,6 +203,8 @@ class RuntimeContext:
         env = dict(job.get("runtime_env") or {})
         if self._in_worker() and getattr(_state, "env", None):
             env["env_vars"] = dict(_state.env)
+        if self._in_worker() and getattr(_state, "preload", None):
+            env["preload"] = list(_state.preload)
         return json.dumps(env, sort_keys=True)
 
     @property
@@ -217,14 +234,15 @@ class RuntimeContext:
         )
 
     def is_canceled(self) -> bool:
-        """Whether the running task was cancelled.
+        """Whether the running call of an actor's method was cancelled; tasks can't be cancelled yet.
 
         Raises:
-            RuntimeError: On a driver.
+            RuntimeError: On a driver, and in an async actor, where coroutines are told.
         """
         if not self._in_worker():
             raise RuntimeError(self._only_in_worker())
-        return False  # nothing can cancel a task yet
+        actor, task = _state.actor, _core.current_task()
+        return actor is not None and task is not None and actor.is_cancelled(task)
 
     @property
     def job_id(self) -> JobID:
@@ -250,12 +268,13 @@ class RuntimeContext:
         return TaskID(task.task_id) if task is not None else TaskID.nil()
 
     @property
-    def actor_id(self) -> None:
+    def actor_id(self) -> Optional[ActorID]:
         """Deprecated: see :meth:`get_actor_id`."""
         _deprecated("get_actor_id()")
         if not self._in_worker():
             raise AssertionError(self._only_in_worker())
-        return None
+        actor = _state.actor
+        return ActorID(actor.id) if actor is not None else None
 
 
 _context = RuntimeContext()

@@ -423,6 +423,20 @@ class FakeDaemon:
             }  # fmt: skip
             self.needed.update(task["deps"])
             (self.tasks if self.runnable(task) else self.blocked_tasks).append(task)
+        elif kind == wire.ACTOR:  # noted; nothing runs
+            peer.received += len(body) + 5
+            chan, req, _, unique = struct.unpack_from("<III8s", body)
+            actor = unique + bytes(4) + JOB
+            peer.deliveries[unique + actor + b"\1\0\0\0"] += 1
+            if req:
+                reply = {"created": True, "actor_id": actor, "class_name": "A", "meta": b"", "namespace": "ns"}
+                self.send(peer.channels[chan], wire.frame(wire.REPLY, struct.pack("<I", req) + msgpack.packb(reply)))
+        elif kind == wire.ACTOR_CALL:
+            peer.received += len(body) + 5
+            assert struct.unpack_from("<I", body)[0] in peer.templates
+            unique, actor, num_returns = struct.unpack_from("<8s16sI", body, 4)
+            for i in range(num_returns):
+                peer.deliveries[unique + actor + struct.pack("<I", i + 1)] += 1
         elif kind == wire.PUT:
             peer.received += len(body) + 5
             oid, status, n = struct.unpack_from("<28sBI", body)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -485,3 +486,36 @@ def test_payloads_with_buffers_are_aligned():
     assert all(offset % 64 == 0 for offset, _ in payload.pieces)
     back = serialization.deserialize(data)
     assert (back[0] == np.arange(10)).all() and back[2] == b"x"
+
+
+def test_a_daemon_that_hangs_up_first_is_asked_again(tmp_path):
+    """It waits only so long for HELLO, and this process may be kept from the CPU."""
+    from ray._core import greeting, wire
+
+    path = str(tmp_path / "socket")
+    calls = []
+
+    def serve(listener, patient_from):
+        while len(calls) < 3:
+            peer, _ = listener.accept()
+            calls.append(peer.recv(65536) if len(calls) >= patient_from else b"")
+            if calls[-1]:
+                peer.sendall(wire.frame(wire.WELCOME, b"\x80"))
+            peer.close()
+
+    for patient_from, fine in ((2, True), (3, False)):
+        calls.clear()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path + str(patient_from))
+            listener.listen()
+            thread = threading.Thread(target=serve, args=(listener, patient_from))
+            thread.start()
+            if fine:
+                sock, welcome, fd = greeting.dial(path + "2", "channel", b"k", version="1", session=b"", chan=1)
+                assert welcome == {} and fd is None
+                sock.close()
+            else:
+                with pytest.raises(ConnectionError, match="did not accept this process"):
+                    greeting.dial(path + "3", "channel", b"k", version="1", session=b"", chan=1)
+            thread.join(10)
+            assert len(calls) == 3

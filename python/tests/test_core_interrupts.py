@@ -139,7 +139,7 @@ def test_stream_keeps_every_byte_in_order(seed, flusher):
                 held.append(box.table.own(made[-1]))
             held.clear()
             storm.attempt(box.flush)
-    box.flush()
+    box.flush(claims=True)
     if flusher:
         box.close()
     else:
@@ -217,11 +217,11 @@ def test_channel_handles_every_frame_once(seed):
     for ref in keep:
         assert ref._v is not None
     expected.update((wire.RELEASE, r._id) for r in keep)
-    box.flush()
+    box.flush(claims=True)
     del value, ref, seen, keep
     channel.values.clear()
     gc.collect()
-    box.flush()
+    box.flush(claims=True)
     assert not table.held
     out_a.close()
     assert released(split(reader.result())) == expected
@@ -296,7 +296,7 @@ def test_whole_client_ends_with_a_clean_ledger(tmp_path, seed):
         # What an interrupt left on the channel is forgotten with the next request, and told with the next flush.
         for _ in range(2):
             _core.call("echo")
-            state.client.box.flush()
+            state.client.box.flush(claims=True)
         _core.call("echo")
         deliveries, pins, creating = daemon.on_loop(
             lambda: (+daemon.driver.deliveries, +daemon.driver.pins, dict(daemon.creating))

@@ -45,6 +45,24 @@ def _submit(f, frame):
     )  # fmt: skip
 
 
+def _actor(f, raw):
+    n_spec = struct.unpack_from("<I", raw, 35)[0]
+    at = 39 + 28 * (len(f["deps"]) + len(f["contained"]))
+    return wire.actor(
+        f["chan"], f["req"], f["template"], _unique(f["unique"]), f["flags"], _ids(f["deps"]), _ids(f["contained"]),
+        raw[at : at + n_spec], _bytes(f["args"]),
+    )  # fmt: skip
+
+
+def _actor_call(f, raw):
+    n_over = struct.unpack_from("<I", raw, 47)[0]
+    at = 51 + 28 * (len(f["deps"]) + len(f["contained"]))
+    return wire.actor_call(
+        f["template"], _unique(f["unique"]), _bytes(f["actor"]), f["num_returns"], f["flags"], _ids(f["deps"]),
+        _ids(f["contained"]), raw[at : at + n_over], _bytes(f["args"]),
+    )  # fmt: skip
+
+
 def _outputs(f):
     return [
         wire.output(o["status"], o["where"], _ids(o["contained"]), o["size"], _bytes(o.get("value") or ""))
@@ -56,6 +74,8 @@ BUILD = {
     "TEMPLATE": lambda f, raw: wire.template(struct.unpack_from("<I", raw, 5)[0], raw[9:]),
     "TEMPLATE_DROP": lambda f, raw: wire.template_drop(f),
     "SUBMIT": _submit,
+    "ACTOR": _actor,
+    "ACTOR_CALL": _actor_call,
     "PUT": lambda f, raw: wire.put(_bytes(f["id"]), f["status"], _ids(f["contained"]), _bytes(f["value"])),
     "CREATE": lambda f, raw: wire.create(f["chan"], f["req"], _bytes(f["id"]), f["size"]),
     "SEAL": lambda f, raw: wire.seal(_bytes(f["id"]), f["status"], _ids(f["contained"])),
@@ -111,6 +131,20 @@ def test_executes_that_python_reads(vector):
     n = wire.u32(raw, at)[0]
     assert wire.split_ids(raw[at + 4 : at + 4 + n * wire.ID]) == _ids(f["contained"])
     assert raw[at + 4 + n * wire.ID :] == _bytes(f["args"])
+
+
+def test_a_call_without_arguments_from_its_parts():
+    for flags in (0, wire.WEAK_HANDLE):
+        actor_id, unique8 = b"a" * 16, _unique(5)
+        head = wire.head_u32.pack(47, wire.ACTOR_CALL, 7)
+        tail = wire.call_tail.pack(actor_id, 1, flags)
+        assert head + unique8 + tail == wire.actor_call(7, unique8, actor_id, 1, flags, [], [], b"", b"")
+
+
+def test_cancels_that_python_reads():
+    (vector,) = [v for v in VECTORS if v["kind"] == "CANCEL"]
+    raw = _bytes(vector["frame"])
+    assert raw[4] == wire.CANCEL and raw[5:13] == _unique(vector["fields"]["unique"])
 
 
 def test_maps_that_python_reads():

@@ -97,7 +97,7 @@ def test_again_and_again(own_env):
     for i in range(20):
         context = ray.init(num_cpus=1, object_store_memory=80 << 20)
         assert ray.get(one.remote()) == 1
-        jobs.add((context["address"], ray.get_runtime_context().get_job_id()))
+        jobs.add((context.address_info["session_dir"], ray.get_runtime_context().get_job_id()))  # a port may come again
         ray.shutdown()
         ray.shutdown()
         if i >= 2:
@@ -162,6 +162,20 @@ def test_namespace_and_job_settings(own_env):
 
     assert ray.get(look.remote()) == ("mine", "yes", {"OF_JOB": "yes"}, "a")
     assert ray.get_runtime_context().runtime_env == {"env_vars": {"OF_JOB": "yes"}}
+
+
+def test_env_vars_expand_from_the_workers_environment(own_env, monkeypatch):
+    monkeypatch.setenv("BASE", "/base")
+    env = {"OF_JOB": "${BASE}/job:$BASE", "LOST": "<${NOT_THERE_}>", "PRICE": "5$"}
+    ray.init(num_cpus=1, runtime_env={"env_vars": env})
+
+    @ray.remote
+    def look(*names):
+        return [os.environ.get(n) for n in names], dict(ray.get_runtime_context().runtime_env.env_vars())
+
+    assert ray.get(look.remote("OF_JOB", "LOST", "PRICE")) == (["/base/job:/base", "<>", "5$"], env)
+    own = look.options(runtime_env={"env_vars": {"BASE": "${BASE}/more", "OF_TASK": "${BASE}"}})
+    assert ray.get(own.remote("BASE", "OF_TASK", "OF_JOB"))[0] == ["/base/more", "/base", "/base/job:/base"]
 
 
 def test_resources(own_env):

@@ -227,6 +227,18 @@ def test_wait(tmp_path):
     assert ray.wait(slow, num_returns=2) == (slow[:2], slow[2:])
 
 
+def test_wait_checks_a_list_that_looks_like_its_last_answer():
+    _, rest = ray.wait([ray.put(i) for i in range(3)])
+    one = rest[0]
+    rest[:] = [one, one]  # at the address of the list that it returned, and as long
+    with pytest.raises(ValueError, match="unique"):
+        ray.wait(rest)
+    rest[:] = [one, 5]
+    with pytest.raises(TypeError, match="containing <class 'int'>"):
+        ray.wait(rest)
+    assert ray.wait([one]) == ([one], []) and ray.wait([one]) == ([one], [])
+
+
 def test_wait_takes_failures_for_ready():
     @ray.remote
     def fail():
@@ -272,7 +284,7 @@ def test_wait_takes_failures_for_ready():
         (lambda r: ray.cancel(5), TypeError, r"ray\.cancel\(\) only supported for object refs"),
         (lambda r: ray.cancel(r), NotImplementedError, r"ray\.cancel\(\)"),
         (lambda r: ray.kill(5), ValueError, r"ray\.kill\(\) only supported for actors"),
-        (lambda r: ray.get_actor("x"), NotImplementedError, r"actors"),
+        (lambda r: ray.get_actor("x"), ValueError, r"Failed to look up actor"),
         (lambda r: ray.get_actor(""), ValueError, r"non-empty value"),
         (lambda r: ray.timeline(), NotImplementedError, r"timeline"),
     ],
@@ -280,6 +292,40 @@ def test_wait_takes_failures_for_ready():
 def test_wrong_calls(call, error, text):
     with pytest.raises(error, match=text):
         call(ray.put(1))
+
+
+def test_get_timeout_tells_why(tmp_path):
+    refs = [until.remote(str(tmp_path / "go"), i) for i in range(4)]
+    later = add.remote(refs[0])
+    never = add.options(resources={"unobtainium": 1}).remote(1)
+    while not os.listdir(tmp_path):
+        with pytest.raises(ray.exceptions.GetTimeoutError) as e:
+            ray.get([ray.put(1), *refs, later, never], timeout=0.05)
+        waiting = e.value.waiting
+        if " is running on this node" in waiting[refs[0]]:
+            (tmp_path / "seen").touch()
+    assert list(waiting) == [*refs, later, never]
+    assert waiting[refs[0]].startswith("task ") and "until" in waiting[refs[0]]
+    assert f"waits for its argument {refs[0].hex()}: " in waiting[later]
+    assert "unobtainium" in waiting[never]
+    assert f"{refs[0]!r}: {waiting[refs[0]]}" in str(e.value)
+    copy = pickle.loads(pickle.dumps(e.value))
+    assert str(copy) == str(e.value) and not copy.waiting
+    (tmp_path / "go").touch()
+    assert ray.get(later) == 110
+
+
+def test_many_returns():
+    few = ray.remote(lambda n, size: [bytes([i % 256]) * size for i in range(n)])
+    for n, size in ((20_000, 40), (65_536, 1), (200, 60_000)):  # each more than a RESULT of values can hold
+        refs = few.options(num_returns=n).remote(n, size)
+        assert len(refs) == n and ray.get(refs[-1]) == bytes([(n - 1) % 256]) * size
+        assert ray.get(refs[::97]) == [bytes([i % 256]) * size for i in range(0, n, 97)]
+    with pytest.raises(ValueError, match="num_returns=16777216: a task returns at most 65536 objects"):
+        few.options(num_returns=1 << 24).remote(1, 1)
+    refs = [ray.put(i) for i in range(3000)]
+    outs = ray.remote(lambda refs: [list(refs)] * 30).options(num_returns=30).remote(refs)  # 30 * 84 KB of ids
+    assert ray.get(ray.get(outs[29])[2999]) == 2999
 
 
 def test_empty_lists():
@@ -499,8 +545,9 @@ def test_workers_load_nothing_heavy():
 def test_map_unordered_and_as_completed():
     assert sorted(ray.util.map_unordered(identity, range(25), backpressure_size=10)) == list(range(25))
     assert sorted(ray.util.as_completed([identity.remote(i) for i in range(25)])) == list(range(25))
-    with pytest.raises(ValueError, match="backpressure_size"):
-        list(ray.util.map_unordered(identity, [1], backpressure_size=5, chunk_size=10))
+    assert list(ray.util.map_unordered(identity, [1], backpressure_size=5, chunk_size=10)) == [1]
+    with pytest.raises(ValueError, match="backpressure_size must be positive"):
+        list(ray.util.map_unordered(identity, [1], backpressure_size=0))
 
 
 def test_forked_child_is_refused():
@@ -521,3 +568,12 @@ def test_forked_child_is_refused():
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
     assert done.stdout == "fine\n", done.stderr
+
+
+def test_refs_that_are_of_no_cluster():
+    for oid in (b"\x00\x00\xff" + os.urandom(25), bytes(28)):
+        stranger = ray.ObjectRef(oid)
+        with pytest.raises(ray.exceptions.OwnerDiedError, match="was never given out by this cluster"):
+            ray.get(identity.remote(stranger), timeout=30)
+        with pytest.raises(ray.exceptions.RayError, match="does not come from this cluster|was never given out"):
+            ray.get(stranger, timeout=30)

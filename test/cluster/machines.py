@@ -223,6 +223,36 @@ class Home:
             until(lambda n=node: not alive((n["pid"], n["start_time"])), f"the end of daemon {node['pid']}", 10)
 
 
+def restart(home, head):
+    """Start a head again in the place of one that was killed: same session, store and port."""
+    config = {
+        "head": True, "private": False, "node_ip": head["node_ip"], "session_name": head["session_name"], "num_cpus": 1,
+        "port": int(head["gcs_address"].rpartition(":")[2]), "dashboard": False, "dashboard_agent_listen_port": 0,
+        "object_store_memory": 200 << 20, "python": sys.executable,
+    }  # fmt: skip
+    config_r, config_w = os.pipe()
+    ready_r, ready_w = os.pipe()
+    argv = [home.binary, "daemon", "--config-fd", str(config_r), "--ready-fd", str(ready_w)]
+    err = open(home.folder / "restarted.err", "w")
+    daemon = subprocess.Popen(
+        argv,
+        env=home.env,
+        pass_fds=(config_r, ready_w),
+        stdin=subprocess.DEVNULL,
+        stdout=err,
+        stderr=err,
+        start_new_session=True,
+    )
+    os.close(config_r)
+    os.close(ready_w)
+    with os.fdopen(config_w, "w") as f:
+        json.dump(config, f)
+    with os.fdopen(ready_r) as f:
+        answer = json.loads(f.readline() or '{"error": "no answer"}')
+    assert "error" not in answer, answer
+    return daemon, answer
+
+
 def line(driver, bound=BOUND_S):
     """The next line that a driver prints; its stderr if it has ended instead."""
     deadline = time.monotonic() + bound

@@ -163,6 +163,7 @@ def test_worker_dies_until_no_retry_is_left(home, tmp_path):
 @pytest.mark.slow
 def test_store_full(home):
     out = home.python("""
+        import os
         import time
         import ray
         ray.init(num_cpus=1, object_store_memory=100 << 20, log_to_driver=False)
@@ -180,11 +181,14 @@ def test_store_full(home):
             print(time.monotonic() - began < 40, str(e).replace("\\n", " "))
         del held
         print(len(ray.get(ray.put(np.ones(30 << 20, np.uint8)))))
+        print(os.getpid())
     """)  # fmt: skip
-    first, second, third = out.splitlines()
+    first, second, third, *fields = out.splitlines()
     for text in (first, second):
         assert text.startswith("True ") and re.search(r"\d+(\.\d+)? ?[KMG]i?B", text), text
     assert "90.0 MiB in 3 objects" in first, first
+    assert f"(read by driver {fields[0]}; refs in driver" not in first  # the refs are gone, the views are not
+    assert first.count(f"(read by driver {fields[0]})") == 3, first
     assert third == str(30 << 20)
 
 

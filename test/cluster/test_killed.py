@@ -1,7 +1,10 @@
 """kill -9 of each kind of process: 2 s later nothing is left of what belonged to it, and the rest works on."""
 
+import ctypes
 import os
+import pathlib
 import re
+import resource
 import signal
 import time
 
@@ -248,3 +251,47 @@ def test_newest_ten_sessions_stay(home):
         names.append(out.strip())
     left = sorted(p.name for p in home.root.glob("session_2*"))
     assert left == sorted(names)[-10:]
+
+
+def test_no_core_dump_holds_the_token(home):
+    """A daemon that crashes, by a signal that dumps core in others, leaves none; nor is the token in its logs or workers."""
+    most = resource.getrlimit(resource.RLIMIT_CORE)
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (ValueError, OSError):
+        pytest.skip("this user may not have core dumps")
+    libc = ctypes.CDLL(None, use_errno=True)
+    subreaper = 36  # PR_SET_CHILD_SUBREAPER: the daemon's end is told to us
+    assert libc.prctl(subreaper, 1, 0, 0, 0) == 0
+    try:
+        other = home.driver("import os; os.abort()")
+        _, status = os.waitpid(other.pid, 0)
+        other.returncode = 0
+        if not os.WCOREDUMP(status):
+            pytest.skip("this machine dumps no core")
+        head = home.head(env={"GOTRACEBACK": "crash"})  # Go's runtime ends by SIGABRT
+        token = home.ray("get-auth-token").stdout.strip().splitlines()[-1].encode()
+        driver = home.driver("""
+            import os, ray
+            ray.init("auto", log_to_driver=False)
+            @ray.remote
+            def seen():
+                return open("/proc/self/environ").read() + open("/proc/self/cmdline").read() + str(dict(os.environ))
+            print(repr(ray.get(seen.remote())), flush=True)
+            input()
+        """, env={"RAY_AUTH_TOKEN": token.decode()})  # fmt: skip
+        assert token.decode() not in line(driver)
+        for pid, _ in family(head["pid"]):
+            for name in ("cmdline", "environ"):
+                with open(f"/proc/{pid}/{name}", "rb") as f:
+                    assert token not in f.read(), (pid, name)
+        os.kill(head["pid"], signal.SIGQUIT)
+        _, status = os.waitpid(head["pid"], 0)
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGABRT, status
+        assert not os.WCOREDUMP(status)
+        logs = pathlib.Path(head["session_dir"]) / "logs"
+        text = b"".join(p.read_bytes() for p in logs.iterdir())
+        assert b"goroutine" in text and token not in text
+    finally:
+        libc.prctl(subreaper, 0, 0, 0, 0)
+        resource.setrlimit(resource.RLIMIT_CORE, most)

@@ -148,13 +148,7 @@ def test_strangers_from_the_network(net, homes):
                     s.sendall(f"GET /api/cluster_status HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n{bearer}\\r\\n".encode())
                     print(port, s.version(), s.recv(1000).split(b"\\r\\n")[0])
         """
-    ports = []
-    with open(f"/proc/{site.head['pid']}/net/tcp") as f:
-        for row in f.read().splitlines()[1:]:
-            fields = row.split()
-            host, port = fields[1].split(":")
-            if fields[3] == "0A" and socket.inet_ntoa(struct.pack("<I", int(host, 16))) == net.addresses[0]:
-                ports.append(int(port, 16))
+    ports = [port for host, port in _listening(site.head["pid"]) if host == net.addresses[0]]
     agent = [p for p in ports if _speaks_plain(net, net.addresses[0], p)]
     assert len(ports) == 3 and len(agent) == 1, (ports, agent)
     ports = [p for p in ports if p not in agent]
@@ -167,14 +161,39 @@ def test_strangers_from_the_network(net, homes):
     assert out.count("TLSv1.3") == 2 * len(ports) and out.count("401 ") == out.count("403 ") == len(ports), out
 
 
-def _speaks_plain(net, host, port):
+def test_health_on_localhost(net, homes):
+    """Probes ask the agent on the node's address or, from beside it, on localhost; on no other address is anything open."""
+    site = Site(net, homes)
+    node = site.join(1)
+    for k, daemon in enumerate((site.head, node)):
+        found = _listening(daemon["pid"])
+        assert {host for host, _ in found} <= {net.addresses[k], "127.0.0.1"}, found
+        (agent,) = [p for h, p in found if h == "127.0.0.1" and (net.addresses[k], p) in found]
+        assert _speaks_plain(net, net.addresses[k], agent)
+        assert _speaks_plain(net, "localhost", agent, machine=k) and _speaks_plain(net, "127.0.0.1", agent, machine=k)
+        assert not _speaks_plain(net, "localhost", agent, machine=2)
+
+
+def _listening(pid):
+    """The IPv4 addresses and ports that are open in a process's network."""
+    found = []
+    with open(f"/proc/{pid}/net/tcp") as f:
+        for row in f.read().splitlines()[1:]:
+            fields = row.split()
+            host, port = fields[1].split(":")
+            if fields[3] == "0A":
+                found.append((socket.inet_ntoa(struct.pack("<I", int(host, 16))), int(port, 16)))
+    return found
+
+
+def _speaks_plain(net, host, port, machine=2):
     """Whether a port answers a health route without TLS: the agent's."""
     code = (
         "import sys, urllib.request\n"
         "try: print(urllib.request.urlopen(f'http://{sys.argv[1]}:{sys.argv[2]}/api/local_raylet_healthz', timeout=20).status)\n"
         "except OSError as e: print(e)"
     )
-    argv = ["ip", "netns", "exec", net.machines[2], sys.executable, "-c", code, host, str(port)]
+    argv = ["ip", "netns", "exec", net.machines[machine], sys.executable, "-c", code, host, str(port)]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip() == "200"
 
 
@@ -235,3 +254,45 @@ def test_cable_pulled_in_the_middle_of_an_object(net, homes):
     puller.start()
     assert line(driver) == "True"
     puller.join()
+
+
+@pytest.mark.slow
+def test_order_of_an_actors_calls_over_a_cable_that_is_pulled(net, homes):
+    """10,000 calls of each of two callers, with late arguments, over a link that is cut twice: in order, each once."""
+    site = Site(net, homes)
+    site.join(1, "--resources", '{"far": 1}', cpus=2)
+    site.join(2, "--resources", '{"third": 1}', cpus=2)
+    driver = site.homes[0].driver("""
+        import sys, time, ray
+        ray.init("auto", log_to_driver=False)
+        @ray.remote(resources={"far": 0.1}, num_cpus=0)
+        class Log:
+            def __init__(self):
+                self.seen = {}
+            def add(self, who, k, late=None):
+                self.seen.setdefault(who, []).append(k)
+                return k, bytes(2000)
+            def told(self):
+                return {who: seen == list(range(10_000)) for who, seen in sorted(self.seen.items())}
+        @ray.remote(num_cpus=0, max_retries=0)
+        def value(k):
+            time.sleep(0.02)
+            return bytes(150_000 if k % 2 else 10)
+        def calls(log, who):
+            for k in range(0, 10_000, 500):
+                refs = [log.add.remote(who, i, value.remote(i) if i % 50 == 0 else None) for i in range(k, k + 500)]
+                assert [i for i, _ in ray.get(refs)] == list(range(k, k + 500))
+                time.sleep(0.2)
+        log = Log.remote()
+        ray.get(log.told.remote())
+        third = ray.remote(resources={"third": 0.1}, num_cpus=0, max_retries=0)(calls).remote(log, "third")
+        print("ready", flush=True)
+        calls(log, "near")
+        ray.get(third)
+        print(ray.get(log.told.remote()), flush=True)
+    """)
+    assert line(driver) == "ready"
+    for _ in range(2):
+        time.sleep(1)
+        net.cut(1, 3)
+    assert line(driver, 120) == "{'near': True, 'third': True}"

@@ -3,11 +3,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
-from machines import alive, family, line, tell, until, workers_of
+from machines import alive, family, line, restart, tell, until, workers_of
 
 CONNECT = """
     import os, sys, time, ray
@@ -75,7 +73,9 @@ def test_killed_node(home):
     os.kill(dying["pid"], signal.SIGKILL)
     assert line(driver) == head["node_id"]
     text = line(driver)
-    assert text.startswith("ObjectLostError ") and f"node {dying['node_id']}" in text and "made by task" in text, text
+    assert (
+        text.startswith("ObjectLostError ") and f"node {dying['node_id']}" in text and "made by task make (" in text
+    ), text
     for _ in range(2):
         text = line(driver)
         assert text.startswith("OwnerDiedError ") and (dying["node_id"] in text or "127.0.0.2" in text), text
@@ -85,6 +85,55 @@ def test_killed_node(home):
     home.node(head["gcs_address"], "--resources", '{"later": 1}', ip="127.0.0.3")
     assert "ObjectLostError" in line(driver)
     assert driver.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_copy_of_a_killed_node_is_kept(home):
+    """The node that made an object dies; the copy on another is not evicted any more, though its store is full."""
+    head = home.head(cpus=1)
+    dying = home.node(head["gcs_address"], "--resources", '{"dying": 1}', ip="127.0.0.2")
+    keeper = home.node(
+        head["gcs_address"], "--resources", '{"keeper": 1}', "--object-store-memory=104857600", ip="127.0.0.3"
+    )
+    driver = home.driver(CONNECT + """
+    @ray.remote(resources={"dying": 1}, max_retries=0)
+    def make():
+        return bytes(40 << 20)
+
+    @ray.remote(resources={"keeper": 1}, max_retries=0)
+    def keep(box, path):
+        print(len(ray.get(box[0])))
+        open(path + ".here", "w").close()
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        held = []
+        try:
+            for _ in range(2):
+                held.append(ray.put(bytes(40 << 20)))
+        except ray.exceptions.ObjectStoreFullError as e:
+            return str(e)
+
+    ref = make.remote()
+    ray.wait([ref], fetch_local=False)
+    path = os.path.abspath("go")
+    kept = keep.remote([ref], path)
+    while not os.path.exists(path + ".here"):
+        time.sleep(0.01)
+    print("copied", flush=True)
+    sys.stdin.readline()
+    while sum(n["Alive"] for n in ray.nodes()) > 2:
+        time.sleep(0.05)
+    open(path, "w").close()
+    print(ray.get(kept).replace("\\n", " "), flush=True)
+    print(len(ray.get(ref)), flush=True)
+    """)  # fmt: skip
+    assert line(driver) == "copied"
+    os.kill(dying["pid"], signal.SIGKILL)
+    tell(driver)
+    text = line(driver, 60)
+    assert "40.0 MiB ObjectRef(" in text and f"kept for node {head['node_id']}" in text, text
+    assert line(driver) == str(40 << 20)
+    assert driver.wait(20) == 0 and alive((keeper["pid"], keeper["start_time"]))
 
 
 @pytest.mark.slow
@@ -166,36 +215,6 @@ def test_late_node_takes_queued_work(home):
     assert line(driver) == "queued"
     ids = {home.node(head["gcs_address"], ip=f"127.0.0.{k}", cpus=1)["node_id"] for k in (2, 3)}
     assert set(line(driver).split()) <= ids
-
-
-def restart(home, head):
-    """Start a head again in the place of one that was killed: same session, store and port."""
-    config = {
-        "head": True, "private": False, "node_ip": head["node_ip"], "session_name": head["session_name"], "num_cpus": 1,
-        "port": int(head["gcs_address"].rpartition(":")[2]), "dashboard": False, "dashboard_agent_listen_port": 0,
-        "object_store_memory": 200 << 20, "python": sys.executable,
-    }  # fmt: skip
-    config_r, config_w = os.pipe()
-    ready_r, ready_w = os.pipe()
-    argv = [home.binary, "daemon", "--config-fd", str(config_r), "--ready-fd", str(ready_w)]
-    err = open(home.folder / "restarted.err", "w")
-    daemon = subprocess.Popen(
-        argv,
-        env=home.env,
-        pass_fds=(config_r, ready_w),
-        stdin=subprocess.DEVNULL,
-        stdout=err,
-        stderr=err,
-        start_new_session=True,
-    )
-    os.close(config_r)
-    os.close(ready_w)
-    with os.fdopen(config_w, "w") as f:
-        json.dump(config, f)
-    with os.fdopen(ready_r) as f:
-        answer = json.loads(f.readline() or '{"error": "no answer"}')
-    assert "error" not in answer, answer
-    return daemon, answer
 
 
 @pytest.mark.slow

@@ -289,3 +289,71 @@ def test_a_driver_that_asks_and_does_not_read(home):
         assert line(driver, 20) == "20"
     assert memory(head["pid"]) < 400 << 20, memory(head["pid"])
     assert alive((head["pid"], head["start_time"]))
+
+
+def test_a_process_that_connects_again_and_again(home):
+    """Nothing is kept in the daemon for a connection that was shut down, unless a view of its objects lives."""
+    head = home.head(cpus=1)
+    out = home.python("""
+        import os, ray
+        def fds():
+            return len(os.listdir(f"/proc/{pid}/fd"))
+        views = []
+        def again(view):
+            ray.init("auto", log_to_driver=False)
+            ref = ray.put(bytes(1 << 20))
+            if view:
+                import numpy as np
+                views.append(ray.get(ray.put(np.full(1 << 20, len(views), np.uint8))))
+            ray.shutdown()
+        pid = int(os.environ["DAEMON"])
+        again(False)
+        before = fds()
+        for _ in range(30):
+            again(False)
+        print(fds() - before)
+        for _ in range(5):
+            again(True)
+        print([int(v[-1]) for v in views])
+        ray.init("auto", log_to_driver=False)
+        print(ray._core.call("store")["objects"])
+    """, env={"DAEMON": str(head["pid"])})  # fmt: skip
+    more, views, objects = out.splitlines()
+    assert int(more) <= 5, more
+    assert views == "[0, 1, 2, 3, 4]" and objects == "5", out
+    driver = home.driver('import ray; ray.init("auto"); print(ray._core.call("store")["objects"], flush=True)')
+    assert line(driver) == "0"  # the process has ended, and its views with it
+    assert driver.wait(10) == 0
+
+
+@pytest.mark.slow
+def test_a_client_that_asks_and_does_not_read(home):
+    """It is disconnected, with the reason, before the daemon keeps more than some hundred MB for it."""
+    head = home.head(cpus=1)
+    other = home.driver(WORK)
+    tell(other)
+    assert line(other) == "20"
+    before = memory(head["pid"])
+    greedy = home.driver("""
+        import os, sys, msgpack, ray
+        ray.init("auto", log_to_driver=False)
+        from ray._core import wire
+        client = ray._core.state.client
+        channel = client.channel()
+        call = msgpack.packb({"m": "why", "ids": [os.urandom(28) for _ in range(2000)]})
+        try:
+            for k in range(20_000):
+                client.box.frames.append(wire.call(channel.no, k + 1, call))
+                client.box.flush()
+            print("never disconnected", flush=True)
+        except ConnectionError as e:
+            print(k, e, flush=True)
+        sys.stdin.readline()
+    """)
+    text = line(greedy, 60)
+    assert "does not read the answers" in text, text
+    assert memory(head["pid"]) - before < 900 << 20
+    tell(other)
+    assert line(other, 20) == "20"
+    tell(greedy)
+    assert greedy.wait(20) == 0

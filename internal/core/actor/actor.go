@@ -51,6 +51,7 @@ const (
 	NodeDied    Cause = "NODE_DIED"    // its machine is gone
 	InitFailed  Cause = "CREATION_TASK_ERROR"
 	Unplaceable Cause = "UNSCHEDULABLE"
+	NoEnv       Cause = "RUNTIME_ENV_SETUP_FAILED" // its runtime environment cannot be made
 )
 
 // Death is how an actor, or one incarnation of it, ended.
@@ -83,4 +84,5 @@ type Row struct {
 	Death       Death
 	StartMs     int64 // Unix time; set by the head
 	EndMs       int64 // Unix time, 0 while it lives; set by the head
+	Dying       bool  // it is being ended for ever; its process may still be there, and its name is not free yet
 }

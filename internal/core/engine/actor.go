@@ -117,11 +117,16 @@ func (e *Engine) ActorChanged(row *actor.Row, node NodeNo) {
 	if a == nil || a.mgr != nil || a.state == actor.Dead || row.Incarnation < a.inc && row.State != actor.Dead {
 		return // a head that does not know an actor any more says that it is dead, and no incarnation
 	}
-	if a.host != nil && row.State != actor.Dead && row.Incarnation == a.inc {
-		return // we run it and know better
+	if h := a.host; h != nil {
+		if h.mgr == NoNode && (row.State != actor.Alive || row.Incarnation != h.inc) {
+			e.stopHost(h, ownerDied("the manager that had it made died before it heard that it lives"), false)
+		}
+		if row.State != actor.Dead && row.Incarnation == a.inc {
+			return // we run it and know better
+		}
 	}
-	if row.State == actor.Alive && a.state == "" && row.Incarnation == a.inc && a.node != NoNode {
-		return // old news: this incarnation was lost to us already
+	if row.Incarnation == a.inc && row.State != actor.Dead && a.node != NoNode && (a.state == "" || row.State != actor.Alive) {
+		return // old news: this incarnation was lost to us already, or is known to live
 	}
 	a.row = *row
 	a.row.Meta = nil
@@ -211,7 +216,7 @@ func (e *Engine) PendingCalls(sid SessionID, id ids.ActorID) int {
 	}
 	for _, q := range a.order {
 		if q.key.peer == 0 && q.key.caller == uint32(sid) {
-			n += q.n
+			n += q.n + q.nLate
 		}
 	}
 	return n

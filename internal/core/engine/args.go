@@ -129,20 +129,21 @@ func (e *Engine) argsGranted(i uint32) {
 
 // bundleStep goes on with a task once nothing of its bundle is missing.
 func (e *Engine) bundleStep(i uint32) {
-	b, t := e.bundles[i], e.tasks.at(i)
-	if b.granted && t.missing == 0 && (b.body == 0 || b.bodyHere) && t.state == taskFetching {
-		e.gotArgs(i, t)
+	t := e.tasks.at(i)
+	if t.state == taskFetching && e.bundleHere(i, t) {
+		if t.call != nil {
+			e.offer(t.call) // it is sent when there is room for it
+			return
+		}
+		e.toTask(t, taskAssigned)
+		e.assign(i, t)
 	}
 }
 
-// gotArgs goes on with a task whose arguments have been fetched.
-func (e *Engine) gotArgs(i uint32, t *task) {
-	if t.call != nil {
-		e.fetched(i, t)
-		return
-	}
-	e.toTask(t, taskAssigned)
-	e.assign(i, t)
+// bundleHere tells whether nothing of a task's bundle is missing.
+func (e *Engine) bundleHere(i uint32, t *task) bool {
+	b := e.bundles[i]
+	return b != nil && b.granted && t.missing == 0 && (b.body == 0 || b.bodyHere)
 }
 
 // argHere counts one argument that arrived for a task that fetches.

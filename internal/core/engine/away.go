@@ -129,7 +129,7 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 	delete(e.remoteRun, runKey{m.Unique})
 	t.at = 0
 	tm := e.templates[t.tmpl]
-	if d := time.Duration(m.Micros) * time.Microsecond; m.Lost == "" {
+	if d := time.Duration(m.Micros) * time.Microsecond; m.Lost == "" && t.create == nil {
 		if tm.mean == 0 {
 			tm.mean = max(d, time.Microsecond)
 		} else {
@@ -141,7 +141,7 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 	case t.create != nil:
 		e.creationDone(p, i, t, m)
 	case m.Lost != "":
-		e.crashed(i, t, fault.Kind(m.Lost), m.Why+" (on node "+p.id.String()+")")
+		e.crashed(i, t, fault.Kind(m.Lost), m.Why+" (on "+p.String()+")")
 	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
 		e.retry(i, t)
 	case uint32(len(m.Outputs)) != t.returns:
@@ -215,7 +215,7 @@ func (e *Engine) takeOutputs(p *peer, t *task, m *TaskDone) {
 		if d.Arena {
 			o.status, o.size = d.Status, d.Size
 			s := e.spreadOf(oi)
-			s.sources = append(s.sources, source{node: p.no, complete: true})
+			s.sources = append(s.sources, source{node: p.no, complete: true, primary: true})
 			e.setContained(oi, inner)
 			e.to(oi, o, objElsewhere)
 			e.wake(oi)

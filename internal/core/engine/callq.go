@@ -15,6 +15,7 @@ const (
 	flagArgsInDep uint16 = 1 << 0
 	flagCreation  uint16 = 1 << 4
 	flagCall      uint16 = 1 << 5
+	flagAlone     uint16 = 1 << 6 // the worker has nothing else: its answer need not wait for company
 )
 
 // callerKey names a caller of an actor: a session of this daemon or of another, and a concurrency group.
@@ -25,13 +26,15 @@ type callerKey struct {
 }
 
 // callq is a caller's calls to an actor that have not ended, in their order: first those that were sent, to the worker
-// or to the host, then those that wait. A call that may overtake others comes in when its arguments are ready.
+// or to the host, then those that wait.
 type callq struct {
 	a          *actorRec
 	key        callerKey
 	head, tail uint32
 	next       uint32 // the first that was not sent
-	n          int    // calls, those that are not in yet too
+	n          int
+	late       uint32 // list of those that need not keep the order and wait for an argument: they have no place yet
+	nLate      int
 	sent       int
 	bytes      int  // of arguments, in what was sent to another node
 	listed     bool // among its group's queues with something to send
@@ -90,7 +93,6 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 	}
 	q := a.callqOf(callerKey{caller: uint32(sid), group: tm.spec.Group})
 	t.call = q
-	q.n++
 	if s.worker != nil {
 		t.parent = s.worker.current(e)
 	}
@@ -114,6 +116,8 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 	e.takeRefs(t, m.Deps, m.Contained)
 	if tm.spec.Ordered {
 		e.pushCall(q, i, t)
+	} else {
+		e.pushLate(q, i, t)
 	}
 	e.awaitDeps(i, t)
 }
@@ -122,10 +126,37 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 func (e *Engine) ripe(i uint32, t *task) {
 	e.toTask(t, taskOrdered)
 	if !t.linked {
+		e.unlinkLate(t.call, t)
 		e.pushCall(t.call, i, t)
 	}
 	e.offer(t.call)
 }
+
+// pushLate notes a call that gets its place when its arguments are ready.
+func (e *Engine) pushLate(q *callq, i uint32, t *task) {
+	t.prev, t.next = 0, q.late
+	if q.late != 0 {
+		e.tasks.at(q.late).prev = i
+	}
+	q.late = i
+	q.nLate++
+}
+
+func (e *Engine) unlinkLate(q *callq, t *task) {
+	if t.prev != 0 {
+		e.tasks.at(t.prev).next = t.next
+	} else {
+		q.late = t.next
+	}
+	if t.next != 0 {
+		e.tasks.at(t.next).prev = t.prev
+	}
+	t.prev, t.next = 0, 0
+	q.nLate--
+}
+
+// idle tells whether a caller has no calls that have not ended.
+func (q *callq) idle() bool { return q.n == 0 && q.nLate == 0 }
 
 // pushCall puts a call at the end of its caller's queue.
 func (e *Engine) pushCall(q *callq, i uint32, t *task) {
@@ -140,22 +171,26 @@ func (e *Engine) pushCall(q *callq, i uint32, t *task) {
 	if q.next == 0 {
 		q.next = i
 	}
+	q.n++
 }
 
-// endCall takes a call that has ended out of its caller's queue.
-func (e *Engine) endCall(i uint32, t *task) {
+// unlinkCall takes a call out of its caller's queue, which goes with its last when the caller is gone.
+func (e *Engine) unlinkCall(i uint32, t *task) {
 	q := t.call
 	if t.linked {
-		e.unlinkCall(i, t)
+		e.unlink1(q, i, t)
+	} else {
+		e.unlinkLate(q, t)
 	}
-	q.n--
-	if q.n == 0 && (q.key.peer != 0 || q.a.state == actor.Dead || e.sessions[SessionID(q.key.caller)] == nil) {
+	if !q.idle() {
+		return
+	}
+	if s := e.sessions[SessionID(q.key.caller)]; q.key.peer != 0 || s == nil || s.ended {
 		e.dropQueue(q)
 	}
 }
 
-func (e *Engine) unlinkCall(i uint32, t *task) {
-	q := t.call
+func (e *Engine) unlink1(q *callq, i uint32, t *task) {
 	t.linked = false
 	if q.next == i {
 		q.next = t.next
@@ -171,6 +206,7 @@ func (e *Engine) unlinkCall(i uint32, t *task) {
 		q.tail = t.prev
 	}
 	t.prev, t.next = 0, 0
+	q.n--
 }
 
 // dropQueue forgets a caller that has no calls.
@@ -195,7 +231,7 @@ func (e *Engine) dropCaller(sid SessionID) {
 			continue
 		}
 		for _, q := range append([]*callq(nil), a.order...) {
-			if q.key.peer == 0 && q.key.caller == uint32(sid) && q.n == 0 {
+			if q.key.peer == 0 && q.key.caller == uint32(sid) && q.idle() {
 				e.dropQueue(q)
 			}
 		}
@@ -225,8 +261,9 @@ func (e *Engine) again(i uint32, t *task) {
 	e.nextAttempt(t)
 	e.toTask(t, taskOrdered)
 	if next := q.next; t.next != next {
-		e.unlinkCall(i, t)
+		e.unlink1(q, i, t)
 		t.linked = true
+		q.n++
 		t.next = next
 		if next != 0 {
 			t.prev = e.tasks.at(next).prev
@@ -247,6 +284,8 @@ func (e *Engine) ready(q *callq) (uint32, *task) {
 		t := e.tasks.at(q.next)
 		switch {
 		case t.state == taskOrdered && !t.lost:
+			return q.next, t
+		case t.state == taskFetching && e.bundleHere(q.next, t):
 			return q.next, t
 		case t.inc == q.a.inc && (t.state == taskAway || t.state == taskSent): // sent already, to this incarnation
 			q.next = t.next
@@ -343,7 +382,7 @@ func (e *Engine) lostCall(i uint32, t *task, inc uint32) {
 		}
 		e.nextAttempt(t)
 		t.call.next = t.call.head
-		e.markActor(a)
+		e.offer(t.call)
 		return
 	}
 	t.lost = true
@@ -372,10 +411,13 @@ func (e *Engine) failCalls(a *actorRec) {
 			case t.state == taskAway || t.state == taskSent || t.state == taskFetching:
 			case a.state == actor.Dead:
 				e.failCall(i, t, e.died(a))
-			case t.state == taskOrdered && t.retries == 0:
+			case t.state == taskOrdered && t.retries == 0 && t.attempt == 0: // a further attempt was granted before
 				e.failCall(i, t, e.unavailable(a, "it is restarting"))
 			}
 			i = next
+		}
+		for a.state == actor.Dead && q.late != 0 {
+			e.failCall(q.late, e.tasks.at(q.late), e.died(a))
 		}
 	}
 }

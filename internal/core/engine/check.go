@@ -283,7 +283,7 @@ func (c *checker) actors() {
 		if a.mgr == nil && a.host == nil && len(a.queues) == 0 {
 			c.failf("actor %s: nobody here has to do with it", a.id)
 		}
-		sent := map[string]int{}
+		sent := map[*group]int{}
 		for _, q := range a.order {
 			linked += c.callq(a, q, sent)
 		}
@@ -300,23 +300,12 @@ func (c *checker) actors() {
 			}
 		}
 	}
-	n, actors, calls := 0, 0, map[*callq]int{}
+	n, actors := 0, 0
 	for i := uint32(1); i < e.tasks.limit(); i++ {
-		t := e.tasks.at(i)
-		if t.state == taskNone || t.call == nil {
-			continue
-		}
-		if t.linked {
+		if t := e.tasks.at(i); t.state != taskNone && t.call != nil {
 			n++
-		}
-		if calls[t.call]++; t.call.a.queues[t.call.key] != t.call || e.actors[t.call.a.id.Unique()] != t.call.a {
-			c.failf("call %x (%s) belongs to a queue that was dropped", uint64(t.unique), t.state)
-		}
-	}
-	for _, a := range e.actors {
-		for _, q := range a.order {
-			if calls[q] != q.n {
-				c.failf("actor %s: %d calls of a queue, %d counted", a.id, calls[q], q.n)
+			if t.call.a.queues[t.call.key] != t.call || e.actors[t.call.a.id.Unique()] != t.call.a {
+				c.failf("call %x: its queue, or its actor, is forgotten", uint64(t.unique))
 			}
 		}
 	}
@@ -326,12 +315,16 @@ func (c *checker) actors() {
 		}
 	}
 	if n != linked || actors != e.pool.actors || hosts < actors {
-		c.failf("%d calls are in queues, %d say so; %d workers have actors, %d are counted, %d hosts", linked, n, actors, e.pool.actors, hosts)
+		c.failf("%d calls are in queues, of %d; %d workers have actors, %d are counted, %d hosts", linked, n, actors, e.pool.actors, hosts)
 	}
 }
 
-func (c *checker) callq(a *actorRec, q *callq, sent map[string]int) (n int) {
+func (c *checker) callq(a *actorRec, q *callq, sent map[*group]int) (n int) {
 	e, prev, seen, away := c.e, uint32(0), q.next == 0, 0
+	var g *group
+	if a.host != nil {
+		g = a.host.group(q)
+	}
 	for i := q.head; i != 0; i = e.tasks.at(i).next {
 		t := e.tasks.at(i)
 		seen = seen || i == q.next
@@ -340,7 +333,7 @@ func (c *checker) callq(a *actorRec, q *callq, sent map[string]int) (n int) {
 			c.failf("actor %s: call %x is misplaced in its queue", a.id, uint64(t.unique))
 			return n
 		case t.state == taskSent:
-			sent[q.key.group]++
+			sent[g]++
 			away++
 		case t.state == taskAway:
 			away++
@@ -350,13 +343,36 @@ func (c *checker) callq(a *actorRec, q *callq, sent map[string]int) (n int) {
 		prev = i
 		n++
 	}
-	if q.tail != prev || !seen || away != q.sent {
-		c.failf("actor %s: %d calls sent, %d counted; next is there: %v", a.id, away, q.sent, seen)
+	late := 0
+	for i := q.late; i != 0; i = e.tasks.at(i).next {
+		t := e.tasks.at(i)
+		if late++; t.call != q || t.linked || t.state != taskWaiting {
+			c.failf("actor %s: call %x (%s) is said to wait for an argument", a.id, uint64(t.unique), t.state)
+		}
 	}
-	return n
+	if late != q.nLate {
+		c.failf("actor %s: %d calls wait for arguments, %d are counted", a.id, late, q.nLate)
+	}
+	if n != q.n || q.tail != prev || !seen || away != q.sent {
+		c.failf("actor %s: %d calls, %d counted; %d sent, %d counted; next is there: %v", a.id, n, q.n, away, q.sent, seen)
+	}
+	next := q.next
+	if i, _ := e.ready(q); i != 0 && !a.dirty { // what can go is sent, or waits for room
+		h := a.host
+		switch {
+		case q.key.peer == 0 && a.state == "ALIVE" && a.node != 0 && e.peers[a.node] != nil && q.sent < awayCalls && q.bytes < awayBytes,
+			h != nil && h.up && h.since.IsZero() && (h.death == nil || h.leaving) && !q.listed:
+			c.failf("actor %s: call %x could be sent, and was not", a.id, uint64(e.tasks.at(i).unique))
+		}
+	}
+	q.next = next
+	if g != nil && q.listed != slices.Contains(g.queues, q) {
+		c.failf("actor %s: a queue is listed: %v; its group does not agree", a.id, q.listed)
+	}
+	return n + late
 }
 
-func (c *checker) host(a *actorRec, h *host, sent map[string]int) {
+func (c *checker) host(a *actorRec, h *host, sent map[*group]int) {
 	e := c.e
 	if h.slot == 0 || e.slots.at(h.slot).actor != a.id.Unique() {
 		c.failf("actor %s: its slot %d is not its own", a.id, h.slot)
@@ -367,8 +383,8 @@ func (c *checker) host(a *actorRec, h *host, sent map[string]int) {
 	sum := 0
 	for name, g := range h.groups {
 		sum += g.sent
-		if g.sent != sent[name] {
-			c.failf("actor %s: group %q has %d calls, %d are counted", a.id, name, sent[name], g.sent)
+		if g.sent != sent[g] {
+			c.failf("actor %s: group %q has %d calls, %d are counted", a.id, name, sent[g], g.sent)
 		}
 		for _, q := range g.queues {
 			if !q.listed {

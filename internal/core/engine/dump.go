@@ -115,7 +115,17 @@ func (e *Engine) Dump() string {
 	var b strings.Builder
 	for i := uint32(1); i < e.tasks.limit(); i++ {
 		if t := e.tasks.at(i); t.state != taskNone {
-			fmt.Fprintf(&b, "\n  task %x %s owner %d at %d slot %d worker %d missing %d attempt %d gone %v refs %v", uint64(t.unique), t.state, t.owner, t.at, t.slot, t.worker, t.missing, t.attempt, t.gone, t.refs)
+			fmt.Fprintf(&b, "\n  task %x %s owner %d at %d slot %d worker %d missing %d attempt %d of %d lost %v gone %v refs %v", uint64(t.unique), t.state, t.owner, t.at, t.slot, t.worker, t.missing, t.attempt, t.inc, t.lost, t.gone, t.refs)
+		}
+	}
+	for _, u := range sortedKeys(e.actors) {
+		a := e.actors[u]
+		fmt.Fprintf(&b, "\n  actor %s %q node %d incarnation %d watched %v managed %v", a.id, a.state, a.node, a.inc, a.watch, a.mgr != nil)
+		if h := a.host; h != nil {
+			fmt.Fprintf(&b, " hosted up %v death %v leaving %v manager %d creation %d calls %v", h.up, h.death, h.leaving, h.mgr, h.task, h.calls)
+		}
+		for _, q := range a.order {
+			fmt.Fprintf(&b, "\n    calls of %+v: %d, sent %d, head %d next %d tail %d listed %v", q.key, q.n, q.sent, q.head, q.next, q.tail, q.listed)
 		}
 	}
 	for i := uint32(1); i < e.objs.limit(); i++ {

@@ -62,6 +62,7 @@ type Engine struct {
 	remoteRun  map[runKey]uint32 // tasks here that others own, and own tasks that run elsewhere
 	templates  []*template       // index 0 unused
 	tmplIndex  map[string]uint32 // content hash
+	freeTmpl   []uint32          // numbers of removed templates
 	shapes     []*shape
 	shapeTable *resource.Shapes
 	shapeNo    map[resource.ShapeID]uint32

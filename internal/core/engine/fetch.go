@@ -46,7 +46,11 @@ func (e *Engine) fetchFrom(m *FetchFrom) {
 		return
 	}
 	if m.Lost {
-		e.noSource(i, "no node has a copy any more")
+		if len(m.Error) > 0 {
+			e.loseAs(i, m.Error)
+		} else {
+			e.noSource(i, "its owner does not know it any more")
+		}
 		return
 	}
 	if from, ok := e.peerIDs[m.Node]; ok {
@@ -89,13 +93,16 @@ func (e *Engine) tickFetches() {
 
 // noSource ends a fetch that nobody can serve.
 func (e *Engine) noSource(i uint32, why string) {
-	o := e.objs.at(i)
-	e.loseValue(i, fault.ObjectLost, "object "+o.id.String()+", made by task "+o.id.Task().String()+", is lost: "+why)
+	e.loseValue(i, fault.ObjectLost, e.lostText(e.objs.at(i), why))
 }
 
-// loseValue makes an object whose bytes are elsewhere, or on their way, an error. Tasks whose arguments wait for it go
-// on with that.
+// loseValue makes an object whose bytes are elsewhere, or on their way, an error.
 func (e *Engine) loseValue(i uint32, kind fault.Kind, text string) {
+	e.loseAs(i, e.sink.ErrorValue(kind, text))
+}
+
+// loseAs is loseValue with the error's value. Tasks whose arguments wait for the object go on with that.
+func (e *Engine) loseAs(i uint32, value []byte) {
 	var hurt []uint32
 	for _, ti := range sortedKeys(e.bundles) {
 		t := e.tasks.at(ti)
@@ -117,10 +124,16 @@ func (e *Engine) loseValue(i uint32, kind fault.Kind, text string) {
 		}
 	}
 	e.stopCopy(i)
-	e.setError(i, kind, text)
+	e.setInline(i, statusError, value, nil)
 	for _, ti := range hurt {
-		if t := e.tasks.at(ti); t.state == taskFetching && e.bundles[ti] == nil && e.fetchArgs(ti, t) {
-			e.gotArgs(ti, t)
+		switch t := e.tasks.at(ti); {
+		case t.state != taskFetching || e.bundles[ti] != nil:
+		case t.call != nil: // its turn is as it was
+			e.toTask(t, taskOrdered)
+			e.offer(t.call)
+		case e.fetchArgs(ti, t):
+			e.toTask(t, taskAssigned)
+			e.assign(ti, t)
 		}
 	}
 }

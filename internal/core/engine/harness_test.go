@@ -33,8 +33,12 @@ type rig struct {
 	fetches []fetch
 	full    bool // the next Value says that the client does not read
 	now     time.Time
-	later   bool        // Commit takes a while
-	rows    []actor.Row // what the head was told
+	later   bool                // Commit takes a while
+	rows    []actor.Row         // what the head was told
+	watched map[ids.ActorID]int // how much of the head's news of an actor was heard; -1: only the last counts
+	cancels []ids.Unique        // calls that were cancelled at their worker
+	dies    func(SessionID)     // a worker was told to leave, or killed
+	failed  string              // the last error's text
 }
 
 type fetch struct {
@@ -66,7 +70,7 @@ func newRig(t testing.TB, s settings) *rig {
 	}
 	r := &rig{
 		t: t, names: names, execs: map[SessionID][]Execute{}, taken: map[SessionID]int{}, peers: map[NodeNo]*rig{}, myNo: map[*rig]NodeNo{},
-		wires: map[NodeNo][]Msg{}, now: t0,
+		wires: map[NodeNo][]Msg{}, now: t0, watched: map[ids.ActorID]int{}, dies: func(SessionID) {},
 	}
 	r.e = New(Config{
 		Node: ids.NodeID{byte(s.owner)}, Owner: s.owner, Names: names, Total: total, Memory: memory.New(4*s.store, s.store), Inline: 100 << 10,
@@ -163,7 +167,8 @@ func (r *rig) Done(ch Chan, req uint32, cancelled bool) {
 	r.say("done %d/%d/%d %v", ch.Session, ch.Chan, req, cancelled)
 }
 
-func (r *rig) Fail(ch Chan, req uint32, kind fault.Kind, _ string) {
+func (r *rig) Fail(ch Chan, req uint32, kind fault.Kind, text string) {
+	r.failed = text
 	r.say("fail %d/%d/%d %s", ch.Session, ch.Chan, req, kind)
 }
 
@@ -175,7 +180,7 @@ func (r *rig) Refuse(s SessionID, kind fault.Kind, text string) {
 	r.say("refuse %d %s %s", s, kind, text)
 }
 
-func (r *rig) StartWorker(s SessionID) {
+func (r *rig) StartWorker(s SessionID, _ string) {
 	r.started = append(r.started, s)
 	r.say("start %d", s)
 }
@@ -226,11 +231,21 @@ func (r *rig) take(w SessionID) Execute {
 	return r.execs[w][r.taken[w]-1]
 }
 
-func (r *rig) ExitWorker(w SessionID)           { r.say("exit %d", w) }
-func (r *rig) KillWorker(w SessionID, _ string) { r.say("kill %d", w) }
+func (r *rig) ExitWorker(w SessionID) {
+	r.dies(w)
+	r.say("exit %d", w)
+}
 
-func (r *rig) CancelRun(w SessionID, u ids.Unique, _ uint32) { r.say("cancel %d %d", w, u.Counter()) }
-func (r *rig) PID(w SessionID) int                           { return 1000 + int(w) }
+func (r *rig) KillWorker(w SessionID, _ string) {
+	r.dies(w)
+	r.say("kill %d", w)
+}
+
+func (r *rig) CancelRun(w SessionID, u ids.Unique, _ uint32) {
+	r.cancels = append(r.cancels, u)
+	r.say("cancel %d %d", w, u.Counter())
+}
+func (r *rig) PID(w SessionID) int { return 1000 + int(w) }
 
 func (r *rig) RegisterActor(row *actor.Row, getIfExists bool, stored *StoredActor) {
 	r.say("register %s exists=%v stored=%v", row.Name, getIfExists, stored != nil)
@@ -249,7 +264,12 @@ func (r *rig) ActorUpdate(row *actor.Row) {
 	r.say("update %d %s %d%s", row.ID.Unique().Counter(), row.State, row.Incarnation, cause)
 }
 
-func (r *rig) WatchActor(id ids.ActorID, on bool) { r.say("watch %d %v", id.Unique().Counter(), on) }
+func (r *rig) WatchActor(id ids.ActorID, on bool) {
+	if delete(r.watched, id); on {
+		r.watched[id] = -1
+	}
+	r.say("watch %d %v", id.Unique().Counter(), on)
+}
 
 func (r *rig) ActorError(kind fault.Kind, _ *actor.Row, death *actor.Death) []byte {
 	return []byte("!" + string(kind) + " " + string(death.Cause))
@@ -289,7 +309,12 @@ func (r *rig) Commit(uint64, extent.Extent) Commit {
 func (r *rig) Punch(extent.Extent) {}
 func (r *rig) Load()               {}
 
-func (r *rig) ErrorValue(kind fault.Kind, _ string) []byte { return []byte("!" + string(kind)) }
+func (r *rig) ErrorValue(kind fault.Kind, text string) []byte {
+	r.failed = text
+	return []byte("!" + string(kind))
+}
+
+func (r *rig) Process(s SessionID) string { return fmt.Sprintf("process %d", s) }
 
 func (r *rig) Warn(text string) { r.say("warn %s", text) }
 
@@ -344,8 +369,18 @@ func (r *rig) deliver(no NodeNo, m Msg) {
 func (r *rig) spec(j ids.Job, words string) TemplateSpec {
 	s := TemplateSpec{Raw: []byte(words), Job: j, Name: words, Fn: ids.MakeUnique(99, 1).Object(j, 1)}
 	need := map[string]int64{"CPU": resource.Unit}
+	if strings.HasPrefix(words, "actor") {
+		s.Actor = &ActorLimits{MaxConcurrency: 1, Class: "A", Groups: map[string]int{}}
+	} else if strings.HasPrefix(words, "method") {
+		s.Method, s.Ordered, s.Fn = "m", true, ids.ObjectID{}
+		need = map[string]int64{}
+	}
 	for _, f := range strings.Fields(words) {
 		k, v, ok := strings.Cut(f, "=")
+		if k == "in" {
+			s.Group = v
+			continue
+		}
 		var n int64
 		if ok {
 			if _, err := fmt.Sscan(v, &n); err != nil {
@@ -365,6 +400,17 @@ func (r *rig) spec(j ids.Job, words string) TemplateSpec {
 			s.Strategy.Kind, s.Strategy.Node = resource.StrategyNode, ids.NodeID{byte(n)}
 		case k == "soft":
 			s.Strategy.Soft = true
+		case k == "max":
+			s.Actor.MaxConcurrency = int(n)
+		case k == "async":
+			s.Actor.Async = true
+		case k == "io", k == "io2":
+			s.Actor.Groups[k] = int(n)
+		case k == "preload":
+			s.Preload = "numpy,torch"
+		case k == "unordered":
+			s.Ordered = false
+		case k == "hold", k == "restarts":
 		case ok:
 			need[k] = n * resource.Unit
 		}
@@ -374,6 +420,14 @@ func (r *rig) spec(j ids.Job, words string) TemplateSpec {
 		r.t.Fatal(err)
 	}
 	s.Resources = set
+	if s.Actor != nil {
+		if !strings.Contains(words, " hold") {
+			delete(need, "CPU") // it is for the constructor only
+		}
+		if s.Actor.Held, err = r.names.Set(need); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 	return s
 }
 
@@ -464,12 +518,23 @@ func (r *rig) workers() {
 // result ends a task with one inline value for each return.
 func (r *rig) result(w SessionID, x Execute, v string, contained ...ids.ObjectID) {
 	r.t.Helper()
-	t := r.e.tasks.at(r.e.pool.all[w].fifo[0])
-	outs := make([]Output, t.returns)
+	outs := make([]Output, r.returns(w, x.Unique))
 	for k := range outs {
 		outs[k] = Output{Value: []byte(v), Size: uint64(len(v)), Contained: contained}
 	}
 	r.do(func(e *Engine) { e.Result(w, x.Unique, x.Attempt, OutcomeValues, outs) })
+}
+
+// returns is how many outputs a worker owes for what it runs.
+func (r *rig) returns(w SessionID, u ids.Unique) uint32 {
+	h := r.e.pool.all[w].host
+	switch {
+	case h == nil:
+		return r.e.tasks.at(r.e.pool.all[w].fifo[0]).returns
+	case h.calls[u] != 0:
+		return r.e.tasks.at(h.calls[u]).returns
+	}
+	return 1
 }
 
 // run has a worker receive its next task and end it.

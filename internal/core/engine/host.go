@@ -22,12 +22,20 @@ type host struct {
 	info    *CreatePart
 	limits  *ActorLimits
 	groups  map[string]*group
+	inTurn  []*group              // the same, by name
 	calls   map[ids.Unique]uint32 // sent to the worker and not answered
 	up      bool                  // the constructor has returned
 	leaving bool                  // told to leave once what was sent is done
 	since   time.Time             // when it was told
 	death   *actor.Death          // why it is being ended, or how it said that it leaves
 	made    []ids.Unique          // actors that it created, which end with it
+	next    *successor
+}
+
+// successor is a creation that waits for the process of an earlier one to be gone.
+type successor struct {
+	from NodeNo
+	run  *TaskRun
 }
 
 // group is a concurrency group of a hosted actor.
@@ -54,10 +62,17 @@ func (e *Engine) newHost(i uint32, t *task) *host {
 	for name, n := range lim.Groups {
 		h.groups[name] = &group{limit: max(n, 1)}
 	}
-	a.host, a.inc = h, t.attempt
+	for _, name := range sortedKeys(h.groups) {
+		h.inTurn = append(h.inTurn, h.groups[name])
+	}
 	if a.mgr == nil {
 		a.row.Class, a.row.Name, a.row.Namespace = t.create.Class, t.create.Name, t.create.Namespace
+		if a.state == "" && a.node != NoNode && t.attempt > a.inc { // so this is what became of the one that we lost
+			a.state, a.node = actor.Restarting, NoNode
+		}
 	}
+	a.host, a.inc = h, t.attempt
+	e.verdict(a)
 	return h
 }
 
@@ -67,9 +82,7 @@ func (e *Engine) keepSlot(h *host, n uint32) {
 	if s.shape != 0 && s.owner == 0 {
 		e.shapes[s.shape].slots--
 	}
-	if !e.res.Shrink(&s.alloc, h.limits.Held) {
-		panic("engine: an actor holds more than it was placed with") // its manager has looked
-	}
+	e.res.Keep(&s.alloc, h.limits.Held)
 	*s = slot{alloc: s.alloc, since: e.now, actor: h.a.id.Unique(), task: h.task}
 	h.slot = n
 	e.dirtyQ = true
@@ -89,7 +102,7 @@ func (e *Engine) sendCreation(w *worker, i uint32, t *task) {
 	e.pool.actors++
 	e.deliver(w, i, t)
 	if e.cfg.CPUs > len(e.pool.blank)+e.pool.starting {
-		e.startWorker() // so that the next finds one
+		e.startWorker(w.preload) // so that the next finds one
 	}
 }
 
@@ -127,9 +140,6 @@ func (h *host) unlist(q *callq) {
 	}
 }
 
-// idle tells whether an actor runs nothing; nil is none.
-func (h *host) idle() bool { return h != nil && h.task == 0 && len(h.calls) == 0 }
-
 // group is the concurrency group of a queue; clients check names, so an unknown one is the default's.
 func (h *host) group(q *callq) *group {
 	if g := h.groups[q.key.group]; g != nil {
@@ -146,11 +156,11 @@ func (h *host) ordered() bool {
 // pumpHost sends calls to the worker of an actor that lives here, callers in turn.
 func (e *Engine) pumpHost(a *actorRec) {
 	h := a.host
-	if h == nil || !h.up || h.death != nil && !h.leaving {
+	if h == nil || !h.up || h.death != nil && !h.leaving || !h.since.IsZero() {
 		return
 	}
-	for _, name := range sortedKeys(h.groups) {
-		e.pumpGroup(h, h.groups[name])
+	for _, g := range h.inTurn {
+		e.pumpGroup(h, g)
 	}
 	if h.leaving && len(h.calls) == 0 {
 		e.leave(h)
@@ -166,25 +176,24 @@ func (e *Engine) pumpGroup(h *host, g *group) {
 			h.unlist(q) // offer lists it again
 			continue
 		}
-		if g.sent >= e.room(g, t) {
+		if g.sent >= e.room(h, g, t) {
 			return
 		}
-		g.turn++
-		if e.fetchArgs(i, t) {
-			e.sendCall(h, g, i, t)
-		} else if t.state == taskFetching {
-			h.unlist(q)
+		if t.state == taskOrdered && !e.fetchArgs(i, t) {
+			continue // its arguments are there at once, or come later, or never: then it has failed
 		}
+		e.sendCall(h, g, i, t)
+		g.turn++
 	}
 }
 
-// room is how many calls of a group the worker may have: those that run at once, and of a group that runs one after the
-// other about a millisecond's worth.
-func (e *Engine) room(g *group, t *task) int {
-	if g.limit > 1 {
+// room is how many calls of a group the worker may have: those that run at once, and, but for coroutines, about a
+// millisecond's worth that waits for its turn there.
+func (e *Engine) room(h *host, g *group, t *task) int {
+	if h.limits.Async && g.limit > 1 {
 		return g.limit
 	}
-	return e.depth(e.templates[t.tmpl])
+	return g.limit - 1 + e.depth(e.templates[t.tmpl])
 }
 
 func (e *Engine) sendCall(h *host, g *group, i uint32, t *task) {
@@ -198,23 +207,6 @@ func (e *Engine) sendCall(h *host, g *group, i uint32, t *task) {
 	g.sent++
 	h.calls[t.unique] = i
 	e.deliver(h.w, i, t)
-}
-
-// fetched goes on with a call whose arguments have come.
-func (e *Engine) fetched(i uint32, t *task) {
-	q, h := t.call, t.call.a.host
-	if h == nil || h.death != nil && !h.leaving { // it is being ended, and its calls with it
-		e.endBundle(i)
-		e.toTask(t, taskOrdered)
-		return
-	}
-	if g := h.group(q); g.limit == 1 || g.sent < g.limit {
-		e.sendCall(h, g, i, t)
-	} else { // others took the room meanwhile
-		e.endBundle(i)
-		e.toTask(t, taskOrdered)
-	}
-	e.offer(q)
 }
 
 // actorResult takes a RESULT of an actor's worker.
@@ -251,7 +243,7 @@ func (e *Engine) actorResult(s *session, u ids.Unique, attempt uint32, outcome u
 	delete(h.calls, u)
 	q.sent--
 	g.sent--
-	if g.limit == 1 {
+	if g.limit == 1 || !h.limits.Async {
 		e.measureCall(g, t)
 	}
 	e.endBundle(i)
@@ -298,7 +290,7 @@ func (e *Engine) created(h *host, outcome uint8, outs []Output) {
 		h.list(q)
 	}
 	h.a.state, h.a.node = actor.Alive, 0
-	e.markActor(h.a)
+	e.verdict(h.a) // on calls of ours that were lost with the one before
 	if t.owner != 0 {
 		e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Up: up})
 		return
@@ -318,9 +310,10 @@ func (e *Engine) leave(h *host) {
 
 // stopHost ends a hosted actor: at once, or when what it was sent is done.
 func (e *Engine) stopHost(h *host, death *actor.Death, graceful bool) {
-	if h.death == nil || !graceful {
-		h.death = death
+	if graceful && h.death != nil {
+		return // it is on its way already
 	}
+	h.death = death
 	switch {
 	case graceful && h.up:
 		h.leaving = true
@@ -346,6 +339,7 @@ func (e *Engine) dropCreation(h *host) {
 		return
 	}
 	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Up: &ActorUp{Death: death}})
+	e.succeed(h.a, h.next)
 	e.dropActor(h.a)
 }
 
@@ -409,7 +403,22 @@ func (e *Engine) hostGone(h *host, kind fault.Kind, why string) {
 	} else if creation == 0 && h.mgr == 0 {
 		e.incarnationLost(a, death)
 	}
+	e.succeed(a, h.next)
 	e.dropActor(a)
+}
+
+// succeed goes on with a new manager's creation of an actor, now that the process that an earlier one had made is gone.
+func (e *Engine) succeed(a *actorRec, next *successor) {
+	if next != nil && e.peers[next.from] != nil {
+		e.taskRun(e.peers[next.from], next.run)
+	}
+	switch m := a.mgr; {
+	case m == nil || m.task != 0 || m.registering || a.state == actor.Alive || a.state == actor.Dead:
+	case m.killing != nil:
+		e.actorDead(a, m.killing)
+	default:
+		e.startActor(a)
+	}
 }
 
 // returnCalls takes the calls of an actor that is no longer here from where they were.
@@ -426,7 +435,11 @@ func (e *Engine) returnCalls(a *actorRec, death *actor.Death) {
 				e.callLost(i, t, death)
 			case taskFetching:
 				e.stopFetching(i, t)
-				e.callLost(i, t, death)
+				if t.owner != 0 {
+					e.callLost(i, t, death)
+				} else {
+					e.toTask(t, taskOrdered) // it was not there yet
+				}
 			case taskOrdered:
 				if t.owner != 0 {
 					e.callLost(i, t, death)
@@ -441,11 +454,7 @@ func (e *Engine) returnCalls(a *actorRec, death *actor.Death) {
 // callLost gives a call that was here back to its owner.
 func (e *Engine) callLost(i uint32, t *task, death *actor.Death) {
 	if t.owner == 0 {
-		inc := t.inc
-		if t.state == taskFetching {
-			inc = t.call.a.inc
-		}
-		e.lostCall(i, t, inc)
+		e.lostCall(i, t, t.inc)
 		return
 	}
 	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text})
@@ -453,15 +462,14 @@ func (e *Engine) callLost(i uint32, t *task, death *actor.Death) {
 
 // actorRun takes a call that another daemon sent to an actor here.
 func (e *Engine) actorRun(p *peer, i uint32, t *task, m *ActorPart) {
-	a := e.actors[m.ID.Unique()]
 	e.toTask(t, taskOrdered)
+	a := e.actors[m.ID.Unique()]
 	if a == nil || a.host == nil || !a.host.up || a.host.inc != m.Incarnation || a.host.death != nil && !a.host.leaving {
 		e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: "the actor is no longer on this node"})
 		return
 	}
 	q := a.callqOf(callerKey{p.no, m.Caller, e.templates[t.tmpl].spec.Group})
 	t.call = q
-	q.n++
 	e.pushCall(q, i, t)
 	e.offer(q)
 }

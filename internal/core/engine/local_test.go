@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -236,6 +237,72 @@ func TestCreateWaitsForRoomAndFails(t *testing.T) {
 	r.want("created fail", "fail 1/1/3 STORE_FULL")
 	c.release(b, d)
 	r.empty()
+}
+
+func TestReturnsAreBounded(t *testing.T) {
+	r := newRig(t, settings{owner: 1, cpus: 1})
+	c := r.driver(1)
+	before := r.e.objs.live
+	c.submit("f", maxReturns+1, nil, nil)
+	if told := r.told(); !strings.Contains(told[len(told)-1], "asks for 65537 returns; a task has at most 65536") {
+		t.Errorf("told %q", told)
+	}
+	if grown := r.e.objs.live - before; grown > 1 { // the function's
+		t.Errorf("%d objects were made", grown)
+	}
+	c.submit("f", 1000, nil, nil)
+	if got := r.e.jobs[c.job].bytes; got != 100+999*returnCost {
+		t.Errorf("a task with 1,000 returns counts %d bytes", got)
+	}
+}
+
+// A worker says that an output lies in the arena: only what it was given, whole, is believed.
+func TestOutputThatIsNotWhereItIsSaidToBe(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		create func(r *rig, ch Chan, out ids.ObjectID)
+		want   string
+	}{
+		{"as created", func(r *rig, ch Chan, out ids.ObjectID) { r.do(func(e *Engine) { e.Create(ch, 1, out, 1<<20) }) }, "arena 1048576"},
+		{"not created", func(*rig, Chan, ids.ObjectID) {}, "!SYSTEM"},
+		{"smaller", func(r *rig, ch Chan, out ids.ObjectID) { r.do(func(e *Engine) { e.Create(ch, 1, out, 1<<10) }) }, "!SYSTEM"},
+		{"not granted yet", func(r *rig, ch Chan, out ids.ObjectID) {
+			r.later = true
+			r.do(func(e *Engine) { e.Create(ch, 1, out, 1<<20) })
+		}, "!SYSTEM"},
+	} {
+		for _, away := range []bool{false, true} {
+			t.Run(tc.name, func(t *testing.T) {
+				a := newRig(t, settings{owner: 1, cpus: 1})
+				b := a
+				if away {
+					a, b = newRig(t, settings{owner: 1, cpus: 0}), newRig(t, settings{owner: 2, cpus: 1})
+					meet(a, b)
+				}
+				c := a.driver(1)
+				out := c.call("f")
+				quieten(a, b)
+				w := onlyWorker(t, b)
+				x := b.take(w)
+				tc.create(b, Chan{w, 0}, out)
+				b.do(func(e *Engine) {
+					e.Result(w, x.Unique, 0, OutcomeValues, []Output{{Arena: true, Size: 1 << 20}})
+				})
+				for b.later && len(b.e.commits) > 0 {
+					b.do(func(e *Engine) { e.Committed(b.onlyCommit(), true) })
+				}
+				quieten(a, b)
+				c.get(out)
+				for _, f := range a.fetches {
+					a.do(func(e *Engine) { e.Fetched(f.key, true) })
+				}
+				a.want("value", "value 1/1/1 1.1:1 = "+tc.want+" []")
+				if len(b.e.sessions[w].creates) != 0 {
+					t.Error("the worker still writes")
+				}
+			})
+		}
+	}
 }
 
 func TestPagesThatCannotBeMade(t *testing.T) {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"gray/internal/core/actor"
 	"gray/internal/core/fault"
@@ -212,16 +213,12 @@ func (e *Engine) startActor(a *actorRec) {
 		}
 	}
 	if !m.lived {
-		a.state = actor.Pending
-	}
-	e.awaitDeps(i, t)
-	if m.task != i {
-		return // it has ended already
-	}
-	if !m.lived && t.state == taskWaiting {
 		a.state = actor.Waiting
 	}
-	e.tellActor(a)
+	e.awaitDeps(i, t) // tells if it need not wait
+	if t.state == taskWaiting || m.lived {
+		e.tellActor(a)
+	}
 }
 
 // creationQueued notes that a constructor's arguments are there.
@@ -270,6 +267,8 @@ func deathOf(kind fault.Kind, why string) *actor.Death {
 		d = ownerDied(why)
 	case fault.Unschedulable, fault.StoreFull: // another attempt would wait for the same
 		*d = actor.Death{Cause: actor.Unplaceable, ExitType: "INTENDED_SYSTEM_EXIT", Text: "The actor is not schedulable: " + why, Never: true}
+	case fault.RuntimeEnv:
+		*d = actor.Death{Cause: actor.NoEnv, ExitType: "INTENDED_SYSTEM_EXIT", Text: why, Never: true}
 	case fault.NodeDied:
 		d.Cause, d.Text = actor.NodeDied, "The actor died because its node has died. "+why
 	case fault.OutOfMemory:
@@ -286,7 +285,7 @@ func (e *Engine) incarnationLost(a *actorRec, death *actor.Death) {
 	}
 	final := m.killing != nil || m.left == 0 || e.overJobs[m.job]
 	switch death.Cause {
-	case actor.Exited, actor.InitFailed, actor.Unplaceable, actor.OwnerDied:
+	case actor.Exited, actor.InitFailed, actor.Unplaceable, actor.NoEnv, actor.OwnerDied:
 		final = true
 	}
 	if final {
@@ -313,7 +312,7 @@ func (e *Engine) actorDead(a *actorRec, death *actor.Death) {
 	a.state, a.death, a.node = actor.Dead, d, NoNode
 	e.releaseSpec(m)
 	e.tellActor(a)
-	a.row.Meta = nil
+	a.row.Meta, a.row.Dying = nil, false
 	e.verdict(a)
 	if m.spec.Detached {
 		m.spec.Detached = false
@@ -366,7 +365,7 @@ func (e *Engine) handleGone(id ids.ObjectID) {
 // forgetActor drops an actor's record, and the queues of callers that have no calls.
 func (e *Engine) forgetActor(a *actorRec) {
 	for _, q := range append([]*callq(nil), a.order...) {
-		if q.n == 0 {
+		if q.idle() {
 			e.dropQueue(q)
 		}
 	}
@@ -380,9 +379,14 @@ func (e *Engine) stopActor(a *actorRec, death *actor.Death, graceful bool) {
 		return
 	}
 	m.killing = death
-	if !m.registering {
-		e.stopIncarnation(a, death, graceful)
+	if m.registering {
+		return // it ends when the head has answered
 	}
+	if !a.row.Dying {
+		a.row.Dying = true
+		e.tellActor(a)
+	}
+	e.stopIncarnation(a, death, graceful)
 }
 
 // stopIncarnation ends the present incarnation, or its making.
@@ -440,7 +444,7 @@ func (e *Engine) endActors(job ids.Job) {
 		if a.host != nil && a.host.job == job && (a.mgr == nil || a.mgr.job != job) {
 			e.stopHost(a.host, death, false)
 		}
-		if a.mgr != nil && a.mgr.job == job {
+		if m := a.mgr; m != nil && m.job == job && !(m.registering && m.spec.Detached) { // that one gets a job of its own
 			e.stopActor(a, death, false)
 		}
 	}
@@ -450,7 +454,12 @@ func (e *Engine) endActors(job ids.Job) {
 // for a node that is dead to us too.
 func (e *Engine) AdoptActor(row *actor.Row, st *StoredActor, spec TemplateSpec, node NodeNo) {
 	a := e.actorOf(row.ID)
-	if a.mgr != nil || a.state == actor.Dead {
+	if a.mgr != nil {
+		return
+	}
+	if a.state == actor.Dead { // this daemon saw its end
+		a.row.Manager = e.cfg.Node
+		e.tellActor(a)
 		return
 	}
 	e.jobOf(row.Job)
@@ -467,6 +476,7 @@ func (e *Engine) AdoptActor(row *actor.Row, st *StoredActor, spec TemplateSpec, 
 		m.left = max(row.MaxRestarts-int32(row.Incarnation), 0)
 	}
 	m.refs = append(e.holdAll(st.Deps), e.holdAll(st.Contained)...)
+	e.claimAll(slices.Concat(st.Deps, st.Contained), NoNode)
 	if a.watch {
 		a.watch = false
 		e.sink.WatchActor(a.id, false)
@@ -475,7 +485,11 @@ func (e *Engine) AdoptActor(row *actor.Row, st *StoredActor, spec TemplateSpec, 
 	switch {
 	case row.State != actor.Alive:
 		a.state = row.State
-		e.startActor(a)
+		if a.host != nil { // it was made here, of which its manager had not heard
+			e.stopHost(a.host, ownerDied("its manager died"), false)
+		} else {
+			e.startActor(a)
+		}
 	case a.host != nil:
 		a.host.mgr = 0
 		a.state, a.node = actor.Alive, 0
@@ -533,7 +547,9 @@ func (e *Engine) actorsOf(no NodeNo, id ids.NodeID, why string) {
 			continue
 		}
 		if h := a.host; h != nil && h.mgr == no && h.task == 0 {
-			if h.mgr = NoNode; !h.own {
+			if h.mgr = NoNode; h.own {
+				e.watchActor(a) // the head says whether it goes on
+			} else {
 				e.stopHost(h, ownerDied("Owner Id: "+id.String()+", its node, died: "+why), false)
 			}
 		}

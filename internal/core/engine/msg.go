@@ -35,6 +35,7 @@ const (
 	KindActorStop
 	KindActorGone
 	KindActorMine
+	KindObjKeep
 )
 
 type (
@@ -163,12 +164,14 @@ type (
 	}
 	// ObjFree: the owner has dropped the object.
 	ObjFree struct{ ID ids.ObjectID }
+	// ObjKeep: the primary copy is lost, the receiver's takes its place and is not to be evicted.
+	ObjKeep struct{ ID ids.ObjectID }
 	// FetchAsk asks the owner from whom to copy.
 	FetchAsk struct {
 		ID  ids.ObjectID
 		Key uint64 // echoed
 	}
-	// FetchFrom answers FetchAsk with a node; Lost when there is none.
+	// FetchFrom answers FetchAsk with a node; Lost when there is none, and then the object is the Error.
 	FetchFrom struct {
 		ID   ids.ObjectID
 		Node ids.NodeID
@@ -176,6 +179,8 @@ type (
 		Key  uint64
 		// Owner is an owner number of the node, for a receiver that does not know it.
 		Owner ids.Owner
+		// Error is the value that a lost object has at its owner.
+		Error []byte
 	}
 )
 
@@ -201,6 +206,7 @@ func (*FetchFrom) Kind() MsgKind     { return KindFetchFrom }
 func (*ActorStop) Kind() MsgKind     { return KindActorStop }
 func (*ActorGone) Kind() MsgKind     { return KindActorGone }
 func (*ActorMine) Kind() MsgKind     { return KindActorMine }
+func (*ObjKeep) Kind() MsgKind       { return KindObjKeep }
 
 // NewMsg is an empty message of a kind, to decode into; nil for an unknown kind.
 func NewMsg(k MsgKind) Msg {
@@ -247,6 +253,8 @@ func NewMsg(k MsgKind) Msg {
 		return &ActorGone{}
 	case KindActorMine:
 		return &ActorMine{}
+	case KindObjKeep:
+		return &ObjKeep{}
 	}
 	return nil
 }

@@ -56,6 +56,7 @@ type object struct {
 	claimS  SessionID // the first session that claims it; further ones are in session.claims
 	claimN  uint32    // deliveries to that session that it has not released
 	val     blob
+	tmpl    uint32 // the function whose task makes or made it; 0 for puts, and where that is not known
 	off     uint64
 	size    uint64
 	mem     uint64 // key in the memory admission; 0 = none
@@ -341,7 +342,7 @@ func (e *Engine) wakeGone(o *object, w *waiter) {
 	if ch := e.channelOf(SessionID(w.a), w.b); ch != nil && ch.get != nil && ch.get.req == w.req {
 		e.sink.Value(ch.id, w.req, Value{
 			ID: o.id, Status: statusError,
-			Inline: e.sink.ErrorValue(fault.TaskGone, "object "+o.id.String()+" was released while a get waited for it"),
+			Inline: e.sink.ErrorValue(fault.TaskGone, "object "+o.id.String()+": nobody holds a reference to it; it was released while a get waited for it, or the reference does not come from this cluster"),
 		})
 		ch.get.answered(e, ch)
 	}

@@ -15,6 +15,7 @@ type peer struct {
 	no        NodeNo
 	id        ids.NodeID
 	owner     ids.Owner
+	name      string              // for people
 	templates map[uint32]uint32   // its numbers → ours
 	held      map[uint32]*queue   // its tasks here without a slot, by its shape number
 	idle      map[uint32][]uint32 // slots granted to it that run nothing
@@ -42,9 +43,24 @@ func (e *Engine) PeerUp(no NodeNo, id ids.NodeID, owner ids.Owner) {
 	e.OwnerAt(owner, no)
 }
 
+// PeerNamed tells what people call a node.
+func (e *Engine) PeerNamed(no NodeNo, name string) {
+	if p := e.peers[no]; p != nil {
+		p.name = name
+	}
+}
+
+func (p *peer) String() string {
+	if p.name == "" {
+		return "node " + p.id.String()
+	}
+	return "node " + p.id.String() + " (" + p.name + ")"
+}
+
 // OwnerAt tells which node has an owner number.
 func (e *Engine) OwnerAt(owner ids.Owner, no NodeNo) {
 	e.owners[owner] = no
+	delete(e.deadOwners, owner) // a number that somebody made up before it was given out
 	waiting := e.lookups[owner]
 	delete(e.lookups, owner)
 	for _, i := range waiting {
@@ -111,7 +127,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 			e.freeSlot(n)
 		}
 	}
-	e.OwnerDead(p.owner, "node "+p.id.String()+": "+why)
+	e.OwnerDead(p.owner, p.String()+": "+why)
 	e.actorsOf(no, p.id, why)
 	for i := uint32(1); i < e.tasks.limit(); i++ {
 		t := e.tasks.at(i)
@@ -130,7 +146,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 		case t.state == taskAway && t.at == no:
 			delete(e.remoteRun, runKey{t.unique})
 			t.at = 0 // for another attempt, or its failure
-			e.crashed(i, t, fault.WorkerCrashed, "the node that ran it, "+p.id.String()+", died: "+why)
+			e.crashed(i, t, fault.WorkerCrashed, p.String()+", which ran it, died: "+why)
 		}
 	}
 	for _, i := range sortedKeys(e.spread) {
@@ -138,7 +154,7 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 		if s == nil {
 			continue
 		}
-		e.dropCopy(i, s, no, "node "+p.id.String()+": "+why)
+		e.dropCopy(i, s, no, p.String()+": "+why)
 		if s.borrowers[no] {
 			delete(s.borrowers, no)
 			e.unhold(i)
@@ -262,7 +278,15 @@ func (e *Engine) returned(p *peer, shape uint32) {
 
 // PeerTemplate takes a decoded TemplateMsg.
 func (e *Engine) PeerTemplate(from NodeNo, no uint32, spec TemplateSpec) {
-	if p := e.peers[from]; p != nil && !e.overJobs[spec.Job] {
+	p := e.peers[from]
+	if p == nil {
+		return
+	}
+	if old := p.templates[no]; old != 0 { // of a job that has ended, of which this node has not heard yet
+		delete(p.templates, no)
+		e.unuseTemplate(old)
+	}
+	if !e.overJobs[spec.Job] {
 		e.jobOf(spec.Job) // it lives here too, until JobEnded
 		t := e.addTemplate(spec)
 		e.templates[t].uses++
@@ -330,6 +354,10 @@ func (e *Engine) lowerAsk(a *ask) {
 
 // taskRun takes a task of another owner.
 func (e *Engine) taskRun(p *peer, m *TaskRun) {
+	if a := e.actors[m.Unique]; a != nil && a.host != nil && m.Create != nil {
+		a.host.next = &successor{p.no, m}
+		return
+	}
 	i, t := e.tasks.alloc()
 	t.unique, t.job, t.attempt, t.returns, t.flags = m.Unique, m.Job, m.Attempt, m.Returns, m.Flags
 	t.owner, t.tmpl = p.no, p.templates[m.Template]
@@ -428,7 +456,7 @@ func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDo
 		info := ObjInfo{ID: id, Status: out.Status, Arena: out.Arena, Size: out.Size, Contained: slices.Clone(out.Contained)}
 		i := e.find(id)
 		switch {
-		case out.Arena && i != 0 && e.objs.at(i).state == objCreating:
+		case out.Arena && i != 0 && e.objs.at(i).state == objCreating && s.wrote(i, e.objs.at(i), out):
 			o := e.objs.at(i)
 			o.size, o.status = out.Size, out.Status
 			e.sealed(s, i, o, true)
@@ -438,7 +466,10 @@ func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDo
 			e.wake(i)
 		case out.Arena:
 			info.Arena, info.Status = false, statusError
-			info.Value = e.sink.ErrorValue(fault.System, "output "+id.String()+" was said to lie in the arena, but was not created there")
+			info.Value = e.notWritten(id)
+			if i != 0 && e.objs.at(i).state == objCreating {
+				e.abortCreate(s, i)
+			}
 		default:
 			info.Value = slices.Clone(out.Value)
 			if i != 0 && e.objs.at(i).state == objCreating {
@@ -486,7 +517,7 @@ func (e *Engine) endForeign(i uint32, t *task) []ids.ObjectID {
 	}
 	delete(e.remoteRun, runKey{t.unique})
 	if t.call != nil {
-		e.endCall(i, t)
+		e.unlinkCall(i, t)
 	}
 	for _, r := range t.refs {
 		e.unhold(r)

@@ -241,6 +241,84 @@ func TestNodeThatDies(t *testing.T) {
 	})
 }
 
+// The node with the primary copy dies while others have copies that may be evicted: one of them takes its place.
+func TestCopyTakesThePlaceOfThePrimary(t *testing.T) {
+	const size = 40 << 20
+	// large makes an object on node 2 that its owner, node 1, knows to be there.
+	large := func(t *testing.T) (a, b *rig, c *client, out ids.ObjectID) {
+		a, b, c = pair(t)
+		out = c.call("f")
+		quieten(a, b)
+		w := onlyWorker(t, b)
+		x := b.take(w)
+		b.do(func(e *Engine) { e.Create(Chan{w, 0}, 1, out, size) })
+		b.do(func(e *Engine) { e.Result(w, x.Unique, 0, OutcomeValues, []Output{{Arena: true, Size: size}}) })
+		quieten(a, b)
+		return a, b, c, out
+	}
+	crowd := func(r *rig, c *client) { // an object that does not fit beside it
+		r.do(func(e *Engine) { e.Create(Chan{c.sid, 1}, 9, c.id(), size) })
+	}
+	t.Run("on the owner's node", func(t *testing.T) {
+		a, _, c, out := large(t)
+		c.get(out)
+		a.do(func(e *Engine) { e.Fetched(a.fetches[0].key, true) })
+		a.do(func(e *Engine) { e.Unpin(c.sid, out, 1) })
+		a.do(func(e *Engine) { e.PeerGone(2, "silent") })
+		a.told()
+		crowd(a, c)
+		c.get(out)
+		a.want("value created", "value 1/1/2 1.1:1 = arena 41943040 []")
+	})
+	// third has a third node's driver copy the object, and keep a ref to it in a put.
+	third := func(t *testing.T) (a, b, d *rig, c, other *client, out, holder ids.ObjectID) {
+		a, b, c, out = large(t)
+		d = newRig(t, settings{owner: 3, cpus: 1})
+		meet(a, d)
+		meet(b, d)
+		other = d.driver(2)
+		holder = other.put("holder", out)
+		other.get(out)
+		quieten(a, b, d)
+		d.do(func(e *Engine) { e.Fetched(d.fetches[0].key, true) })
+		d.do(func(e *Engine) { e.Unpin(other.sid, out, 1) })
+		quieten(a, b, d)
+		a.told()
+		d.told()
+		return a, b, d, c, other, out, holder
+	}
+	t.Run("on a third node", func(t *testing.T) {
+		a, b, d, c, other, out, holder := third(t)
+		d.do(func(e *Engine) { e.PeerGone(2, "silent") })
+		a.do(func(e *Engine) { e.PeerGone(2, "silent") })
+		a.want("peer", "peer 3 ObjKeep")
+		quieten(a, b, d)
+		crowd(d, other)
+		other.release(holder) // nobody on node 3 wants it any more
+		quieten(a, b, d)
+		d.want("created")
+		c.get(out)
+		quieten(a, b, d)
+		a.want("fetch", "fetch 1.1:1 from 3")
+		a.do(func(e *Engine) { e.Fetched(a.fetches[0].key, true) })
+		a.do(func(e *Engine) { e.Unpin(c.sid, out, 1) })
+		c.release(out)
+		quieten(a, b, d)
+		d.want("created", "created 1/1/9") // its bytes went with the last ref
+		allEmpty(t, a)
+	})
+	t.Run("on a third node that is giving it up", func(t *testing.T) {
+		a, b, d, c, other, out, _ := third(t)
+		crowd(d, other)
+		d.want("created peer", "peer 1 ObjCopy", "created 1/1/9")
+		d.do(func(e *Engine) { e.PeerGone(2, "silent") })
+		a.do(func(e *Engine) { e.PeerGone(2, "silent") })
+		quieten(a, b, d)
+		c.get(out)
+		a.want("peer value", "peer 3 ObjKeep", "value 1/1/1 1.1:1 = !OBJECT_LOST []")
+	})
+}
+
 func TestOwnerThatIsFoundLate(t *testing.T) {
 	a := newRig(t, settings{owner: 1, cpus: 1})
 	c := a.driver(1)
@@ -254,6 +332,15 @@ func TestOwnerThatIsFoundLate(t *testing.T) {
 	a.want("value find", "value 1/1/2 2.1:1 = !OWNER_DIED []")
 	c.release(holder)
 	a.empty()
+	// The number had been made up; now the head gives it to a node.
+	b := newRig(t, settings{owner: 2, cpus: 1})
+	meet(a, b)
+	other := b.driver(2)
+	real := other.put("real")
+	holder = c.put("holder", real)
+	c.get(real)
+	quieten(a, b)
+	a.want("value", "value 1/1/3 2.1:1 = real []")
 }
 
 func TestUnschedulable(t *testing.T) {
@@ -283,3 +370,40 @@ func TestQueuedTasksMoveToALateNode(t *testing.T) {
 		t.Errorf("%d of 10 queued tasks went to the node that joined with 3 CPUs", n)
 	}
 }
+
+// Template numbers are used again once their job has ended, here and on nodes that hear of its end late.
+func TestTemplateNumbersAreUsedAgain(t *testing.T) {
+	a, b := newRig(t, settings{owner: 1, cpus: 0}), newRig(t, settings{owner: 2, cpus: 1})
+	meet(a, b)
+	for k := range uint32(20) {
+		c := a.driver(k + 1)
+		fn := "f" + strings.Repeat("x", int(k))
+		out := c.call(fn)
+		quieten(a, b)
+		w := lastWorker(b)
+		if got := string(b.e.Template(b.e.tasks.at(b.e.pool.all[w].fifo[0]).tmpl)); got != fn {
+			t.Fatalf("job %d runs %q, want %q", k+1, got, fn)
+		}
+		b.run(w, "v")
+		quieten(a, b)
+		c.release(out)
+		a.do(func(e *Engine) { e.SessionGone(c.sid) })
+		quieten(a, b)
+		if k%2 == 1 { // the end of two jobs is heard of at once, after both were there
+			for _, j := range []uint32{k, k + 1} {
+				b.do(func(e *Engine) { e.JobEnded(ids.JobFromInt(j)) })
+			}
+			for _, sid := range b.e.pool.sorted() {
+				b.do(func(e *Engine) { e.WorkerGone(sid, "WORKER_CRASHED", "its job has ended") })
+			}
+		}
+	}
+	for _, r := range []*rig{a, b} {
+		if n := len(r.e.templates); n > 4 {
+			t.Errorf("node %d has %d templates after 20 jobs", r.e.cfg.Owner, n)
+		}
+	}
+}
+
+// lastWorker is the worker that was started last.
+func lastWorker(r *rig) SessionID { return slices.Max(r.e.pool.sorted()) }

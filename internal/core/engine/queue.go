@@ -303,7 +303,7 @@ func (e *Engine) topUp(w *worker) {
 	}
 	for len(w.fifo) < depth {
 		i, t := e.peekFor(sl, w)
-		if t == nil || e.templates[t.tmpl].spec.MaxCalls > 0 || e.depth(e.templates[t.tmpl]) <= 1 || !e.argsHere(t) {
+		if t == nil || t.create != nil || e.templates[t.tmpl].spec.MaxCalls > 0 || e.depth(e.templates[t.tmpl]) <= 1 || !e.argsHere(t) {
 			return
 		}
 		e.takeNext(sl, t)

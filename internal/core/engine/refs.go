@@ -31,7 +31,8 @@ type source struct {
 	node     NodeNo
 	from     NodeNo // whom it was told to copy from, while it is not complete
 	complete bool
-	children int // nodes that were told to copy from it
+	primary  bool // it may not evict them: they are the copy that we count on
+	children int  // nodes that were told to copy from it
 }
 
 // keep is refs held for another node until it says that they are settled.
@@ -286,6 +287,8 @@ func (e *Engine) receiveRef(p *peer, m Msg) {
 		e.objCopy(p, m)
 	case *ObjFree:
 		e.ownerFreed(m.ID)
+	case *ObjKeep:
+		e.ownerKeeps(m.ID)
 	case *FetchAsk:
 		e.fetchAsk(p, m)
 	case *FetchFrom:
@@ -302,6 +305,20 @@ func (e *Engine) ownerFreed(id ids.ObjectID) {
 	if o := e.objs.at(i); o.flags&flagPrimary != 0 {
 		o.flags &^= flagPrimary
 		e.unhold(i)
+	}
+}
+
+// ownerKeeps makes the copy here the one that its owner counts on, if it is still here.
+func (e *Engine) ownerKeeps(id ids.ObjectID) {
+	i := e.find(id)
+	if i == 0 {
+		return
+	}
+	if o := e.objs.at(i); o.state == objArena && o.flags&flagCopy != 0 {
+		o.flags = o.flags&^flagCopy | flagPrimary
+		e.mem.Promote(o.mem)
+		e.hold(i)
+		e.freeList = append(e.freeList, i) // nobody else may want it here
 	}
 }
 
@@ -339,8 +356,9 @@ func (e *Engine) objCopy(p *peer, m *ObjCopy) {
 	case m.Have:
 		s.sources = append(s.sources, source{node: p.no, complete: true})
 	case k >= 0:
+		gone := s.sources[k]
 		s.sources = slices.Delete(s.sources, k, k+1)
-		e.lastCopy(i, s, "the node that had it, which gave it up after the node that had made it was gone")
+		e.copyGone(i, s, gone, p.String()+", which gave it up after the node that had made it was gone")
 	}
 }
 
@@ -350,26 +368,37 @@ func (e *Engine) dropCopy(i uint32, s *spread, no NodeNo, why string) {
 	if k < 0 {
 		return
 	}
+	gone := s.sources[k]
 	s.sources = slices.Delete(s.sources, k, k+1)
-	e.lastCopy(i, s, why)
+	e.copyGone(i, s, gone, why)
 }
 
-// lastCopy makes an object of ours an error when no node has its bytes, and keeps the only copy when that is here.
-func (e *Engine) lastCopy(i uint32, s *spread, why string) {
+// copyGone acts on the end of a copy of an object of ours. When it was the primary one, a copy that is left takes its
+// place, ours before another node's; when none is left, the object is an error.
+func (e *Engine) copyGone(i uint32, s *spread, gone source, why string) {
 	o := e.objs.at(i)
-	for _, c := range s.sources {
-		if c.complete && c.node != 0 {
-			return
+	if o.state == objArena {
+		if gone.primary && o.flags&flagCopy != 0 {
+			o.flags &^= flagCopy
+			e.mem.Promote(o.mem)
 		}
-	}
-	if o.state == objArena && o.flags&flagCopy != 0 {
-		o.flags &^= flagCopy
-		e.mem.Promote(o.mem)
+		return
 	}
 	if o.state != objElsewhere && o.state != objFetching {
 		return
 	}
-	e.loseValue(i, fault.ObjectLost, "object "+o.id.String()+", made by task "+o.id.Task().String()+": its only copy was lost with "+why)
+	for k := range s.sources {
+		c := &s.sources[k]
+		if !c.complete || c.node == 0 || e.peers[c.node] == nil {
+			continue
+		}
+		if gone.primary { // if it has evicted its copy meanwhile, its word of that comes, and the next one is asked
+			c.primary = true
+			e.sink.Peer(c.node, &ObjKeep{ID: o.id})
+		}
+		return
+	}
+	e.loseValue(i, fault.ObjectLost, e.lostText(o, "its only copy was lost with "+why))
 }
 
 // fetchAsk tells a node from whom to copy: the latest to have or get the bytes whom nobody else copies from, so that a
@@ -386,7 +415,12 @@ func (e *Engine) fetchAsk(p *peer, m *FetchAsk) {
 	}
 	from, ok := e.pickSource(i, p.no)
 	if !ok {
-		e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Lost: true})
+		o := e.objs.at(i)
+		value := e.blobs.get(o.val) // why it was lost
+		if o.state != objInline || o.status != statusError {
+			value = e.sink.ErrorValue(fault.ObjectLost, e.lostText(o, "no node has a copy any more"))
+		}
+		e.sink.Peer(p.no, &FetchFrom{ID: m.ID, Key: m.Key, Lost: true, Error: slices.Clone(value)})
 		return
 	}
 	node, owner := e.cfg.Node, e.cfg.Owner

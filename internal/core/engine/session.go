@@ -484,7 +484,13 @@ func (e *Engine) SessionEnded(sid SessionID) {
 	e.dropCaller(sid)
 }
 
-// SessionGone says that a client's process is dead.
+// Maps tells whether a client may still read or write the arena.
+func (e *Engine) Maps(sid SessionID) bool {
+	s := e.sessions[sid]
+	return s != nil && len(s.pins)+len(s.creates) > 0
+}
+
+// SessionGone says that a client's process is dead, or maps nothing any more.
 func (e *Engine) SessionGone(sid SessionID) {
 	s := e.sessions[sid]
 	if s == nil {

@@ -70,8 +70,9 @@ type Sink interface {
 	// Refuse ends a session that broke the protocol.
 	Refuse(s SessionID, kind fault.Kind, text string)
 
-	// StartWorker asks for a blank worker with a session number; WorkerStarted or WorkerGone answers.
-	StartWorker(s SessionID)
+	// StartWorker asks for a blank worker with a session number, forked with some modules loaded; WorkerStarted or
+	// WorkerFailed answers.
+	StartWorker(s SessionID, preload string)
 	Setup(w SessionID, setup Setup)
 	Template(w SessionID, no uint32)
 	Execute(w SessionID, x *Execute)
@@ -114,6 +115,8 @@ type Sink interface {
 	ActorError(kind fault.Kind, row *actor.Row, death *actor.Death) []byte
 	// CreationResult reads the output of an actor's constructor: its repr, or its error as text and pickled.
 	CreationResult(value []byte) (repr, text string, pickled []byte)
+	// Process names a client's process for people.
+	Process(s SessionID) string
 	// Warn is for the daemon's log.
 	Warn(text string)
 }

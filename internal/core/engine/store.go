@@ -89,7 +89,7 @@ func (e *Engine) memRun(out []memory.Effect) {
 	for k := 0; k < len(e.memActs); k++ {
 		switch a := e.memActs[k]; {
 		case a.full != nil:
-			e.noRoom(a.id, a.full.String())
+			e.noRoom(a.id, e.fullText(a.full))
 		case a.key != 0:
 			e.uncommitted(a.id, a.key)
 		default:

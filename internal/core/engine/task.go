@@ -95,7 +95,12 @@ type Submission struct {
 	Bytes     uint32
 }
 
-const maxReturns = 1 << 24
+// maxReturns is how many outputs fit into one RESULT; returnCost is what each beyond the first adds to the bytes that its
+// job has unfinished, in the client's account, too (docs/protocol.md).
+const (
+	maxReturns = 1 << 16
+	returnCost = 128
+)
 
 func (e *Engine) toTask(t *task, st taskState) {
 	for _, ok := range taskNext[t.state] {
@@ -118,8 +123,14 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	case !ok:
 		e.refuse(s, fmt.Sprintf("submit: template %d was not registered on this stream", m.Template))
 		return
-	case !s.ownsID(m.Unique) || m.Returns > maxReturns:
-		e.refuse(s, fmt.Sprintf("submit: task %x with %d returns: not an id of this session's blocks, or over %d returns", uint64(m.Unique), m.Returns, maxReturns))
+	case e.templates[tn].spec.Method != "" || e.templates[tn].spec.Actor != nil:
+		e.refuse(s, fmt.Sprintf("submit: template %d is of an actor", m.Template))
+		return
+	case !s.ownsID(m.Unique):
+		e.refuse(s, fmt.Sprintf("submit: task id %x is not of this session's blocks", uint64(m.Unique)))
+		return
+	case m.Returns > maxReturns:
+		e.refuse(s, fmt.Sprintf("submit: task %x asks for %d returns; a task has at most %d", uint64(m.Unique), m.Returns, maxReturns))
 		return
 	case e.outputsTaken(m.Unique, m.Returns):
 		e.refuse(s, fmt.Sprintf("submit: task id %x was used before", uint64(m.Unique)))
@@ -130,6 +141,9 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	e.Counts.Submitted++
 	t.unique, t.job, t.tmpl, t.shape, t.flags = m.Unique, s.job, tn, tm.shape, m.Flags
 	t.retries, t.returns, t.bytes = tm.spec.MaxRetries, m.Returns, m.Bytes
+	if m.Returns > 1 {
+		t.bytes += (m.Returns - 1) * returnCost
+	}
 	if m.Over.MaxRetries != nil {
 		t.retries = *m.Over.MaxRetries
 	}
@@ -143,11 +157,11 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	}
 	tm.uses++
 	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over.Raw)
-	e.credit(t.job, int64(m.Bytes))
+	e.credit(t.job, int64(t.bytes))
 	e.jobOf(t.job).tasks++
 	for k := uint32(1); k <= m.Returns; k++ {
 		oi, o := e.create(m.Unique.Object(s.job, k), objPending)
-		o.task = i
+		o.task, o.tmpl = i, tn
 		e.claim(s, oi, 1)
 		if k == 1 {
 			t.out = oi
@@ -339,7 +353,7 @@ func (e *Engine) store(t *task, s *session, k uint32, out *Output) {
 	i := e.output(t, k)
 	o := e.objs.at(i)
 	inner := e.holdAll(out.Contained)
-	if o.state == objCreating && !(out.Arena && s != nil) {
+	if o.state == objCreating && !(out.Arena && s.wrote(i, o, out)) {
 		e.abortCreate(s, i) // while o.task says that its value comes otherwise
 	}
 	o.task = 0
@@ -350,7 +364,7 @@ func (e *Engine) store(t *task, s *session, k uint32, out *Output) {
 		e.wake(i)
 	} else {
 		if out.Arena {
-			e.setInline(i, statusError, e.sink.ErrorValue(fault.System, "output "+o.id.String()+" was said to lie in the arena, but was not created there"), inner)
+			e.setInline(i, statusError, e.notWritten(o.id), inner)
 		} else {
 			e.setInline(i, out.Status, out.Value, inner)
 		}
@@ -360,11 +374,22 @@ func (e *Engine) store(t *task, s *session, k uint32, out *Output) {
 	}
 }
 
+// wrote tells whether the session was given the bytes that an output is said to lie in.
+func (s *session) wrote(i uint32, o *object, out *Output) bool {
+	request, creates := s.creates[i]
+	return creates && request == 0 && o.size == out.Size
+}
+
+// notWritten is the value of an output that is said to lie where it does not.
+func (e *Engine) notWritten(id ids.ObjectID) []byte {
+	return e.sink.ErrorValue(fault.System, "output "+id.String()+" was said to lie in the arena, but was not created there with that size")
+}
+
 // endTask drops the record of a task of ours that has ended.
 func (e *Engine) endTask(i uint32, t *task) {
 	e.toTask(t, taskNone)
 	if t.call != nil {
-		e.endCall(i, t)
+		e.unlinkCall(i, t)
 	}
 	if t.handle != 0 {
 		e.unhold(t.handle)
@@ -434,7 +459,7 @@ func (e *Engine) crashed(i uint32, t *task, kind fault.Kind, why string) {
 		e.failTask(i, t, fault.Cancelled, "the task's job has ended")
 		return
 	}
-	if t.retries == 0 || kind == fault.StoreFull { // another attempt would wait for the same
+	if t.retries == 0 || kind == fault.StoreFull || kind == fault.RuntimeEnv { // another attempt would fail the same way
 		e.orphans(t.unique)
 		e.failTask(i, t, kind, fmt.Sprintf("Task %s (%s), attempt %d: %s", t.unique.Task(t.job), e.templates[t.tmpl].spec.Name, t.attempt, why))
 		return

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"gray/internal/core/fault"
@@ -24,6 +25,7 @@ type TemplateSpec struct {
 	Labels     resource.Selector
 	Env        string // canonical; "" = the job's own
 	MaxCalls   uint32
+	Preload    string       // modules that its workers are forked with; "" = the node's own
 	Method     string       // of an actor; then there is no Fn
 	Group      string       // the method's concurrency group
 	Ordered    bool         // calls of one caller run in their order
@@ -82,8 +84,15 @@ func (e *Engine) addTemplate(spec TemplateSpec) uint32 {
 		tm.fn = e.know(spec.Fn)
 		e.hold(tm.fn)
 	}
-	e.templates = append(e.templates, tm)
-	t := uint32(len(e.templates) - 1)
+	var t uint32
+	if n := len(e.freeTmpl); n > 0 {
+		t = e.freeTmpl[n-1]
+		e.freeTmpl = e.freeTmpl[:n-1]
+		e.templates[t] = tm
+	} else {
+		e.templates = append(e.templates, tm)
+		t = uint32(len(e.templates) - 1)
+	}
 	e.tmplIndex[key] = t
 	return t
 }
@@ -98,6 +107,8 @@ func (e *Engine) unuseTemplate(t uint32) {
 	}
 }
 
+// removeTemplate drops a template and frees its number. The workers that know it by that are of its job, and leave, but
+// for those of actors that another job called; they, and other nodes, are told what the number means by then.
 func (e *Engine) removeTemplate(t uint32) {
 	tm := e.templates[t]
 	if e.tmplIndex[tm.key] != t {
@@ -107,7 +118,15 @@ func (e *Engine) removeTemplate(t uint32) {
 	if tm.fn != 0 {
 		e.unhold(tm.fn)
 	}
-	tm.spec.Raw, tm.key, tm.known = nil, "", nil
+	if tm.spec.Method != "" {
+		for _, w := range e.pool.all {
+			if w.host != nil {
+				delete(w.known, t)
+			}
+		}
+	}
+	*tm = template{}
+	e.freeTmpl = append(e.freeTmpl, t)
 }
 
 // Template is the raw content of a template, for a worker that does not know it.
@@ -128,7 +147,7 @@ func (e *Engine) measure(w *worker, t *task) {
 
 // depth is how many tasks of a template a worker may have at once, the running one included: about a millisecond's worth.
 func (e *Engine) depth(tm *template) int {
-	if tm.mean == 0 || tm.spec.MaxCalls > 0 || tm.spec.Actor != nil {
+	if tm.mean == 0 || tm.spec.MaxCalls > 0 {
 		return 1
 	}
 	return int(min(max(time.Millisecond/tm.mean, 1), 32))
@@ -187,6 +206,7 @@ func (e *Engine) NeedCredit(c Chan, req uint32, total uint64) {
 	}
 	j := e.jobs[s.job]
 	if j != nil && j.bytes > e.cfg.Credit*3/4 {
+		j.credit = slices.DeleteFunc(j.credit, func(w creditWait) bool { return w.ch == c }) // a channel waits for one answer
 		j.credit = append(j.credit, creditWait{c, req, total})
 		if s.worker != nil && c.Chan == 0 {
 			e.setBlocked(s.worker, true)
@@ -259,6 +279,9 @@ func (e *Engine) endJob(id ids.Job) {
 // JobEnded says that a job's driver, on whatever node, has ended. What comes of it later, from nodes that have not heard
 // so yet, is refused.
 func (e *Engine) JobEnded(id ids.Job) { e.endJob(id) }
+
+// JobOver tells whether a job is known to have ended.
+func (e *Engine) JobOver(id ids.Job) bool { return e.overJobs[id] }
 
 // over remembers an ended job, and forgets the oldest.
 func (e *Engine) over(id ids.Job) {

@@ -70,7 +70,8 @@ func (s *session) writesSoon() bool {
 // couldRelease tells whether a running task may still give store bytes back.
 func (e *Engine) couldRelease() bool {
 	for _, w := range e.pool.all {
-		if w.state == workBusy && !w.blocked && !w.s.writesSoon() && !w.host.idle() {
+		idle := w.host != nil && w.host.task == 0 && len(w.host.calls) == 0
+		if w.state == workBusy && !idle && !w.blocked && !w.s.writesSoon() {
 			return true
 		}
 	}

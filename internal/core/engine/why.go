@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 
+	"gray/internal/core/actor"
 	"gray/internal/core/ids"
 )
 
@@ -40,7 +41,7 @@ func (e *Engine) why(i uint32, deep int) (state, reason string) {
 		return "CREATING", "its client is still writing it"
 	}
 	t := e.tasks.at(o.task)
-	name := fmt.Sprintf("task %s (%s)", t.unique.Task(t.job), e.templates[t.tmpl].spec.Name)
+	name := e.taskName(t)
 	switch t.state {
 	case taskWaiting:
 		for _, d := range t.refs[:t.nDeps] {
@@ -56,15 +57,37 @@ func (e *Engine) why(i uint32, deep int) (state, reason string) {
 	case taskAway:
 		node := "another node"
 		if p := e.peers[t.at]; p != nil {
-			node = "node " + p.id.String()
+			node = p.String()
 		}
 		return "RUNNING", name + " was sent to " + node
 	case taskFetching:
 		return t.state.String(), name + " waits for its arguments to be copied to this node"
 	case taskAssigned:
 		return t.state.String(), name + " waits for a worker process to start"
+	case taskOrdered:
+		return t.state.String(), name + " " + e.whyCall(o.task, t)
 	}
 	return "RUNNING", name + " is running on this node"
+}
+
+// whyCall tells why an actor's call was not sent yet.
+func (e *Engine) whyCall(i uint32, t *task) string {
+	a := t.call.a
+	what := "actor " + a.id.String()
+	if a.row.Class != "" {
+		what += " (" + a.row.Class + ")"
+	}
+	switch {
+	case t.lost:
+		return "waits to hear whether " + what + " comes back: its process died while it had the call"
+	case a.state == "":
+		return "waits to hear where " + what + " is"
+	case a.state != actor.Alive:
+		return "waits until " + what + " lives: it is " + string(a.state)
+	case t.call.next != i:
+		return "waits for the calls before it to " + what
+	}
+	return fmt.Sprintf("waits until %s, which has %d calls of this caller, takes more", what, t.call.sent)
 }
 
 // stuckText tells why a shape's tasks wait.
@@ -82,11 +105,12 @@ func (e *Engine) stuckText(sh *shape) string {
 type StoreInfo struct {
 	Capacity, Used int64
 	Objects        int
+	Holders        []Holder // the largest that cannot go
 }
 
 // Store tells how full the store is.
 func (e *Engine) Store() StoreInfo {
-	return StoreInfo{e.mem.Capacity(), e.mem.Used(), len(e.memObjs)}
+	return StoreInfo{e.mem.Capacity(), e.mem.Used(), len(e.memObjs), e.holders(e.mem.Holders(maxHolders))}
 }
 
 // Location is where an object's bytes are.

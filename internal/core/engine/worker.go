@@ -55,7 +55,8 @@ type worker struct {
 	blocked   bool
 	leaving   bool // goes after what it has
 	killed    string
-	host      *host // of an actor's worker
+	host      *host  // of an actor's worker
+	preload   string // modules that it was forked with; "" = the node's own
 }
 
 // workers is the pool: who is idle, who is starting, which tasks wait for one.
@@ -105,19 +106,19 @@ func (e *Engine) accelerators(sl *slot) map[string][]int {
 // Prestart asks for blank workers up to n, so that the first tasks find them warm.
 func (e *Engine) Prestart(n int) {
 	for len(e.pool.blank)+e.pool.starting < n {
-		e.startWorker()
+		e.startWorker("")
 	}
 }
 
 func (e *Engine) prestart() { e.Prestart(e.cfg.CPUs) }
 
-func (e *Engine) startWorker() {
+func (e *Engine) startWorker(preload string) {
 	s := e.newSession(ids.Job{})
-	w := &worker{s: s, known: map[uint32]bool{}}
+	w := &worker{s: s, known: map[uint32]bool{}, preload: preload}
 	s.worker = w
 	e.pool.all[s.id] = w
 	e.pool.starting++
-	e.sink.StartWorker(s.id)
+	e.sink.StartWorker(s.id, preload)
 }
 
 // WorkerStarted says that a worker asked for is there; its channel 0 is open.
@@ -145,15 +146,42 @@ func (e *Engine) WorkerFailed(sid SessionID, why string) {
 	delete(e.pool.all, sid)
 	delete(e.sessions, sid)
 	e.sink.Warn("a worker could not be started: " + why)
+	if w.preload != "" {
+		e.failPending(func(t *task) bool { return e.preloadOf(t) == w.preload }, fault.RuntimeEnv, "modules "+w.preload+" could not be preloaded: "+why)
+		return
+	}
 	if e.pool.failed++; e.pool.failed < maxFailedStarts || e.pool.starting > 0 || len(e.pool.all) > 0 {
 		return // others will serve, or Tick tries again
 	}
+	e.failPending(func(*task) bool { return true }, fault.System, "no worker process could be started on its node: "+why)
+}
+
+// failPending ends the tasks that wait for a worker and that which names.
+func (e *Engine) failPending(which func(*task) bool, kind fault.Kind, why string) {
 	pending := e.pool.pending
 	e.pool.pending = nil
 	for _, i := range pending {
+		if !which(e.tasks.at(i)) {
+			e.pool.pending = append(e.pool.pending, i)
+			continue
+		}
 		e.endBundle(i)
-		e.cannotRun(i, fault.System, "no worker process could be started on its node: "+why)
+		e.cannotRun(i, kind, why)
 	}
+}
+
+// preloadOf is what the worker of a task must be forked with.
+func (e *Engine) preloadOf(t *task) string { return e.templates[t.tmpl].spec.Preload }
+
+// takeBlank gives a blank worker that was forked with these modules, or nil.
+func (p *workers) takeBlank(preload string) *worker {
+	for k := len(p.blank) - 1; k >= 0; k-- {
+		if w := p.blank[k]; w.preload == preload {
+			p.blank = slices.Delete(p.blank, k, k+1)
+			return w
+		}
+	}
+	return nil
 }
 
 // maxFailedStarts is after how many failures in a row to start a worker the tasks that wait for one fail.
@@ -180,9 +208,7 @@ func (e *Engine) assign(i uint32, t *task) {
 		e.send(w, i, t)
 		return
 	}
-	if n := len(e.pool.blank); n > 0 {
-		w := e.pool.blank[n-1]
-		e.pool.blank = e.pool.blank[:n-1]
+	if w := e.pool.takeBlank(e.preloadOf(t)); w != nil {
 		e.specialise(w, t, key)
 		if t.create != nil {
 			e.sendCreation(w, i, t)
@@ -197,8 +223,27 @@ func (e *Engine) assign(i uint32, t *task) {
 
 // startWanted starts workers for the tasks that wait for one, a few at a time.
 func (e *Engine) startWanted() {
-	for e.pool.starting < len(e.pool.pending) && e.pool.starting < max(2, e.cfg.CPUs) {
-		e.startWorker()
+	most := max(2, e.cfg.CPUs)
+	if e.pool.starting >= most || len(e.pool.pending) == 0 {
+		return
+	}
+	coming := map[string]int{}
+	if e.pool.starting > 0 {
+		for _, w := range e.pool.all {
+			if w.state == workStarting {
+				coming[w.preload]++
+			}
+		}
+	}
+	for _, i := range e.pool.pending {
+		if e.pool.starting >= most {
+			return
+		}
+		if p := e.preloadOf(e.tasks.at(i)); coming[p] > 0 {
+			coming[p]--
+		} else {
+			e.startWorker(p)
+		}
 	}
 }
 
@@ -256,6 +301,9 @@ func (e *Engine) execute(w *worker, i uint32, t *task) {
 		e.sink.Template(w.s.id, t.tmpl)
 	}
 	x := e.packExecute(w.s, t)
+	if len(w.fifo) == 1 || w.host != nil && len(w.host.calls) == 1 {
+		x.Flags |= flagAlone
+	}
 	if b := e.bundles[i]; b != nil {
 		e.mem.Running(b.req)
 		if b.body != 0 {

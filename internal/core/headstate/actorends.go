@@ -24,7 +24,10 @@ func ownerDied(node ids.NodeID) actor.Death {
 func (s *State) bury(now time.Duration, r *actorRec, death actor.Death) {
 	s.unindex(r)
 	r.row.State, r.row.Death, r.row.EndMs, r.row.Meta = actor.Dead, death, s.wallMs(now), nil
+	r.row.Dying = false
 	r.spec, r.kill, r.adopting = nil, nil, false
+	s.actors.parked = append(s.actors.parked, r.heirs...)
+	r.heirs = nil
 	s.touch(r)
 	if r.row.Detached {
 		s.remove(&ActorSpec{ID: r.row.ID})
@@ -172,6 +175,7 @@ func (s *State) actorKill(n *node, m *ActorKill) {
 	case r.row.State != actor.Dead:
 		if r.kill == nil || !r.kill.NoRestart {
 			r.kill, r.killed = do, r.row.Incarnation
+			r.row.Dying = r.row.Dying || m.NoRestart
 		}
 		if s.nodes[r.row.Manager] != nil { // else the next manager is told
 			s.sendAfter(r.said, r.row.Manager, do)

@@ -21,8 +21,9 @@ type actorRec struct {
 	heard    bool   // its manager has told of it, and not only registered it
 	adopting bool   // its manager was told to adopt it and has not told of it yet
 	kill     *ActorDo
-	killed   uint32 // the incarnation that kill is about
-	dirty    bool   // its watchers are to be told in this Step
+	killed   uint32       // the incarnation that kill is about
+	heirs    []parkedCall // registrations of its name, once it is free: it is dying
+	dirty    bool         // its watchers are to be told in this Step
 	inDead   *list.Element
 }
 
@@ -111,6 +112,9 @@ func (s *State) actorRegister(now time.Duration, n *node, m *ActorRegister) {
 	}
 	switch {
 	case row.Name == "":
+	case holder != nil && holder.row.Dying:
+		holder.heirs = append(holder.heirs, parkedCall{n, m})
+		return
 	case holder != nil && m.GetIfExists:
 		s.sendAfter(holder.said, n.id(), &ActorRegistered{Req: m.Req, Row: holder.row})
 		return
@@ -239,13 +243,16 @@ func (s *State) actorUpdate(now time.Duration, n *node, row actor.Row) {
 	s.apply(now, r, row)
 }
 
-// legal tells whether an actor may go from one row to another. News may be lost with a link, but a newer incarnation was
-// RESTARTING first.
+// legal tells whether an actor may go from one row to another. News may be lost with a link, but a newer incarnation of
+// one that was ALIVE was RESTARTING first.
 func legal(from, to actor.Row) bool {
-	if to.Incarnation == from.Incarnation {
-		return to.State == from.State || from.State.CanGo(to.State)
-	}
 	via := actor.Restarting
+	switch {
+	case from.State.CanGo(to.State):
+		return true
+	case to.Incarnation == from.Incarnation || from.State == actor.Waiting || from.State == actor.Pending:
+		return to.State == from.State
+	}
 	return (from.State == via || from.State.CanGo(via)) && (to.State == via || via.CanGo(to.State))
 }
 
@@ -254,6 +261,12 @@ func (s *State) firstNews(now time.Duration, n *node, row actor.Row) {
 	if row.Manager != n.id() || !actor.State("").CanGo(row.State) {
 		s.note(true, "head: node %s tells of an unknown actor %s that is %q and which node %s manages; it is ignored", n.id(), row.ID, row.State, row.Manager)
 		return
+	}
+	if row.State == actor.Dead { // its registration was given up
+		s.actors.parked = slices.DeleteFunc(s.actors.parked, func(p parkedCall) bool {
+			m, ok := p.call.(*ActorRegister)
+			return ok && m.Row.ID == row.ID && p.from == n
+		})
 	}
 	if row.Detached {
 		// The head forgets none that is registered, so a call that does so is on its way.
@@ -289,6 +302,7 @@ func (s *State) apply(now time.Duration, r *actorRec, row actor.Row) {
 	before, first := r.row, !r.heard || r.adopting
 	r.heard, r.adopting = true, false
 	to := &r.row
+	to.Dying = to.Dying || row.Dying
 	to.Node, to.IP, to.PID, to.Incarnation, to.Repr, to.MaxRestarts = row.Node, row.IP, row.PID, row.Incarnation, row.Repr, row.MaxRestarts
 	if len(row.Meta) > 0 {
 		to.Meta = row.Meta
@@ -329,7 +343,10 @@ func sameRow(a, b *actor.Row) bool {
 func (s *State) actorGet(n *node, m *ActorGet) {
 	r := s.actors.byID[m.ID]
 	if m.ID == (ids.ActorID{}) {
-		r = s.actors.named(m.Namespace, m.Name)
+		if r = s.actors.named(m.Namespace, m.Name); r != nil && r.row.Dying {
+			s.sendAfter(s.actors.safe, n.id(), &ActorGot{Req: m.Req})
+			return
+		}
 	}
 	switch {
 	case r != nil:
@@ -351,7 +368,10 @@ func (s *State) actorNames(n *node, m *ActorNames) {
 		if m.Namespace != "" && m.Namespace != ns {
 			continue
 		}
-		for name := range of {
+		for name, r := range of {
+			if r.row.Dying {
+				continue
+			}
 			a.Names = append(a.Names, [2]string{ns, name})
 		}
 	}

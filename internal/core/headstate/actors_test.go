@@ -2,7 +2,6 @@ package headstate
 
 import (
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -46,7 +45,7 @@ func (w *world) back(n byte, rows ...actor.Row) {
 	w.say(n, &Register{Node: info(n), Inventory: inv})
 }
 
-// tell is the ActorChanged that a step sent to a node about an actor, or nil.
+// told is the ActorChanged that a step sent to a node about an actor, or nil.
 func (w *world) told(n byte, id ids.ActorID) *actor.Row {
 	w.t.Helper()
 	var row *actor.Row
@@ -336,6 +335,16 @@ func TestActors(t *testing.T) {
 			w.say(2, watch(aid(1, 2)))
 			w.say(1, up(inc(arow(1, 2, alive), 1)))
 		}, []string{"2: 1/2 ALIVE"}},
+		{"one that never lived is tried again", func(w *world) {
+			w.say(1, up(arow(1, 2, wait)))
+			w.say(2, watch(aid(1, 2)))
+			w.say(1, up(inc(arow(1, 2, wait), 1)))
+		}, []string{"2: 1/2 PENDING_CREATION"}},
+		{"one that lived is not as if it had not", func(w *world) {
+			w.say(1, up(arow(1, 2, alive)))
+			w.say(2, watch(aid(1, 2)))
+			w.say(1, up(inc(arow(1, 2, wait), 1)))
+		}, nil},
 		{"after death nothing comes", func(w *world) {
 			w.say(1, up(died(arow(1, 2, alive), actor.WorkerDied)))
 			w.say(1, up(inc(arow(1, 2, alive), 3)))
@@ -629,6 +638,15 @@ func TestActors(t *testing.T) {
 			w.pass(10*time.Second, 2, 3)
 			w.commit()
 		}, []string{"2: NodeDead", "3: NodeDead", "2: no such actor", "2: created true 2/1 PENDING_CREATION", "2: 1/1 DEAD OWNER_DIED"}},
+		{"a registration that waits may be given up", func(w *world) {
+			w.restart()
+			w.back(2)
+			w.back(3)
+			w.say(2, reg(8, named(arow(2, 1, wait), "x")))
+			w.say(2, up(died(named(arow(2, 1, wait), "x"), actor.Killed)))
+			w.back(1)
+			w.say(3, &ActorGet{Req: 9, Name: "x", Namespace: "ns"})
+		}, []string{"3: no such actor"}},
 		{"a call that waits and is sent again is answered once", func(w *world) {
 			w.restart()
 			w.back(2)
@@ -646,52 +664,6 @@ func TestActors(t *testing.T) {
 				t.Errorf("effects:\n  %s\nwant:\n  %s", strings.Join(got, "\n  "), strings.Join(tc.want, "\n  "))
 			}
 		})
-	}
-}
-
-func TestAThousandCreatorsOfOneName(t *testing.T) {
-	for _, tc := range []struct{ exists, detached bool }{{true, false}, {false, false}, {true, true}, {false, true}} {
-		w := actorWorld(t, Config{})
-		created := map[ids.ActorID]int{}
-		var winner ids.ActorID
-		answers := 0
-		count := func() {
-			for _, e := range w.got {
-				switch m := e.(Send).Msg.(type) {
-				case *ActorRegistered:
-					answers++
-					created[m.Row.ID]++
-					if m.Created {
-						winner = m.Row.ID
-					} else if !tc.exists {
-						t.Fatal("told of another one without asking")
-					}
-				case *Failed:
-					answers++
-					if m.Fault != faultNameTaken || tc.exists {
-						t.Fatalf("%+v", m)
-					}
-				}
-			}
-		}
-		for i := range 1000 {
-			n := byte(1 + i%3)
-			row := named(arow(n, uint64(i+1), wait), "x")
-			row.Detached = tc.detached
-			w.say(n, &ActorRegister{Req: uint64(i), Row: row, GetIfExists: tc.exists})
-			count()
-			if i%100 == 99 {
-				w.commit()
-				count()
-			}
-		}
-		want := map[ids.ActorID]int{winner: 1}
-		if tc.exists {
-			want[winner] = 1000
-		}
-		if answers != 1000 || !maps.Equal(created, want) {
-			t.Errorf("%+v: %d answers, created %v", tc, answers, created)
-		}
 	}
 }
 

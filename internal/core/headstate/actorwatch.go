@@ -100,7 +100,13 @@ func (s *State) stopWatching(n *node) {
 	for id := range n.watches {
 		s.unwatch(n, id)
 	}
-	s.actors.parked = slices.DeleteFunc(s.actors.parked, func(p parkedCall) bool { return p.from == n })
+	of := func(p parkedCall) bool { return p.from == n }
+	s.actors.parked = slices.DeleteFunc(s.actors.parked, of)
+	for _, ns := range s.actors.names {
+		for _, r := range ns {
+			r.heirs = slices.DeleteFunc(r.heirs, of)
+		}
+	}
 }
 
 // touch has an actor's watchers told when this Step ends.

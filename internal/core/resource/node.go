@@ -142,48 +142,53 @@ func (n *Node) Free(a *Alloc) {
 	}
 	n.avail = n.avail.Add(a.Need)
 	for _, in := range a.Instances {
-		n.giveBack(in)
+		for i := range n.slots {
+			if n.slots[i].name != in.Name {
+				continue
+			}
+			f := &n.slots[i].free[in.Index]
+			if *f += in.Amount; *f > Unit {
+				panic(fmt.Sprintf("resource: %s %d given back twice: %s free of 1", n.names.Text(in.Name), in.Index, number(*f)))
+			}
+		}
 	}
 	*a = Alloc{}
 }
 
-// Shrink gives back what a holds over need, at once and whatever else is free; false if a does not hold need.
-func (n *Node) Shrink(a *Alloc, need Set) bool {
-	if !a.Need.Fits(need) || !n.wholeSlots(need) {
-		return false
+// Keep gives back what a holds beyond keep: it never fails, also while free CPU is below zero. What keep has more of
+// than a does not count; a share of a numbered instance is kept whole or not at all.
+func (n *Node) Keep(a *Alloc, keep Set) {
+	if a.Need.Equal(keep) {
+		return
 	}
-	if a.Lent {
-		n.Reclaim(a)
-	}
-	n.avail = n.avail.Add(a.Need).Sub(need)
-	kept := a.Instances[:0]
-	var name Name
-	left := int64(0)
-	for k, in := range a.Instances {
-		if k == 0 || in.Name != name {
-			name, left = in.Name, need.Get(in.Name)
+	n.Reclaim(a)
+	var kept, rest Set
+	for _, e := range a.Need {
+		have := int64(0)
+		if k, ok := keep.find(e.Name); ok {
+			have = min(keep[k].Amount, e.Amount)
 		}
-		keep := min(in.Amount, left)
-		left -= keep
-		n.giveBack(Instance{in.Name, in.Index, in.Amount - keep})
-		if keep > 0 {
-			kept = append(kept, Instance{in.Name, in.Index, keep})
+		if have > 0 && n.names.Slotted(e.Name) {
+			have = e.Amount
 		}
-	}
-	a.Need, a.Instances = need, kept
-	return true
-}
-
-func (n *Node) giveBack(in Instance) {
-	for i := range n.slots {
-		if n.slots[i].name != in.Name {
-			continue
+		if have > 0 {
+			kept = append(kept, Entry{e.Name, have})
 		}
-		f := &n.slots[i].free[in.Index]
-		if *f += in.Amount; *f > Unit {
-			panic(fmt.Sprintf("resource: %s %d given back twice: %s free of 1", n.names.Text(in.Name), in.Index, number(*f)))
+		if have < e.Amount {
+			rest = append(rest, Entry{e.Name, e.Amount - have})
 		}
 	}
+	back := Alloc{Need: rest}
+	var instances []Instance
+	for _, in := range a.Instances {
+		if kept.Has(in.Name) {
+			instances = append(instances, in)
+		} else {
+			back.Instances = append(back.Instances, in)
+		}
+	}
+	*a = Alloc{Need: kept, Instances: instances}
+	n.Free(&back)
 }
 
 // Lend makes a's CPU free for others while its worker is blocked. Lending twice is lending once.

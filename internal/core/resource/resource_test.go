@@ -169,6 +169,37 @@ func TestLend(t *testing.T) {
 	}
 }
 
+func TestKeep(t *testing.T) {
+	for _, tc := range []struct{ has, keep, want res }{
+		{res{"CPU": 1}, nil, nil},
+		{res{"CPU": 1}, res{"CPU": 1}, res{"CPU": 1}},
+		{res{"CPU": 2, "x": 0.5}, res{"CPU": 1, "x": 0.5}, res{"CPU": 1, "x": 0.5}},
+		{res{"CPU": 1}, res{"CPU": 3, "GPU": 1}, res{"CPU": 1}}, // never more than it has
+		{res{"CPU": 1, "GPU": 0.5}, res{"GPU": 0.5}, res{"GPU": 0.5}},
+		{res{"CPU": 1, "GPU": 2}, res{"CPU": 1}, res{"CPU": 1}},
+	} {
+		n := NewNames()
+		node := NewNode(n, set(t, n, res{"CPU": 4, "GPU": 2, "x": 1}))
+		a, _ := node.Alloc(set(t, n, tc.has))
+		lent := node.Reclaim
+		if len(tc.keep) == 0 {
+			lent = node.Lend
+		}
+		lent(&a)
+		node.Keep(&a, set(t, n, tc.keep))
+		if want := set(t, n, tc.want); !a.Need.Equal(want) && len(a.Need)+len(want) > 0 {
+			t.Errorf("%v less all but %v keeps %s", tc.has, tc.keep, n.Format(a.Need))
+		}
+		if got, want := node.Avail(), node.Total().Clone().Sub(a.Need); !got.Equal(want) {
+			t.Errorf("%v less all but %v leaves %s, want %s", tc.has, tc.keep, n.Format(got), n.Format(want))
+		}
+		node.Free(&a)
+		if !node.Avail().Equal(node.Total()) {
+			t.Errorf("all given back leaves %s", n.Format(node.Avail()))
+		}
+	}
+}
+
 func TestSelector(t *testing.T) {
 	labels := map[string]string{"region": "eu", "zone": "a"}
 	for _, tc := range []struct {
@@ -275,18 +306,14 @@ func TestNodeKeepsItsAccount(t *testing.T) {
 				held = append(held[:i], held[i+1:]...)
 			case op == 3:
 				node.Lend(held[rapid.IntRange(0, len(held)-1).Draw(t, "lend")])
+			case op == 4:
+				node.Reclaim(held[rapid.IntRange(0, len(held)-1).Draw(t, "reclaim")])
 			case op == 5:
-				a := held[rapid.IntRange(0, len(held)-1).Draw(t, "shrink")]
-				gpu := rapid.SampledFrom([]int64{0, 1000, 5000, Unit}).Draw(t, "keep")
-				need, err := n.Set(map[string]int64{"CPU": draw(Unit, "kc"), "GPU": gpu, "x": draw(3000, "kx")})
+				keep, err := n.Set(map[string]int64{"CPU": draw(2, "kc") * Unit, "GPU": draw(1, "kg") * Unit, "x": draw(9000, "kx")})
 				if err != nil {
 					t.Fatal(err)
 				}
-				if had := a.Need; node.Shrink(a, need) != had.Fits(need) {
-					t.Fatalf("what holds %s is shrunk to %s, or not", n.Format(had), n.Format(need))
-				}
-			case op == 4:
-				node.Reclaim(held[rapid.IntRange(0, len(held)-1).Draw(t, "reclaim")])
+				node.Keep(held[rapid.IntRange(0, len(held)-1).Draw(t, "keep")], keep)
 			}
 			want := total.Clone()
 			gpus := map[int]int64{}

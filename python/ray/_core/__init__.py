@@ -11,6 +11,9 @@ State (one a process)::
       .job_id .node_id .worker_id .driver_task   # bytes (4, 28, 28, 24)
       .node_ip .gcs_address .session_dir .session_name .namespace .dashboard_url    # str
       .job                   # the job map of HELLO (in a worker: the driver's), .env {str: str}, .accelerators {"GPU": [..]}
+      .actor                 # in an actor's process: .id .name .namespace .class_name .incarnation .meta .resources .instance
+                             # .exit() .is_cancelled(task); else None
+      .context               # in an actor that runs several calls at once: the ContextVar of the running one; else None
     current_task()           # the running Task, or None: .task_id (24 bytes) .name .qualname .attempt .resources {str: float}
 
 Connection (driver)::
@@ -39,6 +42,14 @@ Tasks::
         -> ObjectRef (1), list of ObjectRef (n > 1), None (0). args tuple, kwargs dict or None; refs at top level are dependencies.
         overrides: None or {"name", "max_retries", "retry_exceptions", "strategy"} of this call.
 
+Actors (``ray._core.actors``)::
+
+    tm = Template(fn, name, …, actor={held, max_concurrency, groups, is_async, class_name, meta})   # fn None: the spec has a body
+    target, answer = actors.create(tm, args, kwargs, spec, ask)   # spec: packed map; answer None unless asked for
+    actors.Target(actor_id, ref)                  # an actor to be called: .id .ref (of its handle object; None: weak)
+    mt = Template(None, name, …, method=…, group=…, ordered=…)
+    actors.call(target, mt, args, kwargs, num_returns, overrides)   # as submit
+
 Rest::
 
     call(method, **arguments) -> dict             # CALL of docs/protocol.md; errors as Ray's classes
@@ -49,6 +60,7 @@ Rest::
 .as_instanceof_cause(); daemon errors are made by ``ray._core.errors``.
 """
 
+from ray._core import actors as actors
 from ray._core.client import call as call
 from ray._core.client import connect as connect
 from ray._core.client import disconnect as disconnect

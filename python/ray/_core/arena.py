@@ -36,9 +36,9 @@ class Arena:
             kind = self._types[span] = ctypes.c_char * span  # few types: one a power of two
         return kind.from_buffer(self._map, offset)
 
-    def read(self, offset: int, size: int) -> bytes:
-        """A copy of bytes that nobody keeps in place for us."""
-        return self._map[offset : offset + size]
+    def look(self, offset: int, size: int) -> memoryview:
+        """Bytes that are in place only for a while: nothing made of the view may outlive that."""
+        return memoryview(self._map)[offset : offset + size].toreadonly()
 
     def write(self, offset: int, payload):
         """Copy a Payload into the extent at ``offset``."""

@@ -15,6 +15,7 @@ from ray._core import refs, wire
 from ray._core.refs import Lease, LeaseClaim, PinClaim, Value
 
 _CHUNK = 65536
+_SMALL = 8192  # what is asked for while answers are small: a buffer of this size costs next to nothing
 _timeval = Struct("@ll")
 _parse_value = wire.value.unpack_from
 _parse_head = wire.head_u32.unpack_from
@@ -60,6 +61,7 @@ class Channel:
         self._req = count(1)
         self._recv = sock.recv
         self._timeout = None
+        self._room = _SMALL
         self._in = _Received(b"")
         self._ids = {}  # id -> ids that came ahead in IDS frames, with the _Item
 
@@ -90,11 +92,12 @@ class Channel:
         chunks = st.chunks
         if len(chunks) == st.seen and st.parsed:
             try:
-                chunks.extend(map(self._recv, (_CHUNK,)))
+                chunks.extend(map(self._recv, (self._room,)))
             except (BlockingIOError, TimeoutError):
                 return False
             except ConnectionError as e:
                 raise self._gone() from e
+            self._room = _SMALL if len(chunks[-1]) < _SMALL else _CHUNK
         self._digest()
         return True
 

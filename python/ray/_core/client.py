@@ -15,6 +15,9 @@ from ray._core.state import SCRIPT_MODE, connected, state
 _WARN_AFTER = 10.0  # seconds of waiting after which the log says what for
 _ARGS_INLINE = 64 << 10  # bytes of arguments in a SUBMIT; more go into an object of their own
 _IDS_A_FRAME = 30000
+_WHY_A_CALL = 500
+_EXPLAINED = 10000  # refs whose reason a GetTimeoutError tells
+_RETURN_COST = 128  # bytes of credit for each return of a task beyond the first: the daemon keeps a record of it
 _load = serialization.load
 
 
@@ -44,7 +47,7 @@ class Client:
         self._local = threading.local()
         self._channels = count(1)
         self._warned = set()
-        self._rest = None  # which list the last wait returned, and for how many
+        self._rest = None  # what the last wait returned, and for how many
         self._ids_lock = threading.Lock()
         first, n = welcome["ids"]
         self._uniques = map(wire.unique.pack, range(first, first + n))
@@ -86,12 +89,9 @@ class Client:
         from ray._core import greeting
 
         no = next(self._channels)
-        sock = greeting.open_socket(self.socket_path)
-        try:
-            greeting.greet(sock, self.role, self._key, version=self.version, session=self.session, chan=no)
-        except BaseException:
-            sock.close()
-            raise
+        sock, _, _ = greeting.dial(
+            self.socket_path, self.role, self._key, version=self.version, session=self.session, chan=no
+        )
         channel = Channel(sock, no, self.box, self.arena)
         claim = refs.ChannelClaim(channel, self.table.put)
         claim.sock = sock
@@ -99,7 +99,7 @@ class Client:
         self.table.held["channel", no] = claim
         return channel
 
-    def _answer(self, channel, req, timeout=None):
+    def answer(self, channel, req, timeout=None):
         """Wait for the one answer of a request."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while req not in channel.answers:
@@ -120,10 +120,11 @@ class Client:
         channel = self.channel()
         req = channel.request()
         self.box.frames.append(wire.call(channel.no, req, msgpack.packb({"m": method, **arguments})))
-        self.box.flush()
-        return self._reply(*self._answer(channel, req))
+        self.box.flush(claims=True)  # it may ask for what depends on them
+        return self.reply(*self.answer(channel, req))
 
-    def _reply(self, kind, body) -> dict:
+    def reply(self, kind, body) -> dict:
+        """What a REPLY says; what an ERROR says is raised."""
         import msgpack
 
         answer = msgpack.unpackb(body, strict_map_key=False)
@@ -140,11 +141,12 @@ class Client:
             req = channel.request()
             self.box.frames.append(wire.credit(channel.no, req, self.credit_limit - self.credit_left))
             self.box.flush()
-            limit = self._reply(*self._answer(channel, req))["limit"]
+            limit = self.reply(*self.answer(channel, req))["limit"]
             self.credit_left += limit - self.credit_limit
             self.credit_limit = limit
 
-    def _spend(self, size):
+    def spend(self, size):
+        """Take ``size`` bytes from the credit; block while there is none."""
         self.credit_left -= size
         if self.credit_left < 0:
             self.wait_for_credit()
@@ -187,7 +189,7 @@ class Client:
             ref._v = Value(data, payload.status, contained, payload.refs or None)
             if len(data) > refs.COUNT_FROM:
                 self.table.cached(oid, len(data))
-            self._spend(len(frame))
+            self.spend(len(frame))
             self.box.add(frame)
         else:
             guard = self.create(oid, payload)
@@ -205,11 +207,11 @@ class Client:
         claim.key = oid
         self.table.held["create", oid] = claim
         self.box.frames.append(wire.create(channel.no, req, oid, payload.size))
-        self.box.flush()
-        kind, body = self._answer(channel, req)
+        self.box.flush(claims=True)  # what was dropped makes room, of pages that are warm
+        kind, body = self.answer(channel, req)
         if kind == wire.ERROR:
             del self.table.held["create", oid]
-            self._reply(kind, body)
+            self.reply(kind, body)
         self.arena.write(wire.u64(body)[0], payload)
         return guard
 
@@ -226,6 +228,8 @@ class Client:
             value = wanted._v
             if type(value) is Value and not value.status:
                 return _load(value)
+            if value is None and timeout is None and wanted._w is None:
+                return self._get_one(wanted._id)
             channel = self._fetch((wanted,), timeout)
             try:
                 return self._result(wanted, channel)
@@ -255,12 +259,37 @@ class Client:
             if channel is not None and channel.values:
                 channel.values.clear()
 
+    def _get_one(self, oid):
+        """The value of one object, however long it takes: what a loop of calls and gets does all the time."""
+        channel = self.channel()
+        req = channel.request()
+        values = channel.values
+        box = self.box
+        box.frames.append(wire.get_one(channel.no, req, oid))
+        box.flush()
+        try:
+            while True:
+                value = values.get(oid)
+                if value is not None:
+                    if value.status:
+                        raise as_exception(value, oid)
+                    return _load(value)
+                if req in channel.answers:
+                    kind, body = channel.answers[req]
+                    if kind == wire.ERROR:
+                        self.reply(kind, body)
+                if not channel.receive(_WARN_AFTER):
+                    self._explain(channel, [oid])
+        finally:
+            if values:
+                values.clear()
+
     def _result(self, ref, channel):
         value = ref._v
         if type(value) is not Value:
             value = channel.values[ref._id]
         if value.status:
-            raise as_exception(value)
+            raise as_exception(value, ref._id)
         return _load(value)
 
     def _fetch(self, wanted, timeout):
@@ -270,7 +299,7 @@ class Client:
             value = ref._v
             if type(value) is Value:
                 if value.status:
-                    raise as_exception(value)
+                    raise as_exception(value, ref._id)
             else:
                 if ref._w is CLOSED:
                     raise stale(ref)
@@ -281,14 +310,12 @@ class Client:
         ids = list(missing)
         if len(ids) > _IDS_A_FRAME:
             deadline = None if timeout is None else time.monotonic() + timeout
+            kept = {}
             for i in range(0, len(ids), _IDS_A_FRAME):
                 part = ids[i : i + _IDS_A_FRAME]
                 self._fetch_some(channel, part, [missing[oid] for oid in part], remaining(deadline))
-                # A later request forgets what the channel holds; arena values of this part stay readable through it.
-                if i + _IDS_A_FRAME < len(ids):
-                    kept = dict(channel.values)
-                    channel.kept = {**getattr(channel, "kept", {}), **kept}
-            channel.values.update(channel.__dict__.pop("kept", {}))
+                kept.update(channel.values)  # which a later request forgets
+            channel.values.update(kept)
         else:
             self._fetch_some(channel, ids, wanted, timeout)
         return channel
@@ -317,9 +344,9 @@ class Client:
             if req in answers:
                 kind, body = answers[req]
                 if kind == wire.ERROR:
-                    self._reply(kind, body)
+                    self.reply(kind, body)
                 if kind == wire.DONE:
-                    self._timed_out(ids, values)
+                    self._timed_out(channel, ids, wanted)
             pause = _WARN_AFTER
             if deadline is not None and not cancelled:
                 left = deadline - time.monotonic()
@@ -340,36 +367,52 @@ class Client:
         for ref in wanted:
             value = values.get(ref._id) or ref._v
             if type(value) is Value and value.status:
-                raise as_exception(value)
+                raise as_exception(value, ref._id)
 
-    def _timed_out(self, ids, values):
+    def _timed_out(self, channel, ids, wanted):
         from ray import exceptions
 
-        waiting = sum(oid not in values for oid in ids)
+        missing = [oid for oid in ids if oid not in channel.values]
+        why = self._why(channel, missing[:_EXPLAINED])
+        unknown = f"not asked: the reasons of the first {_EXPLAINED} refs are"
+        refs = {ref._id: ref for ref in wanted}
+        shown = "; ".join(f"{refs[oid]!r}: {why[oid]}" for oid in missing[:3])
         error = exceptions.GetTimeoutError(
-            f"Get timed out: some object(s) not ready. {waiting} of {len(ids)} that were asked for are missing."
+            f"Get timed out: some object(s) not ready. {len(missing)} of {len(ids)} that were asked for are missing: {shown}"
+            f"{'; …' if len(missing) > 3 else ''}"
         )
+        error.waiting = {refs[oid]: why.get(oid, unknown) for oid in missing}
         raise error
+
+    def _why(self, channel, ids):
+        """For each id the reason why it is not ready, as the daemon knows it."""
+        import msgpack
+
+        why = {}
+        for i in range(0, len(ids), _WHY_A_CALL):
+            part = ids[i : i + _WHY_A_CALL]
+            req = next(channel._req)
+            self.box.frames.append(wire.call(channel.no, req, msgpack.packb({"m": "why", "ids": part})))
+            self.box.flush()
+            kind, body = self.answer(channel, req)
+            answer = msgpack.unpackb(body, strict_map_key=False)
+            if kind == wire.ERROR:
+                why.update(dict.fromkeys(part, answer.get("error")))
+            else:
+                for w in answer["why"]:
+                    late = "not here in time; by now " if w.get("state") == "READY" else ""
+                    why[w["id"]] = late + (w.get("reason") or w.get("state") or "")
+        return why
 
     def _explain(self, channel, ids):
         """Log, once a set of refs, why they are not ready."""
         import logging
 
-        import msgpack
-
         key = hash(frozenset(ids))
         if key in self._warned:
             return
         self._warned.add(key)
-        req = next(channel._req)
-        self.box.frames.append(wire.call(channel.no, req, msgpack.packb({"m": "why", "ids": ids[:10]})))
-        self.box.flush()
-        kind, body = self._answer(channel, req)
-        answer = msgpack.unpackb(body, strict_map_key=False)
-        if kind == wire.ERROR:
-            text = answer.get("error")
-        else:
-            text = "; ".join(f"ObjectRef({w['id'].hex()}): {w.get('reason') or w.get('state')}" for w in answer["why"])
+        text = "; ".join(f"ObjectRef({oid.hex()}): {reason}" for oid, reason in self._why(channel, ids[:10]).items())
         logging.getLogger("ray").warning("Waiting for %d object(s) for more than 10 s: %s", len(ids), text)
 
     # wait
@@ -378,7 +421,11 @@ class Client:
         """Split refs into ready and not ready; see ray.wait."""
         # A loop that waits for the rest of the last wait is the common case, and checking 1,000 refs takes longer than all
         # else: the list that we returned is not checked again unless we have to ask the daemon.
-        if (id(wanted), num_returns) != self._rest or timeout is not None and timeout < 0 or len(wanted) < num_returns:
+        try:
+            same = (id(wanted), num_returns, *_ends(wanted)) == self._rest
+        except (TypeError, AttributeError, LookupError):
+            same = False
+        if not same or timeout is not None and timeout < 0 or len(wanted) < num_returns:
             if _check_wait(wanted, num_returns, timeout):
                 return [], []
             checked = True
@@ -407,7 +454,7 @@ class Client:
             if len(found) >= 16:
                 chosen = set(ready)
                 rest = [r for r in rest if r not in chosen]
-        self._rest = (id(rest), num_returns)
+        self._rest = (id(rest), num_returns, *_ends(rest)) if rest else None
         return ready, rest
 
     def _ready(self, wanted, most, fetch):
@@ -465,13 +512,31 @@ class Client:
                 self._explain(channel, [r._id for r in wanted if r._v is None])
         kind, body = channel.answers[req]
         if kind == wire.ERROR:
-            self._reply(kind, body)
+            self.reply(kind, body)
         return True
 
     # tasks
 
     def submit(self, template, args, kwargs, num_returns, overrides):
         """The general form of tasks.submit."""
+        unique8 = self.next_unique()
+        flags, deps, contained, data, ahead, keep = self.arguments(template, args, kwargs, unique8 + self.suffix1)
+        frame = ahead + wire.submit(template.no, unique8, num_returns, flags, deps, contained, _packed(overrides), data)
+        return self.send_call(frame, unique8 + self.suffix, num_returns, keep)
+
+    def arguments(self, template, args, kwargs, out1):
+        """Bring the arguments of a call into the form of its frame.
+
+        Args:
+            template: Of the call.
+            args: Positional arguments.
+            kwargs: Keyword arguments, or None.
+            out1: The id of the call's first output.
+
+        Returns:
+            flags, ids of dependencies, contained ids, the payload, frames that go ahead, and what must live until the
+            frame is buffered.
+        """
         try:
             deps, payload = serialization.serialize_args(args, kwargs, template.retry_types)
         except Exception as e:
@@ -482,9 +547,7 @@ class Client:
                 raise stale(ref)
         flags = 0
         contained = ()
-        data = b""
-        unique8 = self.next_unique()
-        ahead = b""
+        data = ahead = b""
         if payload is not None:
             if payload.size > _ARGS_INLINE:
                 flags = wire.ARGS_IN_DEP0
@@ -496,27 +559,28 @@ class Client:
                 data = payload.tobytes()
                 if payload.refs:
                     room = wire.MAX_FRAME - len(data) - 1024 - len(deps) * wire.ID
-                    ahead, contained = wire.split_contained(unique8 + self.suffix1, payload.ids, room)
-        if overrides:
-            import msgpack
-
-            overrides = msgpack.packb(overrides)
+                    ahead, contained = wire.split_contained(out1, payload.ids, room)
         if len(deps) * wire.ID + len(data) > wire.MAX_FRAME - 4096:
             raise ValueError(
                 f"{template.qualname} was called with {len(deps)} refs as arguments of their own; at most about 35,000 fit into a "
                 "call. Pass them in a list, and get them in the task."
             )
-        frame = ahead + wire.submit(
-            template.no, unique8, num_returns, flags, [r._id for r in deps], contained, overrides or b"", data
-        )
+        return flags, [r._id for r in deps], contained, data, ahead, (deps, payload)
+
+    def send_call(self, frame, stem, num_returns, keep):
+        """Buffer the frame of a call whose outputs have ids that begin with ``stem``.
+
+        Returns:
+            Its ref, or a list of refs, or None for no outputs.
+        """
         own = self.table.own
         if num_returns == 1:
-            out = own(unique8 + self.suffix1)
+            out = own(stem + b"\x01\x00\x00\x00")
         else:
-            stem = unique8 + self.suffix
             out = [own(stem + i.to_bytes(4, "little")) for i in range(1, num_returns + 1)] or None
-        self._spend(len(frame))
+        self.spend(len(frame) + (_RETURN_COST * (num_returns - 1) if num_returns > 1 else 0))
         self.box.add(frame)
+        del keep
         return out
 
     def _blame_argument(self, template, args, kwargs, error):
@@ -570,6 +634,19 @@ class Client:
             channel.close()
 
 
+def _packed(overrides) -> bytes:
+    if not overrides:
+        return b""
+    import msgpack
+
+    return msgpack.packb(overrides)
+
+
+def _ends(refs):
+    """What a list of different refs is known by, besides its address, which another list may have by now."""
+    return len(refs), refs[0]._id, refs[-1]._id
+
+
 def _check_wait(wanted, num_returns, timeout) -> bool:
     """Check the arguments of wait; whether there is nothing to wait for."""
     if type(wanted) is not list:
@@ -607,8 +684,8 @@ def stale(ref):
     )
 
 
-def as_exception(value: Value) -> BaseException:
-    """The exception that an error value stands for."""
+def as_exception(value: Value, oid=None) -> BaseException:
+    """The exception that an error value, that of the object ``oid``, stands for."""
     from ray import exceptions
 
     data = value.data
@@ -618,7 +695,9 @@ def as_exception(value: Value) -> BaseException:
     if data[0] == wire.DAEMON_ERROR:
         import msgpack
 
-        return exceptions.from_daemon(msgpack.unpackb(memoryview(data)[1:], strict_map_key=False))
+        return exceptions.from_daemon(
+            {"object": oid or b"", **msgpack.unpackb(memoryview(data)[1:], strict_map_key=False)}
+        )
     return exceptions.RaySystemError(f"an error value of unknown format {data[0]}")
 
 
@@ -643,9 +722,8 @@ def connect(socket_path: str, token, job: dict, *, ray_version: str) -> Client:
     if state.client is not None:
         raise RuntimeError("This process is connected already.")
     key = token.encode() if isinstance(token, str) else bytes(token)
-    sock = greeting.open_socket(socket_path)
+    sock, welcome, fd = greeting.dial(socket_path, "driver", key, version=ray_version, want_fd=True, job=job)
     try:
-        welcome, fd = greeting.greet(sock, "driver", key, version=ray_version, want_fd=True, job=job)
         arena = Arena(fd, welcome["arena_size"]) if fd is not None else None
         box = Outbox(sock)
         client = Client(box, arena, welcome, socket_path, key, ray_version, "channel")

@@ -130,7 +130,7 @@ def _deliver(ref, callbacks, value):
             if value.status:
                 from ray._core.client import as_exception
 
-                error = as_exception(value)
+                error = as_exception(value, ref._id)
             else:
                 from ray._core.serialization import load
 

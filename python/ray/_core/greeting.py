@@ -9,6 +9,41 @@ import sys
 from ray._core import wire
 
 _TIMEOUT = 5.0  # seconds that a daemon has for WELCOME
+_TRIES = 3
+
+
+class _HungUp(ConnectionError):
+    # The daemon closed the connection without a word.
+    pass
+
+
+def dial(path: str, role: str, key: bytes, **fields):
+    """Connect to a daemon and greet it.
+
+    A daemon gives a connection some seconds to speak. This process may get no CPU for longer than that on a machine with
+    much to do; then it tries again.
+
+    Returns:
+        (socket, welcome map, arena descriptor or None).
+
+    Raises:
+        ConnectionError, RuntimeError, AuthenticationError: Nobody listens, or the daemon refused.
+    """
+    import msgpack  # noqa: F401 (before the connection is made, for the daemon's patience)
+
+    tries = _TRIES
+    while True:
+        tries -= 1
+        sock = open_socket(path)
+        try:
+            return (sock, *greet(sock, role, key, **fields))
+        except _HungUp:
+            sock.close()
+            if not tries:
+                raise
+        except BaseException:
+            sock.close()
+            raise
 
 
 def open_socket(path: str) -> socket.socket:
@@ -95,7 +130,7 @@ def greet(sock, role: str, key: bytes, *, version: str, want_fd: bool = False, *
         for fd in fds:
             os.close(fd)
         reason = "no answer within 5 s" if isinstance(e, socket.timeout) else (e.strerror or str(e))
-        raise ConnectionError(
+        raise (ConnectionError if isinstance(e, socket.timeout) else _HungUp)(
             f"The node daemon did not accept this process: {reason}. The socket may belong to another program or another "
             "user; raylet.log in the session's logs directory tells what the daemon saw."
         ) from e

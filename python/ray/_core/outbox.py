@@ -19,6 +19,8 @@ from itertools import repeat, starmap
 from ray._core import refs, wire
 
 FLUSH_AT = 32  # frames
+_CLAIMS_AT = 32  # dead claims (and pokes) that a flush waits for before it sees to them: nobody waits for that
+_CLAIMS_LATE = 4  # rounds of the flusher after which they have waited for long enough
 _LINGER = 0.0015  # seconds that the flusher lets a batch grow
 _AWAKE = 32  # rounds without work after which the flusher parks
 _LAST_FLUSH = 1.0  # seconds that close gives a daemon that does not read
@@ -101,11 +103,12 @@ class Outbox:
             self.armed = True
             self.dead.put(None)
 
-    def flush(self, block: bool = True):
+    def flush(self, block: bool = True, claims: bool = False):
         """Send what is buffered.
 
         Args:
             block: Whether to wait while the socket is full; else the flusher goes on.
+            claims: Whether to tell of dead claims, too, however few there are.
 
         Raises:
             ConnectionError: The daemon is gone.
@@ -119,7 +122,7 @@ class Outbox:
             self.dead.put(None)  # to be taken by the flusher: see _take_claims
         with lock:
             try:
-                while self._step(block):
+                while self._step(block, claims):
                     pass
             except ConnectionError:
                 raise
@@ -127,16 +130,17 @@ class Outbox:
                 self.dead.put(None)  # what the exception left behind must not wait for the next call
                 raise
 
-    def _step(self, block) -> bool:
+    def _step(self, block, claims) -> bool:
         # Wherever memory is allocated the collector may run a program's finalizer, and that may call ray and flush: all of
         # this may have been done meanwhile by a call inside this one. So whatever commits is made first, then what it
         # relies on is looked at, then it is stored; nothing is allocated between the last two.
         rnd = self._round
-        begun = rnd.data is not None or rnd.last
+        begun = rnd.data is not None or rnd.last is not None
         if rnd.data is None:
             if rnd.last is None:
                 self.armed = False  # pokes are taken with the claims
-                self._take_claims(rnd)
+                if claims or self._late or self.dead.qsize() >= _CLAIMS_AT:
+                    self._take_claims(rnd)
                 last = self._last_words(rnd.claims) if rnd.claims else b""
                 n = len(rnd.claims)
                 if rnd.last is None and n == len(rnd.claims):
@@ -290,12 +294,15 @@ class Outbox:
         # cost every task of a loop of gets a change of threads. Claims alone go with the next frames if some come soon.
         idle = 0
         seen = -1
+        waiting = 0  # rounds for which claims have
         while self._flushing and idle < _AWAKE:
             time.sleep(_LINGER)
             idle += 1
-            if self.armed or self.congested or ((self._late or not self.dead.empty()) and seen == self._flushes):
+            waiting = waiting + 1 if self._late or not self.dead.empty() else 0
+            if self.armed or self.congested or waiting and (seen == self._flushes or waiting > _CLAIMS_LATE):
                 self.armed = False
-                self.flush()
+                waiting = 0
+                self.flush(claims=True)
             if seen != self._flushes:
                 seen = self._flushes
                 idle = 0
@@ -307,7 +314,7 @@ class Outbox:
             deadline = time.monotonic() + _LAST_FLUSH
             try:
                 while not self.broken and time.monotonic() < deadline:
-                    self.flush(block=False)
+                    self.flush(block=False, claims=True)
                     if not self.congested:
                         break
                     self._wait_writable()

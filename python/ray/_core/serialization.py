@@ -72,6 +72,16 @@ def _contained(oid):
     return refs.intern(oid, refs.UNCOUNTED)
 
 
+_with_refs: dict = {}
+_by_name = {_contained}  # functions that are pickled by name
+
+
+def with_refs(cls, rebuild):
+    """Pickle instances of exactly ``cls`` by their ``__reduce__``, a call of ``rebuild`` with builtins and refs."""
+    _with_refs[cls] = rebuild
+    _by_name.add(rebuild)
+
+
 class _RefPickler(pickle.Pickler):
     """Containers of builtins and refs. Anything else needs cloudpickle, whose start-up and calls cost more."""
 
@@ -80,10 +90,13 @@ class _RefPickler(pickle.Pickler):
         self.contained = contained
 
     def reducer_override(self, obj):
-        if type(obj) is ObjectRef:
+        t = type(obj)
+        if t is ObjectRef:
             self.contained.append(obj)
             return _contained, (obj._id,)
-        if obj is _contained:
+        if t in _with_refs:
+            return obj.__reduce__()
+        if t is FunctionType and obj in _by_name:
             return NotImplemented
         raise _NotPlain
 

@@ -9,7 +9,9 @@ class State:
 
     __slots__ = (
         "accelerators",
+        "actor",
         "client",
+        "context",
         "dashboard_url",
         "driver_task",
         "env",
@@ -21,6 +23,7 @@ class State:
         "namespace",
         "node_id",
         "node_ip",
+        "preload",
         "resources",
         "session_dir",
         "session_name",
@@ -45,6 +48,7 @@ class State:
         ).split():
             setattr(self, name, welcome.get(name))
         self.env = welcome.get("env") or {}
+        self.preload = welcome.get("preload")
         self.accelerators = welcome.get("accelerators") or {}
         self.resources = welcome.get("resources") or {}
         self.job = job
@@ -75,5 +79,8 @@ def connected():
 
 
 def current_task():
-    """The task that this process is running, or None."""
-    return state.task
+    """The task that the caller runs in, or None."""
+    task = state.task
+    if task is None and state.context is not None:
+        return state.context.get(None)  # an actor that runs several calls at once
+    return task

@@ -14,8 +14,9 @@ _ERROR_SIZE = 100 << 20
 class Function:
     """A function's body, exported when it is first needed and loaded when it is first run."""
 
-    def __init__(self, callable, name: str, qualname: str):
-        """Wrap a Python callable; ``name`` is short, ``qualname`` is ``module.qualname``."""
+    def __init__(self, callable, name: str, qualname: str, kind: str = "function"):
+        """Wrap a Python callable; ``name`` is short, ``qualname`` is ``module.qualname``, ``kind`` what errors call it."""
+        self.kind = kind
         self._callable = callable
         self.name = name
         self.qualname = qualname
@@ -24,9 +25,9 @@ class Function:
         self._export = None  # (client, ref, event that is set when the body is on its way)
 
     @classmethod
-    def from_export(cls, ref, name: str, qualname: str) -> Function:
+    def from_export(cls, ref, name: str, qualname: str, kind: str = "function") -> Function:
         """A function that another process exported as ``ref``."""
-        self = cls(None, name, qualname)
+        self = cls(None, name, qualname, kind)
         self._ref = ref
         return self
 
@@ -89,6 +90,17 @@ class Function:
             event.set()
         return ref
 
+    def payload(self) -> bytes:
+        """The body as a value, for who gets it with the call.
+
+        Raises:
+            TypeError: The function cannot be pickled.
+            ValueError: It is larger than 100 MB.
+        """
+        payload = self._pickled()
+        connected().pinned.append(payload.refs)  # nobody knows when the last copy is gone
+        return payload.tobytes()
+
     def _pickled(self):
         import os
         import pickle
@@ -96,11 +108,11 @@ class Function:
         try:
             payload = serialization.serialize(self._callable)
         except (TypeError, pickle.PicklingError) as e:
-            raise TypeError(f"Could not serialize the function {self.qualname}. {inspected(self._callable)}") from e
+            raise TypeError(f"Could not serialize the {self.kind} {self.qualname}. {inspected(self._callable)}") from e
         limit = int(os.environ.get("FUNCTION_SIZE_ERROR_THRESHOLD", _ERROR_SIZE))
         if payload.size > limit:
             raise ValueError(
-                f"The function {self.qualname} is too large ({payload.size >> 20} MiB > FUNCTION_SIZE_ERROR_THRESHOLD="
+                f"The {self.kind} {self.qualname} is too large ({payload.size >> 20} MiB > FUNCTION_SIZE_ERROR_THRESHOLD="
                 f"{limit >> 20} MiB). Check that its definition is not implicitly capturing a large array or other object in "
                 "scope. Tip: use ray.put() to put large objects in the Ray object store."
             )
@@ -108,8 +120,9 @@ class Function:
             import logging
 
             logging.getLogger("ray").warning(
-                "The function %s is very large (%d MiB). Check that its definition is not implicitly capturing a large array "
+                "The %s %s is very large (%d MiB). Check that its definition is not implicitly capturing a large array "
                 "or other object in scope. Tip: use ray.put() to put large objects in the Ray object store.",
+                self.kind,
                 self.qualname,
                 payload.size >> 20,
             )
@@ -146,7 +159,7 @@ class Template:
 
     def __init__(
         self,
-        function: Function,
+        function: Function | None,
         *,
         name: str,
         qualname: str,
@@ -157,11 +170,12 @@ class Template:
         env=None,
         max_calls: int = 0,
         labels=None,
+        **more,
     ):
         """Describe calls; see docs/protocol.md (TEMPLATE) for the fields.
 
         Args:
-            function: The body.
+            function: The body; None where the template names a method, or the class comes with the call.
             name: What the task is called in lists and titles.
             qualname: ``module.qualname`` of the function.
             resources: Amounts in 1/10000.
@@ -171,6 +185,7 @@ class Template:
             env: The environment's map.
             max_calls: After how many tasks a worker leaves; 0 for never.
             labels: Labels a node must have.
+            more: What actors need: ``method`` ``group`` ``ordered``, or ``actor``.
         """
         self.function = function
         self.name = name
@@ -188,6 +203,7 @@ class Template:
             "env": env,
             "max_calls": max_calls,
             "labels": labels,
+            **more,
         }
         self._client = None
         self.no = 0
@@ -196,9 +212,10 @@ class Template:
         """Send the template on this connection; doing so twice leaves the second number in use."""
         import msgpack
 
-        ref = self.function.ready(client)
+        function = self.function
+        fn, fn_hash = (function.ready(client)._id, function.hash) if function is not None else (None, b"")
         no = next(client.template_numbers)
-        body = msgpack.packb({"fn": ref._id, "fn_hash": self.function.hash, **self._fields})
+        body = msgpack.packb({"fn": fn, "fn_hash": fn_hash, **self._fields})
         if len(body) + 16 > wire.MAX_FRAME:
             raise ValueError(f"The options of {self.qualname} are too large: {len(body)} bytes, at most 1 MiB.")
         claim = refs.TemplateClaim(self, client.table.put)
@@ -207,7 +224,10 @@ class Template:
         client.box.frames.append(wire.template(no, body))
         self.no = no
         # A call without arguments differs from the next one in its unique bytes only.
-        self._head = wire.head_u32.pack(31, wire.SUBMIT, no)
+        if "method" in self._fields:
+            self._head = wire.head_u32.pack(47, wire.ACTOR_CALL, no)
+        else:
+            self._head = wire.head_u32.pack(31, wire.SUBMIT, no)
         self._tail = b"\x01\x00\x00\x00" + bytes(14)
         self._client = client
 

@@ -6,17 +6,21 @@ PROTOCOL = 1
 MAX_FRAME = 1 << 20
 MAX_PACKET = 131072
 ID = 28
+OUTPUT = 14  # bytes of an output in RESULT, but for contained ids and an inline value
+MAX_RETURNS = 65536  # of a task
 
 IDS = 0x0F
 HELLO, WELCOME, REFUSED = 0x01, 0x02, 0x03
 TEMPLATE, TEMPLATE_DROP, SUBMIT, PUT, CREATE, SEAL, GET, WAIT = range(0x10, 0x18)
 CANCEL_REQ, RELEASE, UNPIN, RESULT, CALL, CHANNEL_CLOSE, ABORT, CREDIT = range(0x18, 0x20)
+ACTOR, ACTOR_CALL = 0x20, 0x21
 VALUE, READY, CREATED, DONE, ERROR, REPLY = range(0x30, 0x36)
-EXECUTE, X_TEMPLATE, SETUP, EXIT, X_TEMPLATE_DROP, EXECUTE_AT = range(0x40, 0x46)
+EXECUTE, X_TEMPLATE, SETUP, EXIT, X_TEMPLATE_DROP, EXECUTE_AT, CANCEL = range(0x40, 0x47)
 
 INLINE, ARENA = 0, 1
 OK, FAILED = 0, 1
-ARGS_IN_DEP0 = 1
+ARGS_IN_DEP0, WEAK_HANDLE, CREATION, METHOD, ALONE = 0x01, 0x02, 0x10, 0x20, 0x40
+VALUES, RAISED, RETRIABLE, LEAVES, ACTOR_EXITS = range(5)  # outcomes of RESULT
 FETCH = 1
 
 # Value formats.
@@ -27,9 +31,13 @@ _u64 = Struct("<Q")
 head = Struct("<IB")  # length, kind
 head_u32 = Struct("<IBI")
 _submit = Struct("<IBI8sIHIII")
+_actor = Struct("<IBIII8sHIII")
+_actor_call = Struct("<IBI8s16sIHIII")
+call_tail = Struct("<16sIH12x")  # of an ACTOR_CALL that carries nothing: actor, num_returns, flags
 _put = Struct("<IB28sBI")
 _create = Struct("<IBII28sQ")
 _ask = Struct("<IBIIBI")
+_ask_one = Struct("<IBIIBI28s")
 _wait = Struct("<IBIIIBI")
 _two = Struct("<IBII")
 _credit = Struct("<IBIIQ")
@@ -67,6 +75,35 @@ def submit(template, unique8, num_returns, flags, deps, contained, overrides, ar
     )
 
 
+def actor(chan, req, template, unique8, flags, deps, contained, spec, args) -> bytes:
+    """ACTOR; spec and args are bytes."""
+    body = b"".join((*deps, *contained, spec, args))
+    return (
+        _actor.pack(35 + len(body), ACTOR, chan, req, template, unique8, flags, len(deps), len(contained), len(spec))
+        + body
+    )
+
+
+def actor_call(template, unique8, actor_id, num_returns, flags, deps, contained, overrides, args) -> bytes:
+    """ACTOR_CALL; as SUBMIT, to an actor."""
+    body = b"".join((*deps, *contained, overrides, args))
+    return (
+        _actor_call.pack(
+            47 + len(body),
+            ACTOR_CALL,
+            template,
+            unique8,
+            actor_id,
+            num_returns,
+            flags,
+            len(deps),
+            len(contained),
+            len(overrides),
+        )
+        + body
+    )
+
+
 def put(oid, status, contained, data) -> bytes:
     """PUT of a value that fits into a frame."""
     ids = b"".join(contained)
@@ -86,6 +123,11 @@ def seal(oid, status, contained) -> bytes:
 def get(chan, req, ids) -> bytes:
     """GET of a list of ids."""
     return _ask.pack(14 + ID * len(ids), GET, chan, req, 0, len(ids)) + b"".join(ids)
+
+
+def get_one(chan, req, oid) -> bytes:
+    """GET of one id."""
+    return _ask_one.pack(42, GET, chan, req, 0, 1, oid)
 
 
 def wait(chan, req, need, flags, ids) -> bytes:

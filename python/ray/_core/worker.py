@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sys
 import time
 import traceback
+from itertools import islice, starmap
+from types import GeneratorType
 
 # Used later or only by tasks: imported once, before workers are forked.
 import cloudpickle.cloudpickle  # noqa: F401
@@ -23,11 +26,15 @@ import ray.runtime_context
 import ray.util  # noqa: F401
 from ray import exceptions
 from ray._core import refs, serialization, wire, zygote
+from ray._core.actor_kinds import become
 from ray._core.arena import Arena
 from ray._core.client import Client, as_exception
 from ray._core.outbox import Outbox
 from ray._core.refs import Lease, LeaseClaim, PinClaim, Value
 from ray._core.state import WORKER_MODE, state
+from ray._core.task import OURS, DependencyFailed, FunctionMissing, Task
+
+OURS.add(__file__)
 
 _SHORT = 0.0002  # seconds: tasks of a shorter mean may run before the results of others are sent
 _RESULT_ROOM = wire.MAX_FRAME - 65536  # bytes of inline outputs in one RESULT
@@ -43,29 +50,22 @@ _VISIBLE = {
 }
 
 
-class Task:
-    """A running task.
-
-    Attributes:
-        task_id: 24 bytes.
-        name: What the task is called in lists and titles.
-        qualname: ``module.qualname`` of the function.
-        attempt: 0 for the first.
-        resources: Amounts it holds.
-    """
-
-    __slots__ = ("attempt", "name", "qualname", "resources", "task_id")
-
-    def __init__(self, task_id, name, qualname, attempt, resources):
-        self.task_id = task_id
-        self.name = name
-        self.qualname = qualname
-        self.attempt = attempt
-        self.resources = resources
-
-
 class _Template:
-    __slots__ = ("calls", "fn", "function", "max_calls", "mean", "name", "qualname", "resources", "retry", "threads")
+    __slots__ = (
+        "actor",
+        "calls",
+        "fn",
+        "function",
+        "group",
+        "max_calls",
+        "mean",
+        "method",
+        "name",
+        "qualname",
+        "resources",
+        "retry",
+        "threads",
+    )
 
     def __init__(self, fields: dict):
         self.fn = fields["fn"]
@@ -75,18 +75,12 @@ class _Template:
         self.threads = max(1, int(self.resources.get("CPU", 0)))
         self.retry = bool(fields.get("retry_exceptions"))
         self.max_calls = fields.get("max_calls") or 0
+        self.method = fields.get("method")
+        self.group = fields.get("group") or ""
+        self.actor = fields.get("actor")
         self.function = None
         self.calls = 0
         self.mean = None  # seconds a call
-
-
-class _DependencyFailed(Exception):
-    def __init__(self, cause):
-        self.cause = cause
-
-
-class _FunctionMissing(Exception):
-    pass
 
 
 class Worker:
@@ -103,7 +97,13 @@ class Worker:
         self.client = None
         self.box = None
         self.leaving = False
+        self.actor = None
+        self.serve = None  # what goes on in the place of this loop
+        self.suffix = b""  # of the ids of tasks and outputs, after their unique
         self._packets = []
+        self.buffer = bytearray(wire.MAX_PACKET)
+        self._sizes = []  # of a packet that is in the buffer
+        self.alone = False  # nothing more was on its way when the last call was sent
         self._title = None
         self._threads = 0  # that OMP_NUM_THREADS and its like say; None if that is the user's business
         try:
@@ -111,6 +111,7 @@ class Worker:
         except ImportError:
             set_title = None
         self._set_title = set_title
+        self.idle_title = "ray::IDLE"
 
     def run(self) -> int:
         """Serve until the daemon says to leave or is gone.
@@ -119,20 +120,37 @@ class Worker:
             The exit status.
         """
         packets = self._packets
-        recv = self.exec.recv
+        sizes = self._sizes
+        buffer = self.buffer
+        view = memoryview(buffer)
+        # Into one buffer, then copied: a new one of the largest size for each packet costs more than all else here.
+        receive = self.exec.recv_into
         while not self.leaving:
             try:
-                packets.extend(map(recv, (wire.MAX_PACKET,), (socket.MSG_DONTWAIT,)))
+                if self.alone:
+                    self.alone = False
+                    raise BlockingIOError
+                if not sizes:
+                    sizes.extend(map(receive, (buffer,), (0,), (socket.MSG_DONTWAIT,)))
             except BlockingIOError:
                 self._idle()
-                packets.extend(map(recv, (wire.MAX_PACKET,)))
+                if not sizes:
+                    sizes.extend(map(receive, (buffer,)))
             except ConnectionError:
                 return 1
+            # One call in C takes the size away and stores the packet: no exception comes between the two.
+            packets.extend(map(bytes, map(view.__getitem__, map(slice, starmap(sizes.pop, ((),))))))
             while packets:
-                packet = packets.pop()
-                if not packet:
+                packet = packets.pop(0)
+                if not packet and not self.leaving:
                     return 1  # the daemon is gone
-                self._handle(packet)
+                if not packet:
+                    break
+                self.handle(packet)
+            if self.serve is not None:
+                return self.serve()
+        if self.actor is not None:
+            return self.actor.finish()
         if self.box is not None:
             self.box.flush()
         return 0
@@ -142,9 +160,16 @@ class Worker:
             self.box.flush()
             if self._title is not None:
                 self._title = None
-                self._set_title("ray::IDLE")
+                self._set_title(self.idle_title)
 
-    def _handle(self, packet):
+    def show(self, name):
+        """Let the process's title tell what runs."""
+        if name != self._title and self._set_title is not None:
+            self._title = name
+            self._set_title("ray::" + name)
+
+    def handle(self, packet):
+        """Do what the frames of a packet say."""
         at = 0
         size = len(packet)
         while at < size:
@@ -158,8 +183,7 @@ class Worker:
                 self.templates[no] = _Template(msgpack.unpackb(packet[start + 4 : at], strict_map_key=False))
             elif kind == wire.EXECUTE_AT:
                 offset, n = wire.u64(packet, start)[0], wire.u64(packet, start + 8)[0]
-                body = self.client.arena.read(offset, n)
-                self.execute(body, 0, n)
+                self.execute(self.client.arena.look(offset, n), 0, n)
             elif kind == wire.SETUP:
                 self.setup(msgpack.unpackb(packet[start:at], strict_map_key=False))
             elif kind == wire.X_TEMPLATE_DROP:
@@ -167,6 +191,9 @@ class Worker:
             elif kind == wire.EXIT:
                 self.leaving = True
                 return
+            elif kind == wire.CANCEL:
+                if self.actor is not None:
+                    self.actor.cancel(bytes(packet[start : start + 8]))
             else:
                 raise wire.ProtocolError(f"the daemon sent a worker a frame of kind 0x{kind:02x}")
 
@@ -194,7 +221,7 @@ class Worker:
         fields["resources"] = {k: v / 10000 for k, v in (fields.get("resources") or {}).items()}
         state.fill(WORKER_MODE, self.client, fields, job)
         env = {**(job.get("env_vars") or {}), **(fields.get("env") or {})}
-        os.environ.update(env)
+        os.environ.update([(k, expanded(v)) for k, v in env.items()])
         if "OMP_NUM_THREADS" in env:
             self._threads = None
         if "TZ" in os.environ:
@@ -209,6 +236,9 @@ class Worker:
                 sys.path.insert(0, entry)
         if job.get("logging"):
             ray._logging.configure_worker(job["logging"])
+        self.suffix = self.client.suffix
+        if fields.get("actor"):
+            become(self, fields["actor"])
 
     # running a task
 
@@ -243,20 +273,20 @@ class Worker:
         started = time.perf_counter()
         try:
             function = template.function or self._load(template)
-            args, kwargs, retry_types = self._arguments(buf, at, end, flags, n_deps)
+            args, kwargs, retry_types = self.arguments(buf, at, end, flags, n_deps)
             if kwargs:
                 result = function(*args, **kwargs)
             else:
                 result = function(*args)
-            outputs, guards, keep = self._outputs(unique8, result, num_returns)
+            outputs, guards, keep = self.outputs(unique8, result, num_returns)
         except SystemExit:
             box.flush()
             raise
         except BaseException as e:
             outcome = 2 if retry and isinstance(e, Exception) and (not retry_types or isinstance(e, retry_types)) else 1
-            if isinstance(e, (_DependencyFailed, _FunctionMissing)):
+            if isinstance(e, (DependencyFailed, FunctionMissing)):
                 outcome = 1
-            outputs, guards, keep = self._error_outputs(unique8, e, name, num_returns)
+            outputs, guards, keep = self.error_outputs(unique8, e, name, num_returns)
         took = time.perf_counter() - started
         template.mean = took if template.mean is None else 0.8 * template.mean + 0.2 * took
         if template.max_calls:
@@ -270,14 +300,15 @@ class Worker:
         for oid, guard in guards:
             client.sealed(oid, guard)
         state.task = None
-        if len(box.frames) >= 32:
-            box.flush()
+        self.alone = bool(flags & wire.ALONE)
+        if len(box.frames) >= 32 or took > _SHORT:
+            box.flush()  # now: to drop the arguments may take as long as the task
 
     def _load(self, template):
         try:
             function = self.client.load_function(template.fn)
         except Exception as e:
-            raise _FunctionMissing(
+            raise FunctionMissing(
                 f"The remote function failed to import on the worker: {template.qualname}. This may be because needed "
                 f"library dependencies are not installed in the worker environment or cannot be found on sys.path {sys.path}:\n\n"
                 f"{traceback.format_exc()}"
@@ -285,8 +316,12 @@ class Worker:
         template.function = function
         return function
 
-    def _arguments(self, buf, at, end, flags, n_deps):
-        """Read what follows the overrides: (args, kwargs, retry types)."""
+    def arguments(self, buf, at, end, flags, n_deps):
+        """Read what follows the overrides.
+
+        Returns:
+            args, kwargs, retry types
+        """
         deps = []
         for _ in range(n_deps):
             value, at = self._dep(buf, at)
@@ -298,20 +333,20 @@ class Worker:
         if flags & wire.ARGS_IN_DEP0:
             holder = deps.pop(0)
             if holder.status:
-                raise _DependencyFailed(as_exception(holder))
+                raise DependencyFailed(as_exception(holder))
             call = serialization.load(holder)
         elif at == end:
             return (), None, None
         else:
             lease = self._lease(ids) if ids else None
-            call = serialization.deserialize(buf[at:end], ids, lease)
+            call = serialization.deserialize(_kept(buf[at:end]), ids, lease)
         if len(call) == 2:
             return call[0], call[1], None
         args, kwargs, positions, keywords, retry_types = call
         values = []
         for dep in deps:
             if dep.status:
-                raise _DependencyFailed(as_exception(dep))
+                raise DependencyFailed(as_exception(dep))
             values.append(serialization.load(dep))
         args = list(args)
         kwargs = dict(kwargs) if kwargs else {}
@@ -330,7 +365,7 @@ class Worker:
         at += 8
         lease = self._lease(ids) if ids else None
         if where == wire.INLINE:
-            return Value(bytes(buf[at : at + size]), status, ids, lease), at + size
+            return Value(_kept(buf[at : at + size]), status, ids, lease), at + size
         from ray._core.channel import lease_key, readable
 
         table = self.client.table
@@ -354,56 +389,71 @@ class Worker:
 
     # what comes of it
 
-    def _outputs(self, unique8, result, num_returns):
+    def outputs(self, unique8, result, num_returns):
+        """A result in the form of its frame: (frames ahead and outputs), what to seal, what must live until then."""
         if num_returns == 1:
             if result is None:
-                return (b"", (_NONE,)), (), None
-            return self._encode(unique8, (serialization.serialize(result),))
+                return (b"", (NONE,)), (), None
+            return self.encode(unique8, (serialization.serialize(result),))
         if num_returns == 0:
             if result is not None:
                 logging.getLogger("ray").warning(
                     "Task with num_returns=0 returned a value other than None; it is dropped."
                 )
             return (b"", ()), (), None
+        if isinstance(result, GeneratorType):
+            result = list(islice(result, num_returns + 1))
+            if len(result) > num_returns:
+                raise ValueError(f"Task returned more than num_returns={num_returns} objects.")
         n = len(result)
         if n != num_returns:
             raise ValueError(f"Task returned {n} objects, but num_returns={num_returns}.")
-        return self._encode(unique8, [serialization.serialize(r) for r in result])
+        return self.encode(unique8, [serialization.serialize(r) for r in result])
 
-    def _encode(self, unique8, payloads):
+    def encode(self, unique8, payloads):
+        """As outputs, of what is serialized."""
         client = self.client
-        stem = unique8 + client.suffix
+        stem = unique8 + self.suffix
         inline_max = client.inline_max
         guards = []
         parts = []
         ahead = b""
-        room = _RESULT_ROOM
+        room = _RESULT_ROOM - len(payloads) * wire.OUTPUT
         for i, payload in enumerate(payloads, 1):
             ids = payload.ids if payload.refs else ()
             oid = stem + i.to_bytes(4, "little")
-            if len(ids) * wire.ID > 4096:
-                more, ids = wire.split_contained(oid, ids, max(room - payload.size, 0))
+            inline = payload.size <= inline_max and payload.size <= room
+            if inline:
+                room -= payload.size
+            if ids:
+                more, ids = wire.split_contained(oid, ids, room)
                 ahead += more
-            if payload.size <= inline_max and payload.size + len(ids) * wire.ID <= room:
-                room -= payload.size + len(ids) * wire.ID
+                room -= len(ids) * wire.ID
+            if inline:
                 parts.append(wire.output(payload.status, wire.INLINE, ids, payload.size, payload.tobytes()))
             else:
                 guards.append((oid, client.create(oid, payload)))
                 parts.append(wire.output(payload.status, wire.ARENA, ids, payload.size))
         return (ahead, parts), guards, payloads
 
-    def _error_outputs(self, unique8, error, name, num_returns):
-        data = self._error_value(error, name, unique8)
+    def error_outputs(self, unique8, error, name, num_returns):
+        """As outputs, of an error."""
+        data = self.error_value(error, name, unique8)
         payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
         try:
-            return self._encode(unique8, [payload] * num_returns)
+            return self.encode(unique8, [payload] * num_returns)
         except Exception as e:  # the store is full, say: the error must still arrive
-            data = self._error_value(e, name, unique8)[: self.client.inline_max]
+            data = self.error_value(e, name, unique8)[: self.client.inline_max]
             payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
-            return self._encode(unique8, [payload] * num_returns)
+            return self.encode(unique8, [payload] * num_returns)
 
-    def _error_value(self, error, name, unique8) -> bytes:
-        if isinstance(error, _DependencyFailed):
+    def error_value(self, error, name, unique8) -> bytes:
+        """The error of a task as a value."""
+        return b"\x03" + self.task_error(error, name, unique8).to_bytes()
+
+    def task_error(self, error, name, unique8) -> exceptions.RayTaskError:
+        """The error of a task as its caller sees it."""
+        if isinstance(error, DependencyFailed):
             cause = error.cause
             shown = (
                 "ray.exceptions.RayTaskError" if isinstance(cause, exceptions.RayTaskError) else _full_name(type(cause))
@@ -412,17 +462,17 @@ class Worker:
                 "Traceback (most recent call last):\n  At least one of the input arguments for this task could not be "
                 f"computed:\n{shown}: {cause}"
             )
-        elif isinstance(error, _FunctionMissing):
+        elif isinstance(error, FunctionMissing):
             cause = RuntimeError(str(error))
             text = f"Traceback (most recent call last):\nRuntimeError: {error}"
         else:
             cause = error
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) and self.actor is None:
                 from ray._ids import TaskID
 
-                cause = exceptions.TaskCancelledError(TaskID(unique8 + self.client.suffix))
+                cause = exceptions.TaskCancelledError(TaskID(unique8 + self.suffix))
             tb = error.__traceback__
-            while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+            while tb is not None and tb.tb_frame.f_code.co_filename in OURS:
                 tb = tb.tb_next
             if tb is None:
                 text = "Traceback (most recent call last):\n" + "".join(
@@ -430,13 +480,26 @@ class Worker:
                 )
             else:
                 text = "".join(traceback.format_exception(type(cause), cause, tb))
-        wrapped = exceptions.RayTaskError(
-            name, text, cause, proctitle="ray::" + name, pid=os.getpid(), ip=state.node_ip
+        of_actor = self.actor.described() if self.actor is not None else {}
+        return exceptions.RayTaskError(
+            name, text, cause, proctitle="ray::" + name, pid=os.getpid(), ip=state.node_ip, **of_actor
         )
-        return b"\x03" + wrapped.to_bytes()
 
 
-_NONE = wire.output(wire.OK, wire.INLINE, (), 3, b"\x00N.")
+NONE = wire.output(wire.OK, wire.INLINE, (), 3, b"\x00N.")
+
+
+def _kept(data):
+    """A value of an EXECUTE. One in the arena is read in place, for it goes with the task's RESULT, unless views of it may last."""
+    return bytes(data) if type(data) is memoryview and data[0] == wire.PICKLE_BUFFERS else data
+
+
+def expanded(text: str) -> str:
+    """The value of an environment variable with ``${NAME}`` and ``$NAME`` from this process's environment, as Ray does it.
+
+    A ``${NAME}`` that is not there is empty.
+    """
+    return re.sub(r"\$\{[A-Za-z0-9_]+\}", "", os.path.expandvars(text)) if "$" in text else text
 
 
 def _full_name(cls):

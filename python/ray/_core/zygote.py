@@ -110,6 +110,8 @@ def limit_threads(n: int) -> bool:
 def _preload(config: dict):
     """Imports what workers share; returns the function that a worker runs."""
     gc.disable()  # until the freeze: a collection would only touch pages that are to be shared
+    if config.get("preload"):
+        limit_threads(1)  # libraries start no threads of their own, which no fork could take along
     module, _, function = config["main"].partition(":")
     run = getattr(import_module(module), function)
     for name in filter(None, config.get("preload", "").split(",")):

@@ -1,10 +1,11 @@
 """The state of the cluster, under the names that other packages import."""
 
-from typing import Dict, List
+from typing import Any, Dict, List, Optional
 
 from ray._api import available_resources, cluster_resources, nodes
 
 __all__ = [
+    "actors",
     "available_resources",
     "available_resources_per_node",
     "cluster_resources",
@@ -12,6 +13,58 @@ __all__ = [
     "nodes",
     "total_resources_per_node",
 ]
+
+
+def actors(
+    actor_id: Optional[str] = None, job_id: Any = None, actor_state_name: Optional[str] = None
+) -> Dict[str, Dict[str, Any]]:
+    """What the cluster knows of actors, with Ray's keys.
+
+    Args:
+        actor_id: Only this one; its facts themselves are returned, or an empty dict.
+        job_id: Only those of a job, a ``JobID`` or its hexadecimal text.
+        actor_state_name: Only those in this state.
+
+    Returns:
+        Facts by hexadecimal id.
+    """
+    from ray._api import _call_state
+
+    rows = [_actor(row) for row in _call_state("actors")["actors"]]
+    if actor_id is not None:
+        return next((row for row in rows if row["ActorID"] == actor_id), {})
+    if job_id is not None:
+        job_id = job_id if isinstance(job_id, str) else job_id.hex()
+    return {
+        row["ActorID"]: row
+        for row in rows
+        if job_id in (None, row["JobID"]) and actor_state_name in (None, row["State"])
+    }
+
+
+def _actor(row: Dict[str, Any]) -> Dict[str, Any]:
+    def shown(name):
+        value = row.get(name)
+        return value.hex() if isinstance(value, bytes) else value or ""
+
+    where = {"IPAddress": row.get("ip") or "", "Port": row.get("port") or 0, "NodeID": shown("node_id")}
+    return {
+        "ActorID": shown("actor_id"),
+        "ActorClassName": row.get("class_name") or "",
+        "IsDetached": bool(row.get("is_detached")),
+        "Name": row.get("name") or "",
+        "RayNamespace": row.get("ray_namespace") or "",
+        "JobID": shown("job_id"),
+        "Address": where,
+        "OwnerAddress": {"IPAddress": "", "Port": 0, "NodeID": ""},
+        "State": row.get("state") or "",
+        "NumRestarts": row.get("num_restarts") or 0,
+        "Timestamp": float(row.get("end_ms") or row.get("start_ms") or 0),
+        "StartTime": row.get("start_ms") or 0,
+        "EndTime": row.get("end_ms") or 0,
+        "DeathCause": row.get("death_cause"),
+        "Pid": row.get("pid") or 0,
+    }
 
 
 def node_ids() -> List[str]:

@@ -5,7 +5,7 @@ from typing import Any
 from ray import _core
 from ray._api import SCRIPT_MODE, WORKER_MODE, get, is_initialized, put, wait
 from ray._decorator import remote
-from ray._ids import JobID, NodeID
+from ray._ids import ActorID, JobID, NodeID
 from ray._init import RayContext, init, shutdown
 
 __all__ = [
@@ -93,6 +93,11 @@ class Worker:
     def current_job_id(self) -> JobID:
         """The job's id; nil without a connection."""
         return JobID(_state.job_id) if _state.job_id else JobID.nil()
+
+    @property
+    def actor_id(self) -> ActorID:
+        """The id of the actor that runs here; nil outside of actors."""
+        return ActorID(_state.actor.id) if _state.actor is not None else ActorID.nil()
 
     @property
     def current_node_id(self) -> NodeID:

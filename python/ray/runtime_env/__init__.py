@@ -1,6 +1,7 @@
 """Runtime environments: what a job's or a task's workers find around them.
 
-Today ``env_vars`` are set; every other field is checked, kept, and refused with its name where it would have to act.
+Today ``env_vars`` are set and the modules of ``preload`` are loaded; every other field is checked, kept, and refused with
+its name where it would have to act.
 """
 
 import json
@@ -13,7 +14,7 @@ __all__ = ["RuntimeEnv", "RuntimeEnvConfig"]
 
 _PACKAGERS = ("pip", "uv", "conda")
 _WITH_IMAGE = frozenset(("image_uri", "config", "env_vars"))
-_HONOURED = frozenset(("env_vars", "config"))
+_HONOURED = frozenset(("env_vars", "preload", "config"))
 
 
 class RuntimeEnvConfig(dict):
@@ -78,6 +79,9 @@ class RuntimeEnvConfig(dict):
 
 class RuntimeEnv(dict):
     """A runtime environment: a dict whose fields were checked.
+
+    Beside Ray's fields it has ``preload``: names of modules that are loaded once on each node, in a process from which the
+    workers are then forked. They must be installed on the nodes; what only the job's own folders hold is not found.
 
     Raises:
         TypeError: A field of the wrong type.
@@ -147,7 +151,7 @@ class RuntimeEnv(dict):
         """
         for name, value in self.items():
             if name not in _HONOURED and value not in (None, {}, []):
-                raise missing(f"runtime environments with {name!r} (only env_vars)")
+                raise missing(f"runtime environments with {name!r} (only env_vars and preload)")
 
     def to_dict(self) -> Dict[str, Any]:
         """The environment as a plain dict."""
@@ -202,6 +206,10 @@ class RuntimeEnv(dict):
     def env_vars(self) -> Dict[str, str]:
         """The environment variables."""
         return dict(self.get("env_vars", {}))
+
+    def preload(self) -> List[str]:
+        """The modules that workers are forked with."""
+        return list(self.get("preload") or [])
 
     def has_pip(self) -> bool:
         """Whether there is a pip field."""
@@ -279,7 +287,7 @@ class RuntimeEnv(dict):
 
 _KNOWN = frozenset(
     "py_modules py_executable java_jars working_dir conda pip uv container excludes env_vars _nsight _rocprof_sys config "
-    "worker_process_setup_hook image_uri".split()
+    "worker_process_setup_hook image_uri preload".split()
 )
 
 
@@ -328,6 +336,13 @@ def _env_vars(value: Any) -> Dict[str, str]:
     return dict(value)
 
 
+def _preload(value: Any) -> List[str]:
+    for module in _texts("preload", value):
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ValueError(f"runtime_env['preload'] must name modules, but {module!r} is no module's name")
+    return list(value)
+
+
 def _packages(name: str):
     def check(value: Any) -> Dict:
         if isinstance(value, str):
@@ -355,6 +370,7 @@ _CHECKS = {
     "py_modules": _py_modules,
     "excludes": lambda value: _texts("excludes", value),
     "env_vars": _env_vars,
+    "preload": _preload,
     "pip": _packages("pip"),
     "uv": _packages("uv"),
     "conda": _conda,

@@ -20,6 +20,8 @@ _WHERE = {
     "placement_group_table": "ray.util.placement_group",
     "remove_placement_group": "ray.util.placement_group",
     "ActorPool": "ray.util.actor_pool",
+    "as_completed": "ray.util._completion",
+    "map_unordered": "ray.util._completion",
 }
 _MODULES = frozenset(
     "accelerators actor_pool annotations check_serialize debug joblib metrics multiprocessing placement_group queue "
@@ -92,66 +94,21 @@ def get_node_instance_id() -> str:
 
 
 def list_named_actors(all_namespaces: bool = False) -> List:
-    """The names of living actors; none, since there are no actors yet."""
+    """The names of living actors.
+
+    Args:
+        all_namespaces: Whether to list those of all namespaces, not only of this job's.
+
+    Returns:
+        Names; of all namespaces, dicts with ``name`` and ``namespace``.
+    """
+    from ray import _core
     from ray._api import ensure_initialized
 
     ensure_initialized()
-    raise missing("actors (list_named_actors)")
-
-
-def as_completed(refs, *, chunk_size: int = 10, yield_obj_refs: bool = False, **kwargs):
-    """Yield the values of refs as they become ready.
-
-    Args:
-        refs: ``ObjectRef`` to wait for.
-        chunk_size: How many to wait for at a time.
-        yield_obj_refs: Whether to yield refs instead of values.
-        kwargs: Further arguments of ``ray.wait``.
-    """
-    import ray
-
-    if chunk_size < 1:
-        raise ValueError("`chunk_size` must be >= 1")
-    if "num_returns" in kwargs:
-        raise ValueError("Use the `chunk_size` argument instead of `num_returns`.")
-    waiting = list(refs)
-    while waiting:
-        ready, waiting = ray.wait(waiting, num_returns=min(chunk_size, len(waiting)), **kwargs)
-        yield from ready if yield_obj_refs else ray.get(ready)
-
-
-def map_unordered(
-    fn: Any,
-    items,
-    *,
-    backpressure_size: Optional[int] = 100,
-    chunk_size: int = 10,
-    yield_obj_refs: bool = False,
-    **kwargs,
-):
-    """Run a remote function on items and yield the results as they become ready.
-
-    Args:
-        fn: A remote function.
-        items: Its arguments, one a call.
-        backpressure_size: How many calls may be under way; None: all at once.
-        chunk_size: How many to wait for at a time.
-        yield_obj_refs: Whether to yield refs instead of values.
-        kwargs: Further arguments of ``ray.wait``.
-    """
-    import ray
-
-    if backpressure_size is None:
-        backpressure_size = float("inf")  # type: ignore[assignment]
-    elif backpressure_size < chunk_size:
-        raise ValueError("backpressure_size must be greater than or equal to chunk_size")
-    waiting: List = []
-    for item in items:
-        if len(waiting) >= backpressure_size:  # type: ignore[operator]
-            ready, waiting = ray.wait(waiting, num_returns=min(chunk_size, len(waiting)), **kwargs)
-            yield from ready if yield_obj_refs else ray.get(ready)
-        waiting.append(fn.remote(item))
-    yield from as_completed(waiting, chunk_size=chunk_size, yield_obj_refs=yield_obj_refs, **kwargs)
+    if all_namespaces:
+        return [{"name": n, "namespace": ns} for ns, n in _core.call("actor_names", ns="")["names"]]
+    return [n for _, n in _core.call("actor_names", ns=_core.state.namespace)["names"]]
 
 
 def connect(

@@ -1,10 +1,11 @@
-"""The state API: what is in the cluster. Nodes so far; the rest says that it is not there yet."""
+"""The state API: what is in the cluster. Nodes and actors so far; the rest says that it is not there yet."""
 
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
 from ray._missing import missing
+from ray.util.state._actors import get_actor, list_actors, summarize_actors
+from ray.util.state._rows import Filter, check_limit, filter_tests
 from ray.util.state.common import NodeState
-from ray.util.state.exception import RayStateApiException
 
 __all__ = [
     "StateApiClient",
@@ -31,10 +32,7 @@ __all__ = [
     "summarize_tasks",
 ]
 
-_MAX_LIMIT = 10_000
 _NODE_FILTERS = ("node_id", "node_ip", "is_head_node", "state", "node_name")
-
-Filter = Tuple[str, str, Any]
 
 
 def list_nodes(
@@ -64,9 +62,8 @@ def list_nodes(
         raise missing("the state API of another cluster (list_nodes(address=...))")
     if detail:
         raise missing("the start and end of nodes (list_nodes(detail=True))")
-    if not 0 < limit <= _MAX_LIMIT:
-        raise RayStateApiException(f"Given limit {limit} is not between 1 and {_MAX_LIMIT}.")
-    tests = [_filter(f) for f in filters or ()]
+    check_limit(limit)
+    tests = filter_tests(filters, _NODE_FILTERS)
     found = [n for n in _nodes() if all(test(n) for test in tests)]
     return found[:limit]
 
@@ -98,18 +95,6 @@ def _nodes() -> List[NodeState]:
         )
         for n in nodes()
     ]
-
-
-def _filter(given: Filter) -> Callable[[NodeState], bool]:
-    if not isinstance(given, (tuple, list)) or len(given) != 3:
-        raise RayStateApiException(f'Given filter {given!r} is not (field, "=" or "!=", value).')
-    field, operator, value = given
-    if field not in _NODE_FILTERS:
-        raise RayStateApiException(f"Given filter field {field!r} is not one of {', '.join(_NODE_FILTERS)}.")
-    if operator not in ("=", "!="):
-        raise RayStateApiException(f"Given filter operator {operator!r} is neither = nor !=.")
-    wanted = str(value).lower()
-    return lambda node: (str(node[field]).lower() == wanted) == (operator == "=")
 
 
 class StateApiClient:
@@ -168,13 +153,11 @@ def _named(function, name: str):
     return function
 
 
-get_actor = _get_later("get_actor")
 get_job = _get_later("get_job")
 get_objects = _get_later("get_objects")
 get_placement_group = _get_later("get_placement_group")
 get_task = _get_later("get_task")
 get_worker = _get_later("get_worker")
-list_actors = _list_later("list_actors")
 list_cluster_events = _list_later("list_cluster_events")
 list_jobs = _list_later("list_jobs")
 list_objects = _list_later("list_objects")
@@ -182,7 +165,6 @@ list_placement_groups = _list_later("list_placement_groups")
 list_runtime_envs = _list_later("list_runtime_envs")
 list_tasks = _list_later("list_tasks")
 list_workers = _list_later("list_workers")
-summarize_actors = _summarize_later("summarize_actors")
 summarize_objects = _summarize_later("summarize_objects")
 summarize_tasks = _summarize_later("summarize_tasks")
 

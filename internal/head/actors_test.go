@@ -1,0 +1,62 @@
+package head
+
+import (
+	"fmt"
+	"testing"
+
+	"gray/internal/core/actor"
+	"gray/internal/core/headstate"
+	"gray/internal/core/ids"
+)
+
+type nowhere struct{}
+
+func (nowhere) Send([]byte) {}
+func (nowhere) Close()      {}
+
+// BenchmarkActorService is the head's work for an actor with its messages read and written: registered by name, watched by
+// another node, alive, dead. The goroutine that makes the messages takes part in the figure.
+func BenchmarkActorService(b *testing.B) {
+	s, err := Start(Config{Store: Discard{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			b.Error(err)
+		}
+	}()
+	const nodes = 2000
+	node := func(i int) ids.NodeID { return ids.NodeID{byte(i), byte(i >> 8), 1} }
+	say := func(i int, m headstate.Message) {
+		if err := s.Receive(node(i), Encode(m)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range nodes {
+		if err := s.Connect(node(i), nowhere{}); err != nil {
+			b.Fatal(err)
+		}
+		say(i, &headstate.Register{Node: headstate.NodeInfo{ID: node(i), IP: "10.0.0.1"}})
+	}
+	say(0, &headstate.JobStart{Req: 1})
+	job := ids.JobFromInt(1)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		at := i % nodes
+		row := actor.Row{
+			ID: ids.MakeUnique(ids.Owner(at+1), uint64(i)).Actor(job), Job: job, Manager: node(at), Name: fmt.Sprint("actor", i), Namespace: "ns",
+			Class: "C", State: actor.Pending, Meta: make([]byte, 300), Resources: map[string]int64{"CPU": 10000},
+		}
+		say(at, &headstate.ActorRegister{Req: uint64(i), Row: row})
+		say((at+1)%nodes, &headstate.ActorWatch{ID: row.ID, On: true})
+		row.State, row.Node, row.PID, row.IP = actor.Alive, node(at), 4711, "10.0.0.1"
+		say(at, &headstate.ActorUpdate{Row: row})
+		row.State, row.Death = actor.Dead, actor.Death{Cause: actor.Killed, Text: "The actor is dead because it was killed by `ray.kill`."}
+		say(at, &headstate.ActorUpdate{Row: row})
+	}
+	rows, err := s.Actors(b.Context())
+	if err != nil || len(rows) == 0 || rows[0].State != actor.Dead {
+		b.Fatalf("%d actors, %v", len(rows), err)
+	}
+}
