@@ -126,7 +126,7 @@ $(VENV)/.conformance: $(VENV)/.requirements python/requirements-conformance.txt
 	@touch $@
 
 .PHONY: conformance
-conformance: build $(VENV)/.conformance ## Ray's own tests (CONFORMANCE=folder): those without actors, of six areas
+conformance: build $(VENV)/.conformance ## Ray's own tests (CONFORMANCE=folder), of the areas that are covered
 	$(PY) test/conformance.py --kit $(CONFORMANCE) --python $(PY) --out $(CACHE)/conformance.json $(ARGS)
 
 # --- checks ---

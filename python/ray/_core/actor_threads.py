@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 from _contextvars import ContextVar
-from _queue import SimpleQueue
+from _queue import Empty, SimpleQueue
+from collections import deque
 
 import msgpack
 
@@ -26,37 +27,44 @@ class Group:
         self.limit = limit
         self.calls = SimpleQueue()
         self.threads = []
-        self.idle = 0  # threads that wait; a stale read costs at most a thread
+        self.free = deque()  # a token for each thread that waits for a call
 
     def submit(self, call, *arguments):
-        """Queue a call, and start a thread for it if none is idle."""
+        """Give a call to a thread that waits, else to a new one, else to the first that is through with its own."""
+        try:
+            self.free.pop()
+        except IndexError:
+            if len(self.threads) < self.limit:
+                self._start((call, arguments))
+                return
         self.calls.put((call, arguments))
-        if len(self.threads) < self.limit and self.idle < self.calls.qsize():
-            thread = threading.Thread(
-                target=self._run, name=f"{self.name or 'default'}-{len(self.threads)}", daemon=True
-            )
-            self.threads.append(thread)
-            thread.start()
 
-    def _run(self):
+    def _start(self, first):
+        name = f"{self.name or 'default'}-{len(self.threads)}"
+        thread = threading.Thread(target=self._run, args=(first,), name=name, daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def _run(self, item):
         calls = self.calls
         actor = self.actor
-        while True:
-            self.idle += 1
-            item = calls.get()
-            self.idle -= 1
-            if item is None:
-                return
-            if actor.worker.leaving and actor._abandon:
-                continue
-            actor.run(item[0], *item[1])
+        box = actor.worker.box
+        while item is not None:
+            if not (actor.worker.leaving and actor._abandon):
+                actor.run(item[0], *item[1])
             item = None
-            box = actor.worker.box
-            if calls.empty():
+            try:
+                item = calls.get_nowait()
+            except Empty:
                 box.flush()
-            elif not box.armed:  # the flusher sees to it soon, however long the next call takes
-                box.armed = True
-                box.dead.put(None)
+                # A call that comes just before the token does was queued because there may be no more threads: it is
+                # found at once, and a token too many changes nothing then.
+                self.free.append(None)
+                item = calls.get()
+            else:
+                if not box.armed:  # the flusher sees to it soon, however long the next call takes
+                    box.armed = True
+                    box.dead.put(None)
 
     def close(self):
         """Let the threads end after what is queued."""
