@@ -188,7 +188,9 @@ func (e *Engine) Flush() {
 	for {
 		e.sweep()
 		e.flushActors()
-		e.flushStreams()
+		if len(e.dirtyStreams) > 0 {
+			e.flushStreams()
+		}
 		e.flushChans()
 		if e.dirtyQ {
 			e.dirtyQ = false

@@ -142,12 +142,12 @@ func (e *Engine) sweep() {
 // tryFree drops the object's record and bytes unless something still needs them.
 func (e *Engine) tryFree(i uint32) {
 	o := e.objs.at(i)
-	if o.holds == 1 && o.flags&flagPrimary != 0 {
-		e.keptForOwner(i, o)
-		return
-	}
-	if o.holds == 0 && o.flags&flagGen != 0 {
-		if st := e.streams[o.id.Unique()]; st != nil {
+	if o.flags&(flagPrimary|flagGen) != 0 {
+		if o.holds == 1 && o.flags&flagPrimary != 0 {
+			e.keptForOwner(i, o)
+			return
+		}
+		if st := e.streams[o.id.Unique()]; o.holds == 0 && o.flags&flagGen != 0 && st != nil {
 			e.dropStream(st)
 		}
 	}

@@ -106,7 +106,9 @@ func (e *Engine) CloseChannel(c Chan) {
 		return
 	}
 	e.cancelGet(ch)
-	e.cancelNext(ch)
+	if ch.next != nil {
+		e.cancelNext(ch)
+	}
 	e.dropReaders(ch)
 	for _, i := range ch.queue {
 		e.unhold(i)
@@ -250,7 +252,9 @@ func (e *Engine) Get(c Chan, req uint32, list ids.List) {
 		return
 	}
 	e.cancelGet(ch)
-	e.cancelNext(ch)
+	if ch.next != nil {
+		e.cancelNext(ch)
+	}
 	ch.waiting = false
 	g := &ch.own
 	*g = getReq{req: req, left: list.Len(), want: g.want[:0]}
@@ -400,7 +404,9 @@ func (e *Engine) Wait(c Chan, req uint32, here bool, list ids.List) {
 		return
 	}
 	e.cancelGet(ch)
-	e.cancelNext(ch)
+	if ch.next != nil {
+		e.cancelNext(ch)
+	}
 	ch.waitReq, ch.waiting, ch.look = req, true, false
 	kind := waitWatch
 	if here {

@@ -383,7 +383,9 @@ func (e *Engine) setBlocked(w *worker, blocked bool) {
 func (e *Engine) wentOn(w *worker) {
 	if ch := w.s.chans[0]; ch != nil {
 		e.cancelGet(ch)
-		e.dropReaders(ch)
+		if ch.reads > 0 {
+			e.dropReaders(ch)
+		}
 		ch.waiting, ch.credit = false, false
 	}
 	e.setBlocked(w, false)
