@@ -115,6 +115,17 @@ class Chaos:
         until(lambda: not alive((node["pid"], node["start_time"])), "the end of the daemon")
         self.others[k] = self.join(k)
 
+    def pause_node(self):
+        """Have a daemon do nothing for a while, too short for it to be given up."""
+        k, seconds = self.rng.choice((2, 3, 4)), self.rng.uniform(0.5, 4)
+        self.say(f"the daemon at 127.0.0.{k} stands still for {seconds:.1f} s")
+        pid = self.others[k]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def kill_driver(self, left):
         living = sorted(k for k, p in self.drivers.items() if p.poll() is None)
         index = living[int(self.rng.random() * len(living))]
@@ -149,6 +160,7 @@ class Chaos:
         for _ in range(3):
             self.drive(self.seconds)
         next_node = begun + min(self.seconds / 2, self.rng.uniform(20, 50))
+        next_pause = begun + self.rng.uniform(8, 30)
         next_driver = begun + min(self.seconds * 0.7, self.rng.uniform(30, 60))
         next_figures = begun + self.seconds / 3
         early = None
@@ -160,6 +172,9 @@ class Chaos:
             if now > next_node and now < end - 2:
                 self.kill_node()
                 next_node = time.monotonic() + self.rng.uniform(20, 50)
+            if now > next_pause and now < end - 2:
+                self.pause_node()
+                next_pause = time.monotonic() + self.rng.uniform(10, 40)
             if now > next_driver and now < end - 2:
                 self.kill_driver(end - now)
                 next_driver = now + self.rng.uniform(30, 60)

@@ -166,7 +166,12 @@ class Caller:
                 try:
                     value = await asyncio.wait_for(ref, HANG_S)
                 except asyncio.TimeoutError:
-                    failure = ray.exceptions.GetTimeoutError("awaited in vain")
+                    try:  # which says what it waits for
+                        failure = ray.exceptions.GetTimeoutError(
+                            f"awaited in vain; now {ray.get(ref, timeout=0.1)!r:.20}"
+                        )
+                    except Exception as e:
+                        failure = e
                 except Exception as e:
                     failure = e
 
