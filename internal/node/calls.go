@@ -21,6 +21,8 @@ type callArgs struct {
 	Actor     []byte     `msgpack:"actor"`
 	NoRestart bool       `msgpack:"no_restart"`
 	ID        []byte     `msgpack:"id"`
+	Attempt   uint32     `msgpack:"attempt"`
+	Index     uint32     `msgpack:"index"`
 }
 
 // call carries out a CALL; the caller holds the lock. Answers that need the head come later.
@@ -78,6 +80,11 @@ func (n *Node) call(cl *client, m wire.Call) error {
 			return protocolError("actor_pending", "an actor id has 16 bytes")
 		}
 		s.reply(ch, m.Req, map[string]any{"n": n.eng.PendingCalls(cl.id, ids.ActorID(a.Actor))})
+	case "stream_credit":
+		if len(a.ID) != ids.ObjectSize {
+			return protocolError("stream_credit", "an object id has 28 bytes")
+		}
+		n.eng.StreamCredit(ch, m.Req, ids.ObjectID(a.ID), a.Attempt, a.Index)
 	case "cancel":
 		if len(a.ID) != ids.ObjectSize {
 			return protocolError("cancel", "an object id has 28 bytes")

@@ -57,6 +57,7 @@ func carryOf(id ids.ObjectID) carryKey { return carryKey{id.Unique(), id.Index()
 
 // scratch is what decoding a stream's frames reuses.
 type scratch struct {
+	item engine.Output
 	sub  engine.Submission
 	call engine.ActorSubmission
 	outs []engine.Output

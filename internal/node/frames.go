@@ -23,6 +23,14 @@ func (n *Node) handle(cl *client, f wire.Frame) error {
 		return n.result(cl, f)
 	case wire.KindActorCall:
 		return n.actorCall(cl, f)
+	case wire.KindItem:
+		return n.item(cl, f)
+	case wire.KindNext:
+		m, err := wire.DecodeNext(f.Body)
+		if err == nil {
+			e.Next(engine.Chan{Session: cl.id, Chan: m.Chan}, m.Req, m.ID, m.From, m.Read, m.Flags&wire.FlagBeside != 0)
+		}
+		return err
 	case wire.KindRelease:
 		l, err := wire.DecodeRelease(f.Body)
 		for k := range l.Len() {
@@ -73,6 +81,12 @@ func (n *Node) handleRare(cl *client, f wire.Frame) error {
 		return n.template(cl, f)
 	case wire.KindActor:
 		return n.actor(cl, f)
+	case wire.KindStreamDrop:
+		id, err := wire.DecodeStreamDrop(f.Body)
+		if err == nil {
+			e.DropStream(cl.id, id)
+		}
+		return err
 	case wire.KindTemplateDrop:
 		no, err := wire.DecodeTemplateDrop(f.Body)
 		if err == nil {
@@ -239,6 +253,25 @@ func (n *Node) result(cl *client, f wire.Frame) error {
 	return nil
 }
 
+// item takes what a generator yielded.
+func (n *Node) item(cl *client, f wire.Frame) error {
+	m, err := wire.DecodeItem(f.Body)
+	if err != nil {
+		return err
+	}
+	o := &m.Output
+	if len(o.Value) > inlineMax {
+		return protocolError("item", fmt.Sprintf("a value of %d bytes; at most %d travel in a frame", len(o.Value), inlineMax))
+	}
+	out := &cl.scratch.item
+	*out = engine.Output{Status: uint8(o.Status), Arena: o.Where == wire.Arena, Size: o.Size, Value: o.Value}
+	if len(o.Contained) > 0 || len(cl.carry) > 0 {
+		out.Contained = cl.withCarry(m.Unique.Object(cl.job, m.Index), o.Contained)
+	}
+	n.eng.Item(cl.id, m.Unique, m.Attempt, m.Index, out)
+	return nil
+}
+
 func (n *Node) template(cl *client, f wire.Frame) error {
 	m, err := wire.DecodeTemplate(f.Body)
 	if err != nil {
@@ -278,6 +311,7 @@ func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
 		Preload: preload, Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: limits,
 		Raw: raw, Job: job, Fn: m.Fn, Name: m.Name, Resources: res, MaxRetries: int32(min(m.MaxRetries, 1<<30)),
 		Strategy: strategy(m.Strategy), Labels: labels, Env: string(m.Env), MaxCalls: uint32(min(m.MaxCalls, 1<<30)),
+		Backpressure: uint32(min(m.Backpressure, 1<<30)),
 	}, nil
 }
 

@@ -82,6 +82,7 @@ type Node struct {
 	trim      *time.Timer
 	closed    bool
 	scratch   []byte
+	handed    wire.Handed
 	warnings  map[string]time.Time
 }
 

@@ -137,6 +137,28 @@ func (s *sink) Credit(ch engine.Chan, req uint32, limit uint64) {
 	s.reply(ch, req, map[string]uint64{"limit": limit})
 }
 
+func (s *sink) Items(ch engine.Chan, req uint32, stream ids.ObjectID, first uint32, ended bool, items []engine.Value) {
+	m := wire.Items{Req: req, ID: stream, First: first}
+	if ended {
+		m.Ended = 1
+	}
+	h := &s.n.handed
+	h.Reset()
+	for k := range items {
+		v := &items[k]
+		o := wire.HandedItem{Status: wire.Status(v.Status), Contained: pack(v.Contained), Value: v.Inline}
+		switch {
+		case v.Arena:
+			o.Where = wire.Arena
+		case v.Away:
+			o.Where = wire.Elsewhere
+		}
+		h.Append(&o)
+	}
+	m.List = *h
+	s.add(ch, func(b []byte) ([]byte, error) { return wire.AppendItems(b, &m) })
+}
+
 func (s *sink) Refuse(sid engine.SessionID, kind fault.Kind, text string) {
 	if c := s.n.clients[sid]; c != nil {
 		s.n.after = append(s.n.after, func() { s.n.refuse(c, kind, text) })

@@ -45,8 +45,8 @@ func (w *World) make(id ids.ObjectID, contained []ids.ObjectID) uint64 {
 	return tag
 }
 
-// local are errors that one node may see of an object that others can read.
-var lost = map[string]bool{string(fault.ObjectLost): true, string(fault.OwnerDied): true, string(fault.StoreFull): true}
+// lost are errors that one node may see of an object that others can read.
+var lost = map[string]bool{string(fault.ObjectLost): true, string(fault.OwnerDied): true, string(fault.StoreFull): true, string(fault.TaskGone): true}
 
 // explained are the errors that a world's faults may lead to.
 func (w *World) explained(kind string) bool {
@@ -248,9 +248,11 @@ func (w *World) openDriver(n *node, k int) {
 // Run plays the world to its end and tells what was wrong in it.
 func (w *World) Run() (err error) {
 	defer func() {
-		for _, p := range w.procs { // programs that are not through
-			for _, t := range p.threads {
-				t.stop()
+		for _, n := range w.nodes { // programs that are not through
+			for _, p := range n.procs {
+				for _, t := range p.threads {
+					t.stop()
+				}
 			}
 		}
 		if r := recover(); r != nil {

@@ -79,6 +79,7 @@ type execute struct {
 	returns   uint32
 	flags     uint16
 	job       ids.Job
+	stream    bool
 	deps      []*val
 	contained []ids.ObjectID
 	args      []byte
@@ -92,6 +93,7 @@ type val struct {
 	off, size uint64
 	contained []ids.ObjectID
 	inline    []byte
+	away      bool // an item that came without its value
 }
 
 func copyVal(v *engine.Value) *val {
@@ -290,6 +292,7 @@ type thread struct {
 	cut     bool // the present request is to be given up
 	ended   bool
 	path    string // of the task that it runs; "" in a driver
+	streams []*reading
 	kids    int
 }
 
@@ -302,6 +305,8 @@ type answers struct {
 	off     uint64
 	created bool
 	limit   uint64
+	items   []ids.ObjectID
+	ended   bool
 	reply   any
 }
 
@@ -456,6 +461,71 @@ func (t *thread) wait(list []ids.ObjectID, need int, here bool, patience time.Du
 		})
 	}
 	t.finish()
+}
+
+// reading is a stream that a thread has called.
+type reading struct {
+	gen  ids.ObjectID
+	next uint32
+}
+
+// read takes the next items of one of the thread's streams; sometimes it gives up.
+func (t *thread) read(r *reading) (items []ids.ObjectID, ended bool) {
+	p, w := t.p, t.p.w
+	w.Stats.Reads++
+	a := t.begin("read " + short(r.gen))
+	from, read, beside := r.next, r.next-uint32(w.rng.IntN(2)), w.chance(0.3)
+	p.write(func(e *engine.Engine) { e.Next(t.ch, a.req, r.gen, from, read, beside) })
+	if w.chance(0.3) {
+		p.write(func(e *engine.Engine) { e.CancelReq(t.ch, a.req) })
+	}
+	for !a.done {
+		t.park()
+	}
+	t.finish()
+	r.next += uint32(len(a.items))
+	return a.items, a.ended
+}
+
+// leave ends the use of a stream.
+func (t *thread) leave(k int) {
+	gen := t.streams[k].gen
+	t.streams = slices.Delete(t.streams, k, k+1)
+	if t.p.w.chance(0.7) {
+		t.p.write(func(e *engine.Engine) { e.DropStream(t.p.sid, gen) })
+	}
+	t.p.drop(gen)
+}
+
+// item sends what a generator yields; false if the store has no room for it.
+func (t *thread) item(x *execute, index uint32, mine []ids.ObjectID) bool {
+	p, w := t.p, t.p.w
+	id := x.u.Object(p.job, index)
+	if w.chance(0.3) {
+		a := t.begin("stream credit " + short(id))
+		p.write(func(e *engine.Engine) { e.StreamCredit(t.ch, a.req, id, x.attempt, index) })
+		for a.limit == 0 {
+			t.park()
+		}
+		t.finish()
+	}
+	contained := t.pick(mine, w.rng.IntN(3))
+	tag := w.make(id, contained)
+	out := engine.Output{Contained: contained}
+	if w.chance(0.6) {
+		out.Value = inlineValue(tag, w.size(inlineMax-16))
+		out.Size = uint64(len(out.Value))
+	} else {
+		out.Arena, out.Size = true, uint64(inlineMax+w.size(w.cfg.Large))
+		off, ok := t.create(id, out.Size)
+		if !ok {
+			return false
+		}
+		p.n.store.write(off, out.Size, tag)
+	}
+	w.Stats.Items++
+	p.write(func(e *engine.Engine) { e.Item(p.sid, x.u, x.attempt, index, &out) })
+	return true
 }
 
 // create asks for room in the arena; false when there was none.

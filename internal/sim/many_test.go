@@ -1,8 +1,10 @@
 package sim
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"testing"
@@ -13,7 +15,10 @@ import (
 	"gray/internal/core/headstate"
 )
 
-var many = flag.Bool("many", false, "play TestManyActors with 2,000 nodes and 40,000 actors")
+var (
+	many = flag.Bool("many", false, "play TestManyActors with 2,000 nodes and 40,000 actors")
+	only = flag.String("only", "", "with -trace, of TestManyActors: print only lines with this in them")
+)
 
 // TestManyActors has thousands of actors made, called, killed and restarted on a large cluster while processes, nodes,
 // links and the head fail, and measures what the head does for each.
@@ -24,7 +29,7 @@ func TestManyActors(t *testing.T) {
 		t.Skip("takes seconds")
 	}
 	c := Config{
-		Seed: 1, Nodes: 60, Drivers: 8, Each: 150, Capacity: 1 << 17, Large: 2000, Credit: 16 << 20, Crash: 0.002, Murder: 0.05, NodeDeath: true,
+		Seed: 1, Nodes: 100, Drivers: 10, Each: 200, Capacity: 1 << 18, Large: 2000, Credit: 16 << 20, Crash: 0.002, Murder: 0.05, NodeDeath: true,
 		Cuts: true, Spared: 0.95, HeadDeath: true, HeadEvery: 4 * time.Second, Actors: 0.3, Strategy: true, Depth: 1, Check: 20, MaxActors: 1 << 30,
 		Names: 50, MaxEvents: 1 << 30,
 	}
@@ -36,7 +41,7 @@ func TestManyActors(t *testing.T) {
 	}
 	w := New(c)
 	if *trace {
-		w.trace = os.Stdout
+		w.trace = &filter{to: os.Stdout, only: []byte(*only)}
 	}
 	head := measureHead(w)
 	start := time.Now()
@@ -52,6 +57,24 @@ func TestManyActors(t *testing.T) {
 	if each > 200*time.Microsecond {
 		t.Errorf("the head needs %s of CPU for an actor, want 200 µs", each)
 	}
+}
+
+// filter passes on the lines that have something in them.
+type filter struct {
+	to   io.Writer
+	only []byte
+	line []byte
+}
+
+func (f *filter) Write(b []byte) (int, error) {
+	f.line = append(f.line, b...)
+	if b[len(b)-1] == '\n' {
+		if bytes.Contains(f.line, f.only) {
+			_, _ = f.to.Write(f.line)
+		}
+		f.line = f.line[:0]
+	}
+	return len(b), nil
 }
 
 // meter is the CPU time that the head's state machine takes.

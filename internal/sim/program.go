@@ -47,6 +47,7 @@ type spec struct {
 	method  string
 	group   string
 	ordered bool
+	bound   uint32
 }
 
 // specFor is a function's template in a job: a detached actor's is its own, a method's is its caller's.
@@ -61,7 +62,7 @@ func (w *World) specFor(n *node, name string, job ids.Job) engine.TemplateSpec {
 	}
 	t := engine.TemplateSpec{
 		Raw: []byte(name), Job: job, Fn: s.fn, Name: s.name, Resources: res, MaxRetries: s.retries,
-		Strategy: resource.Strategy{Kind: s.kind, Node: s.node, Soft: s.soft}, MaxCalls: s.calls,
+		Strategy: resource.Strategy{Kind: s.kind, Node: s.node, Soft: s.soft}, MaxCalls: s.calls, Backpressure: s.bound,
 	}
 	if s.class != nil {
 		s.class.fill(n, &s, &t)
@@ -82,7 +83,7 @@ func (p *proc) addSpecs() {
 	cpu := func(q int64) map[string]int64 { return map[string]int64{"CPU": q} }
 	retries := func() int32 { return int32([]int{0, 0, 1, 3, 3, -1}[w.rng.IntN(6)]) }
 	add(spec{res: cpu(resource.Unit), retries: retries()})
-	add(spec{res: cpu(resource.Unit), retries: 3})
+	add(spec{res: cpu(resource.Unit), retries: 3, bound: uint32(w.rng.IntN(3))})
 	add(spec{res: cpu(resource.Unit / 2), retries: retries()})
 	if w.chance(0.3) {
 		add(spec{res: nil, retries: retries()})
@@ -119,6 +120,10 @@ func (t *thread) submit(name string, depth int, deps, contained []ids.ObjectID) 
 		Template: p.register(name), Unique: u, Returns: uint32([]int{1, 1, 1, 2, 0, 3}[w.rng.IntN(6)]), Deps: slices.Clone(deps),
 		Contained: slices.Clone(contained), Args: args, Bytes: uint32(len(args) + 100),
 	}
+	stream := !s.leaf && depth >= 0 && w.chance(0.2)
+	if stream {
+		m.Flags, m.Returns = engine.FlagStream, 1
+	}
 	retries := s.retries
 	if w.chance(0.1) {
 		r := int32(w.rng.IntN(3))
@@ -132,6 +137,10 @@ func (t *thread) submit(name string, depth int, deps, contained []ids.ObjectID) 
 		outs = append(outs, p.own(u.Object(p.job, k+1)))
 	}
 	p.write(func(e *engine.Engine) { e.Submit(p.sid, &m) })
+	if stream {
+		t.streams = append(t.streams, &reading{outs[0], 2})
+		return nil // who waits for its end waits for those who read it
+	}
 	return outs
 }
 
@@ -221,7 +230,21 @@ func (t *thread) act(mine []ids.ObjectID, names []string, depth int, block bool)
 	if w.cfg.Actors > 0 && w.chance(w.cfg.Actors) {
 		return t.actActor(mine, block)
 	}
-	switch k := w.rng.IntN(20); {
+	switch k := w.rng.IntN(23); {
+	case k >= 20:
+		if len(t.streams) == 0 || !block {
+			break
+		}
+		k := w.rng.IntN(len(t.streams))
+		if w.chance(0.2) {
+			t.leave(k)
+			break
+		}
+		items, ended := t.read(t.streams[k])
+		mine = append(mine, items...)
+		if ended {
+			t.leave(k)
+		}
 	case k < 8:
 		if depth < 0 || len(names) == 0 {
 			break
@@ -307,6 +330,16 @@ func (p *proc) drive(t *thread) {
 			p.drop(mine[0])
 			mine = mine[1:]
 		}
+	}
+	for len(t.streams) > 0 {
+		for w.chance(0.8) {
+			items, ended := t.read(t.streams[0])
+			mine = append(mine, items...)
+			if ended {
+				break
+			}
+		}
+		t.leave(0)
 	}
 	if all := slices.DeleteFunc(slices.Clone(mine), func(id ids.ObjectID) bool { return w.shaky[id.Unique()] }); len(all) > 0 && w.chance(0.8) {
 		for _, v := range t.get(all, 0) {
@@ -440,6 +473,23 @@ func (t *thread) run(x *execute) {
 			t.maybeDie()
 		}
 	}
+	for len(t.streams) > 0 {
+		t.leave(0)
+	}
+	if x.stream && bad == "" {
+		index := x.returns + 2
+		for range w.rng.IntN(8) {
+			if !t.item(x, index, mine) {
+				bad = "STORE_FULL"
+				break
+			}
+			index++
+			if w.chance(0.3) {
+				t.sleep(w.delay())
+			}
+			t.maybeDie()
+		}
+	}
 	t.result(x, bad, &mine)
 	t.close(x, mine)
 }
@@ -457,7 +507,15 @@ func (t *thread) result(x *execute, bad string, mine *[]ids.ObjectID) {
 		outcome, bad = engine.OutcomeRetry, "RAISED"
 	}
 	var outs []engine.Output
-	for k := range x.returns {
+	returns := x.returns
+	if x.stream {
+		returns = 1
+		if bad != "" {
+			v := inlineValue(w.make(x.u.Object(p.job, 1), nil), 0)
+			outs = append(outs, engine.Output{Value: v, Size: uint64(len(v))})
+		}
+	}
+	for k := range returns {
 		id := x.out(p, k+1)
 		if bad != "" {
 			v := append([]byte{3}, bad...)

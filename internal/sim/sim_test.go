@@ -80,6 +80,8 @@ func (s *Stats) add(o *Stats) {
 	s.Cuts += o.Cuts
 	s.Fetches += o.Fetches
 	s.Full += o.Full
+	s.Items += o.Items
+	s.Reads += o.Reads
 	s.Actors += o.Actors
 	s.Lives += o.Lives
 	s.Calls += o.Calls

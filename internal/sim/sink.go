@@ -121,6 +121,39 @@ func (n *node) Credit(ch engine.Chan, req uint32, limit uint64) {
 	})
 }
 
+// Items hands over what a stream has.
+func (n *node) Items(ch engine.Chan, req uint32, stream ids.ObjectID, first uint32, ended bool, items []engine.Value) {
+	var list []*val
+	for k := range items {
+		c := copyVal(&items[k])
+		if items[k].Arena || items[k].Away {
+			c.arena, c.inline, c.away = false, nil, true
+		}
+		if c.id != stream.Task().Object(first+uint32(k)) {
+			n.w.failf("node %d: item %d of %s is %s", n.index, first+uint32(k), short(stream), short(c.id))
+		}
+		list = append(list, c)
+	}
+	n.w.tracef("node %d hands over %s from %d: %d, ended %v", n.index, short(stream), first, len(list), ended)
+	n.tell(ch, func(t *thread) {
+		ours := t.cur != nil && t.cur.req == req
+		if ours {
+			t.cur.done, t.cur.ended = true, ended
+		}
+		for _, c := range list {
+			t.p.deliver(c.id)
+			if !c.away {
+				t.p.discard(t.p.take(c))
+			}
+			if ours {
+				t.cur.items = append(t.cur.items, c.id)
+			} else {
+				t.p.drop(c.id)
+			}
+		}
+	})
+}
+
 // Refuse is never deserved here.
 func (n *node) Refuse(s engine.SessionID, kind fault.Kind, text string) {
 	n.w.failf("node %d: session %d was refused: %s: %s", n.index, s, kind, text)
@@ -191,7 +224,7 @@ func (n *node) ExecuteAt(sid engine.SessionID, x *engine.Execute, off, size uint
 }
 
 func copyExecute(x *engine.Execute) *execute {
-	c := &execute{u: x.Unique, attempt: x.Attempt, tmpl: x.Template, returns: x.Returns, flags: x.Flags, job: x.Job, contained: slices.Clone(x.Contained), args: slices.Clone(x.Args)}
+	c := &execute{u: x.Unique, attempt: x.Attempt, tmpl: x.Template, returns: x.Returns, flags: x.Flags, stream: x.Flags&engine.FlagStream != 0, job: x.Job, contained: slices.Clone(x.Contained), args: slices.Clone(x.Args)}
 	for k := range x.Deps {
 		c.deps = append(c.deps, copyVal(&x.Deps[k]))
 	}

@@ -61,6 +61,7 @@ type World struct {
 type Stats struct {
 	Events, Tasks, Starts, Gets, Values, Errors, Crashes, NodeDeaths, Cuts, Fetches, Full int
 	Actors, Lives, Calls, Cancels, Kills, Exits, Ends, Adoptions, HeadDeaths, StartFails  int
+	Items, Reads                                                                          int
 	Virtual                                                                               time.Duration
 }
 

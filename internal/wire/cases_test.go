@@ -71,6 +71,10 @@ var codecs = map[Kind]codec{
 	KindActorCall:    exact(DecodeActorCall, AppendActorCall),
 	KindCancel:       exact(DecodeCancel, small(AppendCancel)),
 	KindExecDrop:     exact(DecodeExecDrop, small(AppendExecDrop)),
+	KindItem:         exact(DecodeItem, AppendItem),
+	KindNext:         exact(DecodeNext, small(AppendNext)),
+	KindStreamDrop:   exact(DecodeStreamDrop, small(AppendStreamDrop)),
+	KindItems:        exact(DecodeItems, AppendItems),
 }
 
 func object(owner ids.Owner, counter uint64, index uint32) ids.ObjectID {
@@ -148,6 +152,11 @@ func cases() []frameCase {
 	var deps Deps
 	deps.Append(&Dep{ID: a, Contained: list(b), Value: []byte("dep")})
 	deps.Append(&Dep{ID: c, Status: StatusError, Where: Arena, Size: 12345, Offset: 64})
+	var handed Handed
+	handed.Append(&HandedItem{Contained: list(b, c), Value: []byte("\x00item")})
+	handed.Append(&HandedItem{Where: Arena})
+	handed.Append(&HandedItem{Status: StatusError, Where: Elsewhere})
+	stream := must((&Spec{Fn: a, Name: "g", Qualname: "m.g", Resources: map[string]int64{"CPU": 10000}, Backpressure: 3}).Marshal())
 	fault := must(MarshalFault(&Fault{Kind: "OBJECT_LOST", Error: "gone", More: map[string]any{"node": "n1"}}))
 
 	return []frameCase{
@@ -203,6 +212,14 @@ func cases() []frameCase {
 		{"template method", KindTemplate, Template{8, method}},
 		{"template creation", KindTemplate, Template{9, creation}},
 		{"execute at", KindExecuteAt, ExecuteAt{1 << 33, 200_000}},
+		{"submit stream", KindSubmit, Submit{Template: 7, Unique: ids.MakeUnique(1, 9), NumReturns: 1, Flags: FlagStream, Deps: list(), Contained: list(), Overrides: []byte{}, Args: []byte{}}},
+		{"template stream", KindTemplate, Template{10, stream}},
+		{"item", KindItem, Item{Unique: ids.MakeUnique(1, 9), Attempt: 1, Index: 2, Output: Output{Contained: list(a), Size: 5, Value: []byte("\x00item")}}},
+		{"item arena", KindItem, Item{Unique: ids.MakeUnique(1, 9), Index: 0xffffffff, Output: Output{Status: StatusError, Where: Arena, Contained: list(), Size: 1 << 32}}},
+		{"next", KindNext, Next{Chan: 1, Req: 7, ID: a, From: 2, Read: 1, Flags: FlagBeside}},
+		{"stream drop", KindStreamDrop, a},
+		{"items", KindItems, Items{Req: 7, ID: a, First: 2, List: handed}},
+		{"items none", KindItems, Items{Req: 8, ID: a, First: 5, Ended: 1}},
 	}
 }
 
@@ -275,5 +292,11 @@ func badFrames() []struct {
 		{"actor spec too long", body(KindActor, 1, 1, 1, uint64(0), byte(0), byte(0), 0, 0, 5, "abcd")},
 		{"cancel trailing", body(KindCancel, uint64(0), 1, "x")},
 		{"execute at short", body(KindExecuteAt, uint64(1))},
+		{"item of index 1", body(KindItem, uint64(0), 1, 1, byte(0), byte(0), 0, uint64(0))},
+		{"item truncated", body(KindItem, uint64(0), 1, 2, byte(0), byte(0), 0, uint64(5), "abcd")},
+		{"next from 1", body(KindNext, 1, 1, a, 1, 1, byte(0))},
+		{"items more than bytes", body(KindItems, 1, a, 2, byte(0), -1)},
+		{"items bad where", body(KindItems, 1, a, 2, byte(0), 1, byte(0), byte(3), 0, 0)},
+		{"stream drop short", body(KindStreamDrop, "abc")},
 	}
 }

@@ -163,3 +163,11 @@ func FuzzActorCall(f *testing.F) { fuzzKind(f, KindActorCall) }
 func FuzzCancel(f *testing.F) { fuzzKind(f, KindCancel) }
 
 func FuzzExecuteAt(f *testing.F) { fuzzKind(f, KindExecuteAt) }
+
+func FuzzItem(f *testing.F) { fuzzKind(f, KindItem) }
+
+func FuzzNext(f *testing.F) { fuzzKind(f, KindNext) }
+
+func FuzzStreamDrop(f *testing.F) { fuzzKind(f, KindStreamDrop) }
+
+func FuzzItems(f *testing.F) { fuzzKind(f, KindItems) }

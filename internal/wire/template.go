@@ -63,6 +63,7 @@ type Spec struct {
 	Group           string            // the method's concurrency group
 	Ordered         bool              // calls of one caller run in their order
 	Actor           *ActorLimits      // of a template that creates an actor
+	Backpressure    int64             // items of its streams that may be unread; 0 = as many as memory allows
 }
 
 type specMap struct {
@@ -81,6 +82,7 @@ type specMap struct {
 	Group           string            `msgpack:"group,omitempty"`
 	Ordered         bool              `msgpack:"ordered,omitempty"`
 	Actor           *ActorLimits      `msgpack:"actor,omitempty"`
+	Backpressure    int64             `msgpack:"backpressure,omitempty"`
 }
 
 // DecodeSpec reads a template's map. Quantities are checked: none is negative, and max_retries is at least -1.
@@ -92,7 +94,7 @@ func DecodeSpec(b []byte) (Spec, error) {
 	s := Spec{
 		FnHash: m.FnHash, Name: m.Name, Qualname: m.Qualname, Resources: m.Resources, MaxRetries: m.MaxRetries,
 		RetryExceptions: m.RetryExceptions, Strategy: m.Strategy, Env: m.Env, MaxCalls: m.MaxCalls, Labels: m.Labels,
-		Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: m.Actor,
+		Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: m.Actor, Backpressure: m.Backpressure,
 	}
 	if len(s.Env) == 1 && s.Env[0] == 0xc0 {
 		s.Env = nil
@@ -102,8 +104,8 @@ func DecodeSpec(b []byte) (Spec, error) {
 			return s, malformed(KindTemplate, fmt.Sprintf("resources: quantity %d of %q", q, name))
 		}
 	}
-	if s.MaxRetries < -1 || s.MaxCalls < 0 {
-		return s, malformed(KindTemplate, "max_retries is below -1, or max_calls below 0")
+	if s.MaxRetries < -1 || s.MaxCalls < 0 || s.Backpressure < 0 {
+		return s, malformed(KindTemplate, "max_retries is below -1, or max_calls or backpressure below 0")
 	}
 	return s, fill(KindTemplate, "fn", s.Fn[:], m.Fn)
 }
@@ -116,7 +118,7 @@ func (s *Spec) Marshal() ([]byte, error) {
 	}
 	return Marshal(&specMap{
 		s.Fn[:], s.FnHash, s.Name, s.Qualname, s.Resources, s.MaxRetries, s.RetryExceptions, s.Strategy, env, s.MaxCalls, s.Labels,
-		s.Method, s.Group, s.Ordered, s.Actor,
+		s.Method, s.Group, s.Ordered, s.Actor, s.Backpressure,
 	})
 }
 

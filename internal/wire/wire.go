@@ -66,12 +66,16 @@ const (
 	KindCredit       Kind = 0x1f
 	KindActor        Kind = 0x20
 	KindActorCall    Kind = 0x21
+	KindItem         Kind = 0x22
+	KindNext         Kind = 0x23
+	KindStreamDrop   Kind = 0x24
 	KindValue        Kind = 0x30
 	KindReady        Kind = 0x31
 	KindCreated      Kind = 0x32
 	KindDone         Kind = 0x33
 	KindError        Kind = 0x34
 	KindReply        Kind = 0x35
+	KindItems        Kind = 0x36
 	KindExecute      Kind = 0x40
 	KindExecTemplate Kind = 0x41
 	KindSetup        Kind = 0x42
@@ -91,6 +95,7 @@ var kindNames = [256]string{
 	KindValue: "VALUE", KindReady: "READY", KindCreated: "CREATED", KindDone: "DONE", KindError: "ERROR",
 	KindReply: "REPLY", KindExecute: "EXECUTE", KindExecTemplate: "EXEC_TEMPLATE", KindSetup: "SETUP", KindExit: "EXIT",
 	KindExecDrop: "EXEC_TEMPLATE_DROP", KindActor: "ACTOR", KindActorCall: "ACTOR_CALL", KindCancel: "CANCEL",
+	KindItem: "ITEM", KindNext: "NEXT", KindStreamDrop: "STREAM_DROP", KindItems: "ITEMS",
 }
 
 // Known tells whether k is a kind of this protocol version.
@@ -116,10 +121,11 @@ const (
 // Where tells how a value travels.
 type Where uint8
 
-// A value is in the frame, or in the arena.
+// A value is in the frame, in the arena, or (ITEMS) in the arenas of other nodes.
 const (
-	Inline Where = 0
-	Arena  Where = 1
+	Inline    Where = 0
+	Arena     Where = 1
+	Elsewhere Where = 2
 )
 
 // Outcome says how an execution ended.
@@ -138,10 +144,13 @@ const (
 const (
 	FlagArgsInDep uint16 = 1 << 0 // SUBMIT, EXECUTE: the args are the value of dep 0
 	FlagWeak      uint16 = 1 << 1 // ACTOR_CALL: the handle does not keep the actor alive
+	FlagStream    uint16 = 1 << 2 // SUBMIT, ACTOR_CALL, EXECUTE: what the generator yields is sent item by item
+	FlagDynamic   uint16 = 1 << 3 // SUBMIT, ACTOR_CALL, EXECUTE: the output is a list of what the generator yields
 	FlagCreation  uint16 = 1 << 4 // EXECUTE: an actor is created
 	FlagAlone     uint16 = 1 << 6 // EXECUTE: the worker was sent nothing else that it has not answered
 	FlagCall      uint16 = 1 << 5 // EXECUTE: a method of the worker's actor
 	FlagFetch     uint8  = 1 << 0 // WAIT: ready means ready on this machine
+	FlagBeside    uint8  = 1 << 0 // NEXT: it stands beside the channel's other requests
 
 	DoneAll       uint8 = 0 // DONE: all was answered
 	DoneCancelled uint8 = 1 // DONE: the request was cancelled

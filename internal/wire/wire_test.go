@@ -66,6 +66,12 @@ func describe(v any) any {
 			out = append(out, describe(o))
 		}
 		return out
+	case Handed:
+		out := []any{}
+		for _, o := range v.All() {
+			out = append(out, describe(o))
+		}
+		return out
 	case Deps:
 		out := []any{}
 		for _, d := range v.All() {

@@ -23,10 +23,21 @@ class Method:
         retry_exceptions: As ``@ray.method`` has it, or None.
         group: Its concurrency group; empty for the default one.
         kind: PLAIN or GENERATOR.
+        backpressure: How many items of a generator may be there and not be taken, as ``@ray.method`` has it, or None.
         decorator: Its ``__ray_invocation_decorator__``, or None.
     """
 
-    __slots__ = ("name", "arity", "num_returns", "max_task_retries", "retry_exceptions", "group", "kind", "decorator")
+    __slots__ = (
+        "name",
+        "arity",
+        "num_returns",
+        "max_task_retries",
+        "retry_exceptions",
+        "group",
+        "kind",
+        "backpressure",
+        "decorator",
+    )
 
     def __init__(
         self,
@@ -37,6 +48,7 @@ class Method:
         retry_exceptions=None,
         group="",
         kind=0,
+        backpressure=None,
         decorator=None,
     ):
         self.name = name
@@ -46,6 +58,7 @@ class Method:
         self.retry_exceptions = retry_exceptions
         self.group = group
         self.kind = kind
+        self.backpressure = backpressure
         self.decorator = decorator
 
 
@@ -84,6 +97,7 @@ class Meta:
                 m.retry_exceptions,
                 m.group,
                 m.kind,
+                m.backpressure,
                 m.decorator,
             )
             for m in self.methods.values()
@@ -141,7 +155,11 @@ class Meta:
                 f"The concurrency group {group!r} of {self.class_name}.{method.name} is not defined. The actor class has "
                 f"the concurrency groups {list(self.groups)}; add it with @ray.remote(concurrency_groups={{{group!r}: 1}})."
             )
-        key = (method.name, retries, again, group)
+        bound = options.get("_generator_backpressure_num_objects")
+        if bound is None:
+            bound = method.backpressure
+        bound = max(bound or 0, 0)
+        key = (method.name, retries, again, group, bound)
         template = self._templates.get(key)
         if template is None:
             if len(self._templates) >= 1000:
@@ -156,6 +174,7 @@ class Meta:
                 method=method.name,
                 group=group,
                 ordered=self.ordered,
+                **({"backpressure": bound} if bound else {}),
             )
         return template
 
@@ -185,6 +204,7 @@ def methods_of(cls: type) -> Dict[str, Method]:
             tuple(again) if isinstance(again, list) else again,
             getattr(function, "__ray_concurrency_group__", None) or "",
             GENERATOR if _signature.is_generator(function) else PLAIN,
+            getattr(function, "__ray_generator_backpressure_num_objects__", None),
             getattr(function, "__ray_invocation_decorator__", None),
         )
     for name, arity in _BUILT_IN.items():
@@ -231,7 +251,6 @@ def returns_of(method: Method, options: Dict[str, Any], shown: Optional[str] = N
 
     Raises:
         ValueError: A number that makes no sense, or a stream of a method that is no generator.
-        NotImplementedError: A stream.
     """
     value = options.get("num_returns")
     if value is None:
@@ -244,9 +263,7 @@ def returns_of(method: Method, options: Dict[str, Any], shown: Optional[str] = N
                 f"num_returns={value!r} can only be used with generator functions (functions that use 'yield'). "
                 "The decorated function is not a generator function."
             )
-        from ray._missing import missing
-
-        raise missing(f"generators (num_returns={value!r} of {shown or method.name})")
+        return _core.STREAMING if value == "streaming" else _core.DYNAMIC
     if value < 0:
         raise ValueError(f"num_returns must be >= 0, but got {value}.")
     return value

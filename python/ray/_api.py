@@ -228,11 +228,15 @@ def cancel(ray_waitable, *, force: bool = False, recursive: bool = True) -> None
     What else runs can ask :meth:`~ray.runtime_context.RuntimeContext.is_canceled`. Tasks can't be cancelled yet.
 
     Raises:
-        TypeError: ``ray_waitable`` is not an ``ObjectRef``.
+        TypeError: ``ray_waitable`` is neither an ``ObjectRef`` nor an ``ObjectRefGenerator``.
         ValueError: ``force`` with a call of an actor's method.
         NotImplementedError: It is the ref of a task.
     """
     ensure_initialized()
+    from ray._generators import ObjectRefGenerator
+
+    if isinstance(ray_waitable, ObjectRefGenerator):
+        ray_waitable = ray_waitable._generator_ref
     if not isinstance(ray_waitable, _core.ObjectRef):
         raise TypeError(
             f"ray.cancel() only supported for object refs. For actors, try ray.kill(). Got: {type(ray_waitable)}."

@@ -440,6 +440,11 @@ def strategy_and_labels(options: Dict[str, Any]) -> Tuple[Any, Optional[Dict[str
     return strategy, labels
 
 
+def backpressure(options: Dict[str, Any]) -> int:
+    """How many items of a generator may be there and not be taken; 0: as many as memory allows."""
+    return max(options.get("_generator_backpressure_num_objects") or 0, 0)
+
+
 def check_there(options: Dict[str, Any]) -> None:
     """Refuse the options that can't be honoured yet.
 
@@ -448,7 +453,5 @@ def check_there(options: Dict[str, Any]) -> None:
     """
     if options.get("_labels"):
         raise missing("the option _labels")
-    if (options.get("_generator_backpressure_num_objects") or -1) > 0:
-        raise missing("generators (the option _generator_backpressure_num_objects)")
     if options.get("_num_objects_per_yield") is not None:
         raise missing("generators (the option _num_objects_per_yield)")

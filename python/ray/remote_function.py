@@ -202,7 +202,7 @@ class RemoteFunction(_Submitter):
         if value is None:
             value = "streaming" if self._about["generator"] else 1
         if isinstance(value, str):
-            raise missing(f"generators (num_returns={value!r} of {self._about['shown']})")
+            return _core.STREAMING if value == "streaming" else _core.DYNAMIC
         return value
 
     def _template_of(self, options: Dict[str, Any]):
@@ -216,6 +216,7 @@ class RemoteFunction(_Submitter):
         env = _env(options.get("runtime_env"))
         retries, again = _options.max_retries(options), _options.retry_exceptions(options)
         calls = _options.max_calls(options)
+        bound = _options.backpressure(options)
         key = (
             tuple(sorted(resources.items())),
             tuple(sorted(strategy.items())) if isinstance(strategy, dict) else strategy,
@@ -224,6 +225,7 @@ class RemoteFunction(_Submitter):
             retries,
             again,
             calls,
+            bound,
         )
         template = self._templates.get(key)
         if template is None:
@@ -240,6 +242,7 @@ class RemoteFunction(_Submitter):
                 env=env,
                 max_calls=calls,
                 labels=labels,
+                **({"backpressure": bound} if bound else {}),
             )
         name = options.get("name")
         if name and name != self._default_options.get("name"):

@@ -287,18 +287,22 @@ def test_large_and_many_arguments(counter):
     assert len(big) == 300_000
 
 
-def test_generators_with_a_number_of_results():
+def test_an_attribute_does_not_hide_a_method():
     @ray.remote
-    class Generates:
-        def some(self, n):
-            yield from range(n)
+    class Hides:
+        def __init__(self):
+            self.seen = [1]
+            self.total = 5
 
-    g = Generates.remote()
-    assert ray.get(g.some.options(num_returns=2).remote(2)) == [0, 1]
-    with pytest.raises(ValueError, match="Task returned 1 objects, but num_returns=2."):
-        ray.get(g.some.options(num_returns=2).remote(1))
-    with pytest.raises(ValueError, match="Task returned more than num_returns=2 objects."):
-        ray.get(g.some.options(num_returns=2).remote(3))
+        def seen(self):
+            return self.seen
+
+        @staticmethod
+        def total():
+            return 7
+
+    hides = Hides.remote()
+    assert ray.get([hides.seen.remote(), hides.total.remote()]) == [[1], 7]
 
 
 def test_invocation_decorator():

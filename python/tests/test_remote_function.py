@@ -180,16 +180,21 @@ def test_underscore_remote(calls):
     assert calls[1][0]["resources"] == {"CPU": 30000} and calls[1][1:3] == ((1,), {"b": 2})
 
 
-def test_generators_are_not_there(calls):
+def test_returns_of_generators(calls):
     def g():
         yield 1
 
-    for options in ({}, {"num_returns": "streaming"}, {"num_returns": "dynamic"}):
+    for options, returned in (
+        ({}, _core.STREAMING),
+        ({"num_returns": "streaming"}, _core.STREAMING),
+        ({"num_returns": "dynamic"}, _core.DYNAMIC),
+        ({"num_returns": 3}, 3),
+    ):
         remote = ray.remote(**options)(g) if options else ray.remote(g)
-        with pytest.raises(NotImplementedError, match="generators"):
-            remote.remote()
-    ray.remote(num_returns=3)(g).remote()
-    assert calls[1][3] == 3
+        remote.remote()
+        assert calls[-1][3] == returned
+    ray.remote(_generator_backpressure_num_objects=5)(g).remote()
+    assert calls[-1][0]["backpressure"] == 5
 
 
 def test_env_vars_are_merged(calls, monkeypatch):

@@ -114,8 +114,8 @@ func (e *Engine) pump(a *actorRec) {
 // this daemon has a record of that node.
 func (e *Engine) ActorChanged(row *actor.Row, node NodeNo) {
 	a := e.actors[row.ID.Unique()]
-	if a == nil || a.mgr != nil || row.Incarnation < a.inc || a.state == actor.Dead {
-		return
+	if a == nil || a.mgr != nil || a.state == actor.Dead || row.Incarnation < a.inc && row.State != actor.Dead {
+		return // a head that does not know an actor any more says that it is dead, and no incarnation
 	}
 	if h := a.host; h != nil {
 		if h.mgr == NoNode && (row.State != actor.Alive || row.Incarnation != h.inc) {
@@ -130,7 +130,7 @@ func (e *Engine) ActorChanged(row *actor.Row, node NodeNo) {
 	}
 	a.row = *row
 	a.row.Meta = nil
-	a.inc, a.death = row.Incarnation, row.Death
+	a.inc, a.death = max(a.inc, row.Incarnation), row.Death
 	a.state, a.node = row.State, NoNode
 	if row.State == actor.Alive {
 		a.node = node

@@ -96,8 +96,12 @@ func (e *Engine) packRun(p *peer, t *task) *TaskRun {
 		tm.known[p.no] = t.tmpl
 		e.sink.Peer(p.no, &TemplateMsg{No: t.tmpl, Job: tm.spec.Job, Raw: tm.spec.Raw})
 	}
+	returns := t.returns
+	if t.flags&flagStream != 0 {
+		returns = e.itemsMade(t) - 1
+	}
 	m := &TaskRun{
-		Unique: t.unique, Job: t.job, Attempt: t.attempt, Template: t.tmpl, Returns: t.returns, Flags: t.flags,
+		Unique: t.unique, Job: t.job, Attempt: t.attempt, Template: t.tmpl, Returns: returns, Flags: t.flags,
 		Over: slices.Clone(e.blobs.get(t.over)), Args: slices.Clone(e.blobs.get(t.args)),
 	}
 	for _, d := range t.refs[:t.nDeps] {
@@ -144,7 +148,7 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 		e.crashed(i, t, fault.Kind(m.Lost), m.Why+" (on "+p.String()+")")
 	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
 		e.retry(i, t)
-	case uint32(len(m.Outputs)) != t.returns:
+	case !t.counts(len(m.Outputs)):
 		e.failTask(i, t, fault.System, fmt.Sprintf("node %s returned %d outputs for a task with %d", p.id, len(m.Outputs), t.returns))
 	default:
 		e.takeOutputs(p, t, m)
@@ -180,10 +184,14 @@ func (e *Engine) creationDone(p *peer, i uint32, t *task, m *TaskDone) {
 
 // settleResult claims what the outputs contain and tells the executor when that is done.
 func (e *Engine) settleResult(p *peer, m *TaskDone) {
+	e.settleContained(p, m.Outputs, m.Unique, 1)
+}
+
+func (e *Engine) settleContained(p *peer, outs []ObjInfo, u ids.Unique, index uint32) {
 	var list []ids.ObjectID
 	any := false
-	for k := range m.Outputs {
-		for _, id := range m.Outputs[k].Contained {
+	for k := range outs {
+		for _, id := range outs[k].Contained {
 			any = true
 			if e.foreign[e.know(id)] != nil {
 				list = append(list, id)
@@ -194,10 +202,10 @@ func (e *Engine) settleResult(p *peer, m *TaskDone) {
 		return
 	}
 	if st := e.claimAll(list, p.no); st != nil {
-		st.node, st.msg = p.no, &ResultSettled{Unique: m.Unique}
+		st.node, st.msg = p.no, &ResultSettled{Unique: u, Index: index}
 		return
 	}
-	e.sink.Peer(p.no, &ResultSettled{Unique: m.Unique})
+	e.sink.Peer(p.no, &ResultSettled{Unique: u, Index: index})
 }
 
 func (e *Engine) takeOutputs(p *peer, t *task, m *TaskDone) {
@@ -207,24 +215,32 @@ func (e *Engine) takeOutputs(p *peer, t *task, m *TaskDone) {
 		e.Counts.Failed++
 	}
 	for k := range m.Outputs {
-		d := &m.Outputs[k]
+		if k > 0 && t.flags&flagStream != 0 {
+			e.lastItem(t, func(i uint32, o *object) { e.takeOutput(p, i, o, &m.Outputs[k]) })
+			continue
+		}
 		oi := e.output(t, uint32(k+1))
 		o := e.objs.at(oi)
 		o.task = 0
-		inner := e.holdAll(d.Contained)
-		if d.Arena {
-			o.status, o.size = d.Status, d.Size
-			s := e.spreadOf(oi)
-			s.sources = append(s.sources, source{node: p.no, complete: true, primary: true})
-			e.setContained(oi, inner)
-			e.to(oi, o, objElsewhere)
-			e.wake(oi)
-		} else {
-			e.setInline(oi, d.Status, d.Value, inner)
-		}
+		e.takeOutput(p, oi, o, &m.Outputs[k])
 		if o.holds == 0 {
 			e.freeList = append(e.freeList, oi)
 		}
+	}
+}
+
+// takeOutput gives an object of ours the value that another node made.
+func (e *Engine) takeOutput(p *peer, oi uint32, o *object, d *ObjInfo) {
+	inner := e.holdAll(d.Contained)
+	if d.Arena {
+		o.status, o.size = d.Status, d.Size
+		s := e.spreadOf(oi)
+		s.sources = append(s.sources, source{node: p.no, complete: true, primary: true})
+		e.setContained(oi, inner)
+		e.to(oi, o, objElsewhere)
+		e.wake(oi)
+	} else {
+		e.setInline(oi, d.Status, d.Value, inner)
 	}
 }
 

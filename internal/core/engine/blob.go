@@ -29,7 +29,7 @@ type blobPage struct {
 type blobClass struct{ open []uint32 }
 
 const (
-	blobClasses  = 64
+	blobClasses  = 65 // up to 1 MiB
 	blobPageSize = 64 << 10
 	blobMinSlot  = 16
 )

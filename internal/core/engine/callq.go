@@ -77,6 +77,9 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 	case !s.ownsID(m.Unique) || m.Returns > maxReturns:
 		e.refuse(s, fmt.Sprintf("actor call: task %x with %d returns: not an id of this session's blocks, or over %d returns", uint64(m.Unique), m.Returns, maxReturns))
 		return
+	case m.Flags&flagStream != 0 && m.Returns != 1:
+		e.refuse(s, fmt.Sprintf("actor call: stream %x asks for %d returns; it has one", uint64(m.Unique), m.Returns))
+		return
 	case e.outputsTaken(m.Unique, m.Returns):
 		e.refuse(s, fmt.Sprintf("actor call: task id %x was used before", uint64(m.Unique)))
 		return
@@ -86,7 +89,7 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 	e.watchActor(a)
 	i, t := e.tasks.alloc()
 	e.Counts.Submitted++
-	t.unique, t.job, t.tmpl, t.flags = m.Unique, s.job, tn, m.Flags&flagArgsInDep|flagCall
+	t.unique, t.job, t.tmpl, t.flags = m.Unique, s.job, tn, m.Flags&flagsOfClient|flagCall
 	t.retries, t.returns, t.bytes = tm.spec.MaxRetries, m.Returns, m.Bytes
 	if m.Over.MaxRetries != nil {
 		t.retries = *m.Over.MaxRetries
@@ -112,6 +115,9 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 		if k == 1 {
 			t.out = oi
 		}
+	}
+	if t.flags&flagStream != 0 {
+		e.openStream(s, t, tm.spec.Backpressure)
 	}
 	e.takeRefs(t, m.Deps, m.Contained)
 	if tm.spec.Ordered {
@@ -253,6 +259,9 @@ func (e *Engine) nextAttempt(t *task) {
 	}
 	t.attempt++
 	e.Counts.Retried++
+	if t.flags&flagStream != 0 {
+		e.restartStream(t)
+	}
 }
 
 // again runs a call of ours once more, before those that were not sent yet.
@@ -351,7 +360,7 @@ func (e *Engine) callDone(p *peer, i uint32, t *task, m *TaskDone) {
 		e.failCall(i, t, e.sink.ErrorValue(fault.Kind(m.Lost), m.Why+" (on node "+p.id.String()+")"))
 	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
 		e.again(i, t)
-	case uint32(len(m.Outputs)) != t.returns:
+	case !t.counts(len(m.Outputs)):
 		e.failCall(i, t, e.sink.ErrorValue(fault.System, fmt.Sprintf("node %s returned %d outputs for a call with %d", p.id, len(m.Outputs), t.returns)))
 	default:
 		e.takeOutputs(p, t, m)

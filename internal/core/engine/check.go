@@ -17,6 +17,7 @@ func (e *Engine) Check() error {
 	c.objects()
 	c.holds()
 	c.waiters()
+	c.streams()
 	c.memory()
 	return c.err
 }
@@ -529,6 +530,11 @@ func (c *checker) holds() {
 	for _, k := range e.keeps {
 		add(k.refs)
 	}
+	for _, st := range e.streams {
+		for k := st.handed + 1; k <= st.made && !st.dropped; k++ {
+			holds[e.find(st.task.Object(k))]++
+		}
+	}
 	for _, k := range e.results {
 		add(k.refs)
 	}
@@ -618,6 +624,64 @@ func (c *checker) waiters() {
 	for i := uint32(1); i < e.tasks.limit(); i++ {
 		if t := e.tasks.at(i); (t.state == taskWaiting || t.state == taskFetching) && t.missing != missing[i] {
 			c.failf("task %x (%s) misses %d arguments, waits for %d", uint64(t.unique), t.state, t.missing, missing[i])
+		}
+	}
+}
+
+// streams looks at the generators of ours and of others.
+func (c *checker) streams() {
+	e := c.e
+	reads := map[Chan]int{}
+	for u, st := range e.streams {
+		for _, r := range st.readers {
+			reads[r.ch]++
+		}
+		o := e.objs.at(st.gen)
+		name := fmt.Sprintf("stream %x", uint64(u))
+		if o.id != st.task.Object(1) || o.flags&flagGen == 0 {
+			c.failf("%s: its object is %s", name, o.id)
+		}
+		if st.ended != (o.task == 0) || st.ended && st.dropped {
+			c.failf("%s: ended %v, dropped %v, task %d makes its object", name, st.ended, st.dropped, o.task)
+		}
+		if st.handed > st.made || st.dropped && (len(st.readers) > 0 || st.bytes != 0) {
+			c.failf("%s: %d items made, %d handed over, dropped %v with %d readers", name, st.made, st.handed, st.dropped, len(st.readers))
+		}
+		bytes := int64(0)
+		for k := st.handed + 1; k <= st.made && !st.dropped; k++ {
+			i := e.find(st.task.Object(k))
+			if i == 0 || !e.objs.at(i).ready() {
+				c.failf("%s: item %d is not there", name, k)
+			} else if e.objs.at(i).flags&flagUnread != 0 {
+				bytes += int64(e.objs.at(i).size)
+			}
+		}
+		if bytes != st.bytes {
+			c.failf("%s: %d bytes are not handed over, %d are counted", name, bytes, st.bytes)
+		}
+		for _, r := range st.readers {
+			if ch := e.channelOf(r.ch.Session, r.ch.Chan); ch == nil || ch.next != st && !r.beside {
+				c.failf("%s: who reads it is gone, or does not know", name)
+			}
+			if r.from <= st.made || st.ended {
+				c.failf("%s: a reader of item %d was not told", name, r.from)
+			}
+		}
+		if st.ask.index != 0 && e.limit(st) >= st.ask.index {
+			c.failf("%s: its generator may make item %d, and was not told", name, st.ask.index)
+		}
+	}
+	for _, s := range e.sessions {
+		for _, ch := range s.chans {
+			if ch.reads != reads[ch.id] {
+				c.failf("channel %v: %d NEXTs are counted, %d are there", ch.id, ch.reads, reads[ch.id])
+			}
+		}
+	}
+	for u := range e.yields {
+		i := e.remoteRun[runKey{u}]
+		if t := e.tasks.at(max(i, 1)); i == 0 || t.owner == 0 || t.flags&flagStream == 0 {
+			c.failf("generator %x is kept for another node, and does not run", uint64(u))
 		}
 	}
 }

@@ -79,7 +79,7 @@ type Engine struct {
 	asks    []*ask              // of other owners, for slots here
 	covered map[uint32][]uint32 // a foreign task's refs, kept alive by its owner while it runs
 	keeps   map[ids.Unique]*keep
-	results map[ids.Unique]*keep
+	results map[objKey]*keep // what outputs and items contain
 
 	pool    workers
 	res     *resource.Node
@@ -108,6 +108,11 @@ type Engine struct {
 	memActs  []memAct
 	refetch  []refetch
 	copying  map[uint64]bool // copies under way; key: memory key
+
+	streams      map[ids.Unique]*stream // of our own generators
+	yields       map[ids.Unique]*yield  // of others' that run here
+	dirtyStreams []*stream
+	scratchV     []Value
 
 	dirtyChans []*channel
 	dirtyQ     bool
@@ -153,7 +158,7 @@ func New(cfg Config, sink Sink) *Engine {
 		peers: map[NodeNo]*peer{}, peerIDs: map[ids.NodeID]NodeNo{}, owners: map[ids.Owner]NodeNo{},
 		lookups: map[ids.Owner][]uint32{}, settles: map[uint64]*settle{},
 		memObjs: map[uint64]uint32{}, memWants: map[uint64]memWant{},
-		covered: map[uint32][]uint32{}, keeps: map[ids.Unique]*keep{}, results: map[ids.Unique]*keep{}, deadOwners: map[ids.Owner]string{},
+		covered: map[uint32][]uint32{}, keeps: map[ids.Unique]*keep{}, results: map[objKey]*keep{}, deadOwners: map[ids.Owner]string{},
 		actors: map[ids.Unique]*actorRec{}, templates: []*template{nil}, shapes: []*shape{nil}, nextUnique: 1,
 	}
 	e.res = resource.NewNode(cfg.Names, cfg.Total)
@@ -183,11 +188,12 @@ func (e *Engine) Flush() {
 	for {
 		e.sweep()
 		e.flushActors()
+		e.flushStreams()
 		e.flushChans()
 		if e.dirtyQ {
 			e.dirtyQ = false
 			e.dispatch()
-		} else if len(e.dirtyActors) == 0 && len(e.freeList) == 0 && len(e.dirtyChans) == 0 {
+		} else if len(e.dirtyActors) == 0 && len(e.dirtyStreams) == 0 && len(e.freeList) == 0 && len(e.dirtyChans) == 0 {
 			break
 		}
 	}

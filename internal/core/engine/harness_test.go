@@ -39,6 +39,7 @@ type rig struct {
 	cancels []ids.Unique        // calls that were cancelled at their worker
 	dies    func(SessionID)     // a worker was told to leave, or killed
 	failed  string              // the last error's text
+	onItem  func(Value)
 }
 
 type fetch struct {
@@ -176,6 +177,28 @@ func (r *rig) Credit(ch Chan, req uint32, limit uint64) {
 	r.say("credit %d/%d/%d %d", ch.Session, ch.Chan, req, limit)
 }
 
+func (r *rig) Items(ch Chan, req uint32, stream ids.ObjectID, first uint32, ended bool, items []Value) {
+	var l []string
+	for _, v := range items {
+		what := string(v.Inline)
+		switch {
+		case v.Arena:
+			what = "arena"
+		case v.Away:
+			what = "away"
+		}
+		l = append(l, what)
+		if r.onItem != nil {
+			r.onItem(v)
+		}
+	}
+	end := ""
+	if ended {
+		end = " end"
+	}
+	r.say("items %d/%d/%d %s from %d: %s%s", ch.Session, ch.Chan, req, name(stream), first, strings.Join(l, ","), end)
+}
+
 func (r *rig) Refuse(s SessionID, kind fault.Kind, text string) {
 	r.say("refuse %d %s %s", s, kind, text)
 }
@@ -191,7 +214,7 @@ func (r *rig) Template(w SessionID, no uint32) { r.say("template %d %d", w, no) 
 
 func (r *rig) Execute(w SessionID, x *Execute) {
 	if r.quiet {
-		r.execs[w] = append(r.execs[w], Execute{Unique: x.Unique, Attempt: x.Attempt})
+		r.execs[w] = append(r.execs[w], Execute{Unique: x.Unique, Attempt: x.Attempt, Returns: x.Returns, Flags: x.Flags})
 		return
 	}
 	c := *x
@@ -205,7 +228,7 @@ func (r *rig) Execute(w SessionID, x *Execute) {
 }
 
 func (r *rig) ExecuteAt(w SessionID, x *Execute, _, size uint64) {
-	r.execs[w] = append(r.execs[w], Execute{Unique: x.Unique, Attempt: x.Attempt})
+	r.execs[w] = append(r.execs[w], Execute{Unique: x.Unique, Attempt: x.Attempt, Returns: x.Returns, Flags: x.Flags})
 	r.say("execute-at %d %d.%d size %d", w, x.Unique.Owner(), x.Unique.Counter(), size)
 }
 
@@ -392,6 +415,8 @@ func (r *rig) spec(j ids.Job, words string) TemplateSpec {
 			s.MaxRetries = int32(n)
 		case k == "calls":
 			s.MaxCalls = uint32(n)
+		case k == "bound":
+			s.Backpressure = uint32(n)
 		case k == "cpu":
 			need["CPU"] = n * resource.Unit
 		case k == "spread":
@@ -471,6 +496,17 @@ func (c *client) call(fn string, deps ...ids.ObjectID) ids.ObjectID {
 
 func (c *client) submit(fn string, returns uint32, deps, contained []ids.ObjectID) ids.Unique {
 	c.t.Helper()
+	return c.submitAs(fn, 0, returns, deps, contained)
+}
+
+// stream submits a generator; it returns the stream's object.
+func (c *client) stream(fn string, deps ...ids.ObjectID) ids.ObjectID {
+	c.t.Helper()
+	return c.submitAs(fn, flagStream, 1, deps, nil).Object(c.job, 1)
+}
+
+func (c *client) submitAs(fn string, flags uint16, returns uint32, deps, contained []ids.ObjectID) ids.Unique {
+	c.t.Helper()
 	no, ok := c.fns[fn]
 	if !ok {
 		no = uint32(len(c.fns) + 1)
@@ -479,7 +515,7 @@ func (c *client) submit(fn string, returns uint32, deps, contained []ids.ObjectI
 	}
 	u := c.id().Unique()
 	c.do(func(e *Engine) {
-		e.Submit(c.sid, &Submission{Template: no, Unique: u, Returns: returns, Deps: deps, Contained: contained, Bytes: 100})
+		e.Submit(c.sid, &Submission{Template: no, Unique: u, Returns: returns, Flags: flags, Deps: deps, Contained: contained, Bytes: 100})
 	})
 	return u
 }
@@ -523,6 +559,28 @@ func (r *rig) result(w SessionID, x Execute, v string, contained ...ids.ObjectID
 		outs[k] = Output{Value: []byte(v), Size: uint64(len(v)), Contained: contained}
 	}
 	r.do(func(e *Engine) { e.Result(w, x.Unique, x.Attempt, OutcomeValues, outs) })
+}
+
+// yield has a worker send an item of the generator that it runs.
+func (r *rig) yield(w SessionID, x Execute, index uint32, v string, contained ...ids.ObjectID) {
+	r.t.Helper()
+	r.do(func(e *Engine) {
+		e.Item(w, x.Unique, x.Attempt, index, &Output{Value: []byte(v), Size: uint64(len(v)), Contained: contained})
+	})
+}
+
+// yieldLarge does so through the arena.
+func (r *rig) yieldLarge(w SessionID, x Execute, id ids.ObjectID, size uint64) {
+	r.t.Helper()
+	r.do(func(e *Engine) { e.Create(Chan{w, 0}, 77, id, size) })
+	r.do(func(e *Engine) { e.Item(w, x.Unique, x.Attempt, id.Index(), &Output{Arena: true, Size: size}) })
+}
+
+// read asks for a stream's items from an index on.
+func (c *client) read(gen ids.ObjectID, from uint32) {
+	c.t.Helper()
+	c.req++
+	c.do(func(e *Engine) { e.Next(c.ch, c.req, gen, from, from, false) })
 }
 
 // returns is how many outputs a worker owes for what it runs.

@@ -231,7 +231,7 @@ func (e *Engine) actorResult(s *session, u ids.Unique, attempt uint32, outcome u
 		return // it ends with the process, as all calls that wait do
 	}
 	again := outcome == OutcomeRetry && t.retries != 0 && t.owner == 0 && !t.gone
-	if !again && uint32(len(outs)) != t.returns {
+	if !again && !t.counts(len(outs)) {
 		e.refuse(s, "result: a call's number of returns is not what was asked for")
 		return
 	}

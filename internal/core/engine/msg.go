@@ -36,6 +36,9 @@ const (
 	KindActorGone
 	KindActorMine
 	KindObjKeep
+	KindStreamItem
+	KindStreamAsk
+	KindStreamCredit
 )
 
 type (
@@ -142,8 +145,30 @@ type (
 	TaskCancel struct{ Unique ids.Unique }
 	// Settled: the claims on TaskDone.Kept are registered; the owner may let the task's arguments go.
 	Settled struct{ Unique ids.Unique }
-	// ResultSettled: the owner has registered claims on what the outputs contain; the executor may let go.
-	ResultSettled struct{ Unique ids.Unique }
+	// ResultSettled: the owner has registered claims on what the outputs contain, or on what the item with this index of a
+	// stream does; the executor may let go.
+	ResultSettled struct {
+		Unique ids.Unique
+		Index  uint32 // 1 = the outputs
+	}
+	// StreamItem is an item that a generator of the receiver's has yielded; its index is in its id.
+	StreamItem struct {
+		Unique  ids.Unique
+		Attempt uint32
+		Obj     ObjInfo
+	}
+	// StreamAsk: a generator of the receiver's waits until it may make the item with this index.
+	StreamAsk struct {
+		Unique  ids.Unique
+		Attempt uint32
+		Index   uint32
+	}
+	// StreamCredit: the generator may make items up to this index; if Dropped, nobody wants them.
+	StreamCredit struct {
+		Unique  ids.Unique
+		Limit   uint32
+		Dropped bool
+	}
 	// Claim registers the sender as a holder of the receiver's objects; Seq ≠ 0 asks for an acknowledgement.
 	Claim struct {
 		Seq uint64
@@ -207,6 +232,9 @@ func (*ActorStop) Kind() MsgKind     { return KindActorStop }
 func (*ActorGone) Kind() MsgKind     { return KindActorGone }
 func (*ActorMine) Kind() MsgKind     { return KindActorMine }
 func (*ObjKeep) Kind() MsgKind       { return KindObjKeep }
+func (*StreamItem) Kind() MsgKind    { return KindStreamItem }
+func (*StreamAsk) Kind() MsgKind     { return KindStreamAsk }
+func (*StreamCredit) Kind() MsgKind  { return KindStreamCredit }
 
 // NewMsg is an empty message of a kind, to decode into; nil for an unknown kind.
 func NewMsg(k MsgKind) Msg {
@@ -255,6 +283,12 @@ func NewMsg(k MsgKind) Msg {
 		return &ActorMine{}
 	case KindObjKeep:
 		return &ObjKeep{}
+	case KindStreamItem:
+		return &StreamItem{}
+	case KindStreamAsk:
+		return &StreamAsk{}
+	case KindStreamCredit:
+		return &StreamCredit{}
 	}
 	return nil
 }

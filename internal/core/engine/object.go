@@ -40,6 +40,8 @@ const (
 	flagCopy                        // the copy here may be evicted
 	flagPut                         // made by a put, not by a task
 	flagHandle                      // counts an actor's handles
+	flagGen                         // a stream of ours: ready when its generator has ended
+	flagUnread                      // an item whose bytes its stream counts
 )
 
 // object is what the daemon knows of one id, its own or another's.
@@ -143,6 +145,11 @@ func (e *Engine) tryFree(i uint32) {
 	if o.holds == 1 && o.flags&flagPrimary != 0 {
 		e.keptForOwner(i, o)
 		return
+	}
+	if o.holds == 0 && o.flags&flagGen != 0 {
+		if st := e.streams[o.id.Unique()]; st != nil {
+			e.dropStream(st)
+		}
 	}
 	if o.holds > 0 || o.id == (ids.ObjectID{}) || o.pins > 0 || o.task != 0 || o.state == objCreating {
 		return
@@ -260,6 +267,9 @@ func (e *Engine) await(i uint32, w waiter) {
 	o := e.objs.at(i)
 	p.next = o.waiters
 	o.waiters = n
+	if o.flags&flagGen != 0 {
+		e.endWanted(o)
+	}
 }
 
 // unwait removes one waiter that equals w but for its place in the list.

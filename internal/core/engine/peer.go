@@ -165,11 +165,8 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 			e.endKeep(u)
 		}
 	}
-	for _, u := range sortedKeys(e.results) {
-		if k := e.results[u]; k.node == no {
-			e.endResult(u)
-		}
-	}
+	e.endResultsOf(no)
+	e.endAsksOf(no)
 	for _, s := range sortedKeys(e.settles) {
 		if st := e.settles[s]; st.with[s] == no {
 			e.claimAck(s)
@@ -260,9 +257,12 @@ func (e *Engine) Receive(from NodeNo, m Msg) {
 			e.endKeep(m.Unique)
 		}
 	case *ResultSettled:
-		if k := e.results[m.Unique]; k != nil && k.node == from {
-			e.endResult(m.Unique)
+		key := objKey{m.Unique, m.Index}
+		if k := e.results[key]; k != nil && k.node == from {
+			e.endResult(key)
 		}
+	case *StreamItem, *StreamAsk, *StreamCredit:
+		e.receiveStream(p, m)
 	default:
 		e.receiveRef(p, m)
 	}
@@ -378,6 +378,13 @@ func (e *Engine) taskRun(p *peer, m *TaskRun) {
 	}
 	e.templates[t.tmpl].uses++
 	e.remoteRun[runKey{m.Unique}] = i
+	if t.flags&flagStream != 0 {
+		t.returns = 1
+		if e.yields == nil {
+			e.yields = map[ids.Unique]*yield{}
+		}
+		e.yields[m.Unique] = &yield{made: m.Returns + 1}
+	}
 	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over)
 	t.nDeps = uint32(len(m.Deps))
 	for k := range m.Deps {
@@ -451,41 +458,57 @@ func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDo
 	task := e.taskID(t)
 	done.Micros = uint32(max(e.now.Sub(t.started), 0) / time.Microsecond)
 	for k := range outs {
-		out := &outs[k]
 		id := task.Object(uint32(k + 1))
-		info := ObjInfo{ID: id, Status: out.Status, Arena: out.Arena, Size: out.Size, Contained: slices.Clone(out.Contained)}
-		i := e.find(id)
-		switch {
-		case out.Arena && i != 0 && e.objs.at(i).state == objCreating && s.wrote(i, e.objs.at(i), out):
-			o := e.objs.at(i)
-			o.size, o.status = out.Size, out.Status
-			e.sealed(s, i, o, true)
-			e.hold(i)                          // for the owner, until ObjFree
-			e.freeList = append(e.freeList, i) // nobody else may want it here
-			e.setContained(i, e.holdAll(out.Contained))
-			e.wake(i)
-		case out.Arena:
-			info.Arena, info.Status = false, statusError
-			info.Value = e.notWritten(id)
-			if i != 0 && e.objs.at(i).state == objCreating {
-				e.abortCreate(s, i)
-			}
-		default:
-			info.Value = slices.Clone(out.Value)
-			if i != 0 && e.objs.at(i).state == objCreating {
-				e.abortCreate(s, i)
-			}
+		if k > 0 && t.flags&flagStream != 0 {
+			id = task.Object(e.yields[t.unique].made + 1)
 		}
-		if len(out.Contained) > 0 {
-			r := e.results[t.unique]
-			if r == nil {
-				r = &keep{node: t.owner}
-				e.results[t.unique] = r
-			}
-			r.refs = append(r.refs, e.holdAll(out.Contained)...)
-		}
-		done.Outputs = append(done.Outputs, info)
+		done.Outputs = append(done.Outputs, e.collectOutput(t, s, id, &outs[k]))
 	}
+}
+
+// collectOutput readies one output, or an item, of a foreign task.
+func (e *Engine) collectOutput(t *task, s *session, id ids.ObjectID, out *Output) ObjInfo {
+	info := ObjInfo{ID: id, Status: out.Status, Arena: out.Arena, Size: out.Size, Contained: slices.Clone(out.Contained)}
+	i := e.find(id)
+	switch {
+	case out.Arena && i != 0 && e.objs.at(i).state == objCreating && s.wrote(i, e.objs.at(i), out):
+		o := e.objs.at(i)
+		o.size, o.status = out.Size, out.Status
+		e.sealed(s, i, o, true)
+		e.hold(i)                          // for the owner, until ObjFree
+		e.freeList = append(e.freeList, i) // nobody else may want it here
+		e.setContained(i, e.holdAll(out.Contained))
+		e.wake(i)
+	case out.Arena:
+		info.Arena, info.Status = false, statusError
+		info.Value = e.notWritten(id)
+		if i != 0 && e.objs.at(i).state == objCreating {
+			e.abortCreate(s, i)
+		}
+	default:
+		info.Value = slices.Clone(out.Value)
+		if i != 0 && e.objs.at(i).state == objCreating {
+			e.abortCreate(s, i)
+		}
+	}
+	if len(out.Contained) > 0 {
+		key := objKey{t.unique, e.resultIndex(t, id)}
+		r := e.results[key]
+		if r == nil {
+			r = &keep{node: t.owner}
+			e.results[key] = r
+		}
+		r.refs = append(r.refs, e.holdAll(out.Contained)...)
+	}
+	return info
+}
+
+// resultIndex is under which index the executor keeps what an output contains: each item of a stream is settled for itself.
+func (e *Engine) resultIndex(t *task, id ids.ObjectID) uint32 {
+	if y := e.yields[t.unique]; y != nil && id.Index() > 1 && id.Index() <= y.made {
+		return id.Index()
+	}
+	return 1
 }
 
 // sendDone answers a foreign task's owner and drops the task. Refs that stay in use here are claimed first.
@@ -493,7 +516,7 @@ func (e *Engine) sendDone(i uint32, t *task, done *TaskDone) {
 	owner, unique := t.owner, t.unique
 	kept := e.endForeign(i, t)
 	if e.peers[owner] == nil {
-		e.endResult(unique)
+		e.endResult(objKey{unique, 1})
 		for k := range done.Outputs {
 			e.ownerFreed(done.Outputs[k].ID)
 		}
@@ -516,6 +539,9 @@ func (e *Engine) endForeign(i uint32, t *task) []ids.ObjectID {
 		e.freeList = append(e.freeList, c)
 	}
 	delete(e.remoteRun, runKey{t.unique})
+	if t.flags&flagStream != 0 {
+		delete(e.yields, t.unique)
+	}
 	if t.call != nil {
 		e.unlinkCall(i, t)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 
 	"gray/internal/core/fault"
@@ -185,12 +186,26 @@ func (e *Engine) endKeep(u ids.Unique) {
 	}
 }
 
-func (e *Engine) endResult(u ids.Unique) {
-	if k := e.results[u]; k != nil {
-		delete(e.results, u)
+func (e *Engine) endResult(key objKey) {
+	if k := e.results[key]; k != nil {
+		delete(e.results, key)
 		for _, r := range k.refs {
 			e.unhold(r)
 		}
+	}
+}
+
+// endResultsOf lets go what was kept for a node that is dead.
+func (e *Engine) endResultsOf(no NodeNo) {
+	var keys []objKey
+	for key, k := range e.results {
+		if k.node == no {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b objKey) int { return cmp.Or(cmp.Compare(a.u, b.u), cmp.Compare(a.i, b.i)) })
+	for _, key := range keys {
+		e.endResult(key)
 	}
 }
 

@@ -34,6 +34,9 @@ type channel struct {
 	dirty   bool
 	full    bool     // the client does not read: hold back
 	queue   []uint32 // objects to be answered when it reads again, each held
+	next    *stream  // of an unanswered NEXT that does not stand beside the others
+	reads   int      // unanswered NEXTs, those beside, too
+	credit  bool     // a generator asks whether it may go on
 }
 
 // getReq is an unanswered GET.
@@ -103,6 +106,8 @@ func (e *Engine) CloseChannel(c Chan) {
 		return
 	}
 	e.cancelGet(ch)
+	e.cancelNext(ch)
+	e.dropReaders(ch)
 	for _, i := range ch.queue {
 		e.unhold(i)
 	}
@@ -245,6 +250,7 @@ func (e *Engine) Get(c Chan, req uint32, list ids.List) {
 		return
 	}
 	e.cancelGet(ch)
+	e.cancelNext(ch)
 	ch.waiting = false
 	g := &ch.own
 	*g = getReq{req: req, left: list.Len(), want: g.want[:0]}
@@ -366,6 +372,8 @@ func (e *Engine) CancelReq(c Chan, req uint32) {
 	} else if ch.waitReq == req && ch.waiting {
 		ch.waiting = false
 		e.sink.Done(c, req, true)
+	} else if len(e.streams) > 0 {
+		e.cancelReader(c, req)
 	}
 	e.noteBlocked(ch)
 }
@@ -392,6 +400,7 @@ func (e *Engine) Wait(c Chan, req uint32, here bool, list ids.List) {
 		return
 	}
 	e.cancelGet(ch)
+	e.cancelNext(ch)
 	ch.waitReq, ch.waiting, ch.look = req, true, false
 	kind := waitWatch
 	if here {
@@ -453,7 +462,7 @@ func (e *Engine) noteBlocked(ch *channel) {
 	}
 	if s := e.sessions[ch.id.Session]; s != nil && s.worker != nil {
 		gets := ch.get != nil && len(ch.queue) == 0 && !e.loads(s.worker, ch.get)
-		e.setBlocked(s.worker, gets || (ch.waiting && len(ch.ready) == 0))
+		e.setBlocked(s.worker, gets || (ch.waiting && len(ch.ready) == 0) || ch.reads > 0 || ch.credit)
 	}
 }
 
@@ -476,6 +485,9 @@ func (e *Engine) SessionEnded(sid SessionID) {
 	s.ended = true
 	for _, c := range sortedKeys(s.chans) {
 		e.CloseChannel(s.chans[c].id)
+	}
+	if len(e.streams) > 0 {
+		e.dropStreams(sid)
 	}
 	e.dropClaims(s)
 	if s.worker == nil {

@@ -15,6 +15,7 @@ type Value struct {
 	ID        ids.ObjectID
 	Status    uint8
 	Arena     bool
+	Away      bool // of Items: it is not here, or does not come along
 	Off, Size uint64
 	Contained []ids.ObjectID
 	Inline    []byte
@@ -67,6 +68,8 @@ type Sink interface {
 	Done(ch Chan, req uint32, cancelled bool)
 	Fail(ch Chan, req uint32, kind fault.Kind, text string)
 	Credit(ch Chan, req uint32, limit uint64)
+	// Items hands over a stream's objects from index first on; there are no more if it has ended.
+	Items(ch Chan, req uint32, stream ids.ObjectID, first uint32, ended bool, items []Value)
 	// Refuse ends a session that broke the protocol.
 	Refuse(s SessionID, kind fault.Kind, text string)
 

@@ -204,8 +204,13 @@ func (e *Engine) Create(c Chan, req uint32, id ids.ObjectID, size uint64) {
 		return
 	}
 	i := e.find(id)
-	if t := e.runningTask(s, id.Unique()); t != nil && id.Index() >= 1 && id.Index() <= t.returns {
-		if i == 0 {
+	t := e.runningTask(s, id.Unique())
+	if item := t != nil && t.flags&flagStream != 0 && id.Index() > 1; t != nil && (item || id.Index() >= 1 && id.Index() <= t.returns) {
+		switch {
+		case i != 0:
+		case item && e.mine(id):
+			i, _ = e.create(id, objPending)
+		default:
 			i = e.know(id)
 		}
 		if st := e.objs.at(i).state; st != objPending && st != objUnknown {

@@ -129,6 +129,9 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	case !s.ownsID(m.Unique):
 		e.refuse(s, fmt.Sprintf("submit: task id %x is not of this session's blocks", uint64(m.Unique)))
 		return
+	case m.Flags&flagStream != 0 && m.Returns != 1:
+		e.refuse(s, fmt.Sprintf("submit: stream %x asks for %d returns; it has one", uint64(m.Unique), m.Returns))
+		return
 	case m.Returns > maxReturns:
 		e.refuse(s, fmt.Sprintf("submit: task %x asks for %d returns; a task has at most %d", uint64(m.Unique), m.Returns, maxReturns))
 		return
@@ -139,7 +142,7 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	tm := e.templates[tn]
 	i, t := e.tasks.alloc()
 	e.Counts.Submitted++
-	t.unique, t.job, t.tmpl, t.shape, t.flags = m.Unique, s.job, tn, tm.shape, m.Flags
+	t.unique, t.job, t.tmpl, t.shape, t.flags = m.Unique, s.job, tn, tm.shape, m.Flags&flagsOfClient
 	t.retries, t.returns, t.bytes = tm.spec.MaxRetries, m.Returns, m.Bytes
 	if m.Returns > 1 {
 		t.bytes += (m.Returns - 1) * returnCost
@@ -166,6 +169,9 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 		if k == 1 {
 			t.out = oi
 		}
+	}
+	if t.flags&flagStream != 0 {
+		e.openStream(s, t, tm.spec.Backpressure)
 	}
 	e.takeRefs(t, m.Deps, m.Contained)
 	e.awaitDeps(i, t)
@@ -298,7 +304,7 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 		return
 	}
 	again := outcome == OutcomeRetry && t.retries != 0 && t.owner == 0 && !t.gone
-	if !again && uint32(len(outs)) != t.returns {
+	if !again && !t.counts(len(outs)) {
 		e.refuse(s, fmt.Sprintf("result: task %x has %d returns, %d were sent", uint64(u), t.returns, len(outs)))
 		return
 	}
@@ -335,6 +341,10 @@ func (e *Engine) finish(i uint32, t *task, s *session, outcome uint8, outs []Out
 		e.Counts.Failed++
 	}
 	for k := range outs {
+		if k > 0 && t.flags&flagStream != 0 {
+			e.lastItem(t, func(i uint32, o *object) { e.fill(i, o, s, &outs[k]) })
+			continue
+		}
 		e.store(t, s, uint32(k+1), &outs[k])
 	}
 	e.endTask(i, t)
@@ -352,6 +362,11 @@ func (e *Engine) output(t *task, k uint32) uint32 {
 func (e *Engine) store(t *task, s *session, k uint32, out *Output) {
 	i := e.output(t, k)
 	o := e.objs.at(i)
+	e.fill(i, o, s, out)
+}
+
+// fill gives an object that a worker here has made its value.
+func (e *Engine) fill(i uint32, o *object, s *session, out *Output) {
 	inner := e.holdAll(out.Contained)
 	if o.state == objCreating && !(out.Arena && s.wrote(i, o, out)) {
 		e.abortCreate(s, i) // while o.task says that its value comes otherwise
@@ -387,6 +402,9 @@ func (e *Engine) notWritten(id ids.ObjectID) []byte {
 
 // endTask drops the record of a task of ours that has ended.
 func (e *Engine) endTask(i uint32, t *task) {
+	if t.flags&flagStream != 0 {
+		e.endStream(t)
+	}
 	e.toTask(t, taskNone)
 	if t.call != nil {
 		e.unlinkCall(i, t)
@@ -446,6 +464,9 @@ func (e *Engine) retry(i uint32, t *task) {
 	}
 	t.attempt++
 	e.Counts.Retried++
+	if t.flags&flagStream != 0 {
+		e.restartStream(t)
+	}
 	e.awaitDeps(i, t)
 }
 

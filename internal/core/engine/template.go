@@ -30,6 +30,8 @@ type TemplateSpec struct {
 	Group      string       // the method's concurrency group
 	Ordered    bool         // calls of one caller run in their order
 	Actor      *ActorLimits // of a template that creates an actor
+	// Backpressure is how many items of its streams may be unread; 0 = as many as memory allows.
+	Backpressure uint32
 }
 
 // template is a registered TemplateSpec, one for each content.

@@ -329,6 +329,9 @@ func (e *Engine) packExecute(s *session, t *task) *Execute {
 	if t.create != nil {
 		x.Returns = 1 // what became of it
 	}
+	if t.flags&flagStream != 0 {
+		x.Returns = e.itemsMade(t) - 1 // which are not sent again
+	}
 	for _, d := range t.refs[:t.nDeps] {
 		x.Deps = append(x.Deps, e.valueFor(s, d))
 	}
@@ -380,7 +383,8 @@ func (e *Engine) setBlocked(w *worker, blocked bool) {
 func (e *Engine) wentOn(w *worker) {
 	if ch := w.s.chans[0]; ch != nil {
 		e.cancelGet(ch)
-		ch.waiting = false
+		e.dropReaders(ch)
+		ch.waiting, ch.credit = false, false
 	}
 	e.setBlocked(w, false)
 }

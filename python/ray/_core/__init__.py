@@ -39,7 +39,7 @@ Tasks::
         resources {str: int in 1/10000}; retry_exceptions bool or tuple of classes; strategy and env as in docs/protocol.md.
         Keep it with the function or its options: registered once a connection, dropped when collected.
     submit(tm, args, kwargs, num_returns=1, overrides=None)
-        -> ObjectRef (1), list of ObjectRef (n > 1), None (0). args tuple, kwargs dict or None; refs at top level are dependencies.
+        -> ObjectRef (1, DYNAMIC), list of ObjectRef (n > 1), None (0), ObjectRefGenerator (STREAMING). args tuple, kwargs dict or None; refs at top level are dependencies.
         overrides: None or {"name", "max_retries", "retry_exceptions", "strategy"} of this call.
 
 Actors (``ray._core.actors``)::
@@ -61,6 +61,8 @@ Rest::
 """
 
 from ray._core import actors as actors
+from ray._core.client import DYNAMIC as DYNAMIC
+from ray._core.client import STREAMING as STREAMING
 from ray._core.client import call as call
 from ray._core.client import connect as connect
 from ray._core.client import disconnect as disconnect

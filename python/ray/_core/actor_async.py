@@ -7,11 +7,13 @@ their loop. Methods that are no coroutines run on the loop, which they hold up.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import threading
 from collections import deque
 
 from ray import exceptions
+from ray._core import wire, yields
 from ray._core.actor_threads import ThreadedActor
 from ray._core.state import state
 from ray._core.task import OURS
@@ -79,10 +81,15 @@ class LoopGroup:
             method = template.function or actor.method(template)
             args, kwargs, retry_types = host.arguments(*arguments)
             result = method(*args, **(kwargs or {}))
-            if asyncio.iscoroutine(result):
+            if inspect.iscoroutine(result):  # which a generator is not
                 call.future = self.loop.create_task(self._drive(call, result, retry_types))
                 return
-            actor.answer(call, 0, host.outputs(call.unique8, result, call.num_returns))
+            if call.flags & wire.STREAM and yields.is_async(result):
+                call.future = self.loop.create_task(self._drive(call, self._iterate(call, result), retry_types))
+                return
+            if yields.is_async(result):
+                raise TypeError("'async_generator' object is not iterable")
+            actor.returned(call, result)
         except BaseException as e:
             actor.raised(call, e, retry_types)
         finally:
@@ -98,7 +105,10 @@ class LoopGroup:
                 raise asyncio.CancelledError
             call.told = True  # from here on a cancellation reaches the coroutine
             result = await coroutine
-            actor.answer(call, 0, actor.worker.outputs(call.unique8, result, call.num_returns))
+            if call.flags & wire.STREAM:
+                actor.answer(call, 0, result)
+            else:
+                actor.answer(call, 0, actor.worker.outputs(call.unique8, result, call.num_returns))
         except asyncio.CancelledError:
             from ray._ids import TaskID
 
@@ -107,6 +117,13 @@ class LoopGroup:
             actor.raised(call, e, retry_types)
         call.future = _ENDED
         self._ended()
+
+    async def _iterate(self, call, generator):
+        try:
+            return await yields.run_async(self.actor.items(call), generator)
+        except BaseException:
+            await generator.aclose()
+            raise
 
     def _ended(self):
         self.running -= 1

@@ -7,10 +7,11 @@ import threading
 from _contextvars import ContextVar
 from _queue import Empty, SimpleQueue
 from collections import deque
+from types import GeneratorType
 
 import msgpack
 
-from ray._core import wire
+from ray._core import wire, yields
 from ray._core.actor_worker import Actor, Call, Cancelled
 from ray._core.state import state
 from ray._core.task import OURS, DependencyFailed, FunctionMissing
@@ -117,9 +118,10 @@ class ThreadedActor(Actor):
         call.unique8 = unique8
         call.template = template
         call.num_returns = num_returns
+        call.flags = flags
         call.retry = retry
         call.cancelled = call.told = call.exits = False
-        call.future = None
+        call.future = call.items = None
         self.running[unique8] = call
         (self.groups.get(group) or self.groups[""]).submit(call, buf, at, end, flags, n_deps)
 
@@ -137,10 +139,31 @@ class ThreadedActor(Actor):
             result = method(*args, **(kwargs or {}))
             if call.told:
                 raise self._was_cancelled(call.unique8)
-            self.answer(call, 0, host.outputs(call.unique8, result, call.num_returns))
+            self.returned(call, result)
         except BaseException as e:
             self.raised(call, e, retry_types)
         state.context.set(None)
+
+    def returned(self, call, result):
+        """Send what a call returned, or yields."""
+        host = self.worker
+        if call.flags & wire.STREAM:
+            outputs = yields.run(self.items(call), result)
+            if call.told and call.cancelled:
+                raise self._was_cancelled(call.unique8)
+            self.answer(call, 0, outputs)
+        elif type(result) is GeneratorType:
+            *outputs, outcome = host.collected(
+                call.unique8, result, call.num_returns, call.flags, call.name, call.retry
+            )
+            self.answer(call, outcome, outputs)
+        else:
+            self.answer(call, 0, host.outputs(call.unique8, result, call.num_returns))
+
+    def items(self, call):
+        """Where the items of a generator go."""
+        call.items = yields.Items(self.worker, call.unique8, call.attempt, call.num_returns, call.template.bound)
+        return call.items
 
     def raised(self, call, error, retry_types):
         """Send what a call raised, unless it is a way out of the actor."""
@@ -154,7 +177,9 @@ class ThreadedActor(Actor):
         never = (DependencyFailed, FunctionMissing, Cancelled)
         if call.retry and not call.cancelled and isinstance(error, Exception) and not isinstance(error, never):
             outcome = 2 if not retry_types or isinstance(error, retry_types) else 1
-        self.answer(call, outcome, self.failed(call.unique8, error, call.name, call.num_returns))
+        self.answer(
+            call, outcome, self.failed(call.unique8, error, call.name, call.num_returns, call.flags, call.items)
+        )
 
     def answer(self, call, outcome, outputs):
         """Buffer the RESULT of a call; the last one if the actor exits with it."""
@@ -164,7 +189,7 @@ class ThreadedActor(Actor):
             call.exits = True
         if call.exits or host.leaving and self._abandon:
             if call.exits:
-                self.leave_with(call.unique8, call.attempt, call.num_returns)
+                self.leave_with(call.unique8, call.attempt, 1 if call.flags & wire.STREAM else call.num_returns)
             self.wake()
             return
         (ahead, parts), guards, keep = outputs

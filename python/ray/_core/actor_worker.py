@@ -8,16 +8,18 @@ for each concurrency group.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import socket
 import sys
 import time
 import traceback
+from types import GeneratorType
 
 import msgpack
 
 from ray import exceptions
-from ray._core import serialization, wire, zygote
+from ray._core import serialization, wire, yields, zygote
 from ray._core.state import state
 from ray._core.task import OURS, DependencyFailed, FunctionMissing, Task
 
@@ -34,14 +36,27 @@ class Call(Task):
     Attributes:
         unique8: First bytes of its task's id.
         template: What is constant for the method.
-        num_returns: How many outputs it has.
+        num_returns: How many outputs it has; of a stream, how many items are there already.
+        flags: Those of its EXECUTE.
+        items: Where a generator's items go; None before it runs.
         retry: Whether its own exceptions lead to another attempt.
         cancelled: Whether somebody does not want it any more.
         told: Whether its body has learned that.
         exits: Whether the actor is to exit with it.
     """
 
-    __slots__ = ("cancelled", "exits", "future", "num_returns", "retry", "template", "told", "unique8")
+    __slots__ = (
+        "cancelled",
+        "exits",
+        "flags",
+        "future",
+        "items",
+        "num_returns",
+        "retry",
+        "template",
+        "told",
+        "unique8",
+    )
 
 
 class Actor:
@@ -104,7 +119,7 @@ class Actor:
         task = state.task = Call(unique8 + self.id, name, template.qualname, attempt, self.resources)
         task.cancelled = task.told = False
         host.show(name)
-        retry_types = None
+        retry_types = items = None
         outcome = 0
         started = time.perf_counter()
         try:
@@ -118,7 +133,15 @@ class Actor:
                 result = method(*args)
             if task.told:
                 raise self._was_cancelled(unique8)
-            outputs, guards, keep = host.outputs(unique8, result, num_returns)
+            if flags & wire.STREAM:
+                items = yields.Items(host, unique8, attempt, num_returns, template.bound)
+                outputs, guards, keep = yields.run(items, result)
+                if task.told:
+                    raise self._was_cancelled(unique8)
+            elif type(result) is GeneratorType:
+                outputs, guards, keep, outcome = host.collected(unique8, result, num_returns, flags, name, retry)
+            else:
+                outputs, guards, keep = host.outputs(unique8, result, num_returns)
         except BaseException as e:
             outcome = 1
             if isinstance(e, SystemExit) and not self.exiting:
@@ -128,12 +151,12 @@ class Actor:
             ):
                 outcome = 2 if not retry_types or isinstance(e, retry_types) else 1
             if not host.leaving and not self.exiting:
-                outputs, guards, keep = self.failed(unique8, e, name, num_returns)
+                outputs, guards, keep = self.failed(unique8, e, name, num_returns, flags, items)
         took = time.perf_counter() - started
         template.mean = took if template.mean is None else 0.8 * template.mean + 0.2 * took
         state.task = None
         if self.exiting or host.leaving:
-            self.leave_with(unique8, attempt, num_returns)
+            self.leave_with(unique8, attempt, 1 if flags & wire.STREAM else num_returns)
             return
         ahead, parts = outputs
         box.frames.append(ahead + wire.result(unique8, attempt, outcome, parts))
@@ -150,7 +173,12 @@ class Actor:
         name = template.method
         instance = self.instance
         built_in = _BUILT_IN.get(name)
-        function = getattr(instance, name, None)
+        if name in getattr(instance, "__dict__", ()) and hasattr(type(instance), name):
+            # An attribute of the same name does not hide it from callers.
+            cls = type(instance)
+            function = inspect.getattr_static(cls, name).__get__(instance, cls)
+        else:
+            function = getattr(instance, name, None)
         if built_in is not None and function is None:
             function = built_in.__get__(self)
         elif function is None:
@@ -158,13 +186,19 @@ class Actor:
         template.function = function
         return function
 
-    def failed(self, unique8, error, name, num_returns):
-        """The outputs of a call that raised."""
+    def failed(self, unique8, error, name, num_returns, flags, items=None):
+        """The outputs of a call that raised; ``items`` are those of a stream."""
+        first = 1
+        if flags & wire.STREAM:
+            first = items.after() if items is not None else num_returns + 2
+            num_returns = 1
         if isinstance(error, Cancelled):
             data = b"\x03" + error.args[0].to_bytes()
             payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
-            return self.worker.encode(unique8, [payload] * num_returns)
-        return self.worker.error_outputs(unique8, error, name, num_returns)
+            outputs = self.worker.encode(unique8, [payload] * num_returns, first)
+        else:
+            outputs = self.worker.error_outputs(unique8, error, name, num_returns, first)
+        return yields.failed(*outputs) if flags & wire.STREAM else outputs
 
     def _was_cancelled(self, unique8):
         self._cancelled.discard(unique8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ray._core import refs, wire
+from ray._core.client import STREAMING
 from ray._core.state import connected, state
 
 _new = object.__new__
@@ -90,7 +91,7 @@ def call(target: Target, template, args, kwargs=None, num_returns: int = 1, over
     """Call a method.
 
     Returns:
-        An ObjectRef for ``num_returns`` 1, a list of them for more, None for 0.
+        An ObjectRef for ``num_returns`` 1 or DYNAMIC, a list of them for more, None for 0, a generator for STREAMING.
     """
     client = state.client
     if client is None:
@@ -125,7 +126,12 @@ def _call(client, target, template, args, kwargs, num_returns, overrides):
         import msgpack
 
         packed = msgpack.packb(overrides)
+    kind = num_returns
+    if num_returns < 0:
+        flags |= -num_returns
+        num_returns = 1
     frame = ahead + wire.actor_call(
         template.no, unique8, actor_id, num_returns, flags | target.flags, deps, contained, packed, data
     )
-    return client.send_call(frame, unique8 + actor_id, num_returns, keep)
+    out = client.send_call(frame, unique8 + actor_id, num_returns, keep)
+    return client.generator(out, template) if kind == STREAMING else out

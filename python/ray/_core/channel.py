@@ -40,9 +40,26 @@ class _Received:
 
 
 class _Item:
-    """A VALUE with contained ids or a pin, or IDS: what must be applied exactly once."""
+    """ITEMS, IDS, or a VALUE with contained ids or a pin: what must be applied exactly once."""
 
-    __slots__ = ("end", "ids", "key", "kind", "lease", "oid", "pin", "value", "view")
+    __slots__ = ("end", "ended", "first", "ids", "key", "kind", "lease", "oid", "pin", "req", "value", "view")
+
+
+class Batch:
+    """Items of a stream that came in one frame: those with the indexes first … end-1.
+
+    Attributes:
+        lease: Holds their deliveries.
+        values: Their values, or refs.READY and refs.READY_ELSEWHERE for those that are to be asked for.
+    """
+
+    __slots__ = ("end", "first", "lease", "values")
+
+    def __init__(self, first, values, lease):
+        self.first = first
+        self.end = first + len(values)
+        self.values = values
+        self.lease = lease
 
 
 class Channel:
@@ -194,6 +211,9 @@ class Channel:
                 item.ids = wire.split_ids(buf[pos + 33 : end])
                 st.item = item
                 self._apply(st)
+            elif kind == wire.ITEMS:
+                st.item = self._items_item(buf, pos, end, req)
+                self._apply(st)
             elif kind == wire.REFUSED:
                 self._refused(buf[pos + 5 : end])
             else:
@@ -236,12 +256,57 @@ class Channel:
             item.value = Value(buf[at:end], status, item.ids, item.lease)
         return item
 
+    def _items_item(self, buf, pos, end, req):
+        item = _Item()
+        item.kind = wire.ITEMS
+        item.end = end
+        item.req = req
+        item.key = lease_key()
+        _, _, _, oid, first, item.ended, n = wire.items.unpack_from(buf, pos)
+        item.oid = oid
+        item.ids = ids = []
+        item.lease = lease = Lease() if n else None
+        item.value = values = []
+        stem = oid[:24]
+        at = pos + wire.items.size
+        parse = wire.handed.unpack_from
+        for index in range(first, first + n):
+            status, where, n_contained, size = parse(buf, at)
+            at += 10
+            ids.append(stem + wire.pack_u32(index))
+            if where != wire.INLINE:
+                values.append(refs.READY if where == wire.ARENA else refs.READY_ELSEWHERE)
+            elif n_contained:
+                inner = wire.split_ids(buf[at : at + n_contained * wire.ID])
+                ids.extend(inner)
+                at += n_contained * wire.ID
+                values.append(Value(buf[at : at + size], status, inner, lease))
+            else:
+                values.append(Value(buf[at : at + size], status))
+            at += size
+        item.first = first
+        return item
+
     def _apply(self, st):
         # Runs again from the top after an exception: claims replace claims of the same key, and nothing else counts.
         item = st.item
         oid = item.oid
         if item.kind == wire.IDS:
             self._ids.setdefault(oid, {})[item.key] = item.ids
+        elif item.kind == wire.ITEMS:
+            held = self.table.held
+            batch = None
+            if item.lease is not None:
+                claim = LeaseClaim(item.lease, self.table.put)
+                claim.ids = item.ids
+                claim.key = item.key
+                held[item.key] = claim
+                batch = Batch(item.first, item.value, item.lease)
+            known = held.get(("stream", oid))
+            stream = known() if known is not None else None
+            if stream is not None:
+                stream.arrived(batch, item.first + len(item.value) if item.ended else None)
+            self.answers[item.req] = (wire.ITEMS, b"")
         else:
             value = item.value
             held = self.table.held

@@ -237,6 +237,8 @@ class Client:
                 if channel is not None and channel.values:
                     channel.values.clear()
         if not isinstance(wanted, list):
+            if type(wanted) is _generator_type():
+                return wanted
             raise ValueError(
                 f"Invalid type of object refs, {type(wanted)}, is given. 'object_refs' must either be an ObjectRef or a list "
                 "of ObjectRefs. "
@@ -471,6 +473,10 @@ class Client:
         return found
 
     def _wait(self, wanted, num_returns, timeout, fetch):
+        if _generator_type() in set(map(type, wanted)):
+            from ray._core.streams import wait_mixed
+
+            return wait_mixed(self, wanted, num_returns, timeout, fetch)
         channel = self.channel()
         deadline = None if timeout is None else time.monotonic() + timeout
         mark = channel.no + 1 if fetch else -channel.no - 1
@@ -481,26 +487,30 @@ class Client:
                 return found
             left = remaining(deadline)
             last = left == 0
-            new = []
-            for ref in wanted:
-                value = ref._v
-                if (value is None or (fetch and value is READY_ELSEWHERE)) and ref._w != mark:
-                    if ref._w is CLOSED:
-                        raise stale(ref)
-                    new.append(ref)
-            req = channel.request()
-            ids = [r._id for r in new]
-            for i in range(_IDS_A_FRAME, len(ids), _IDS_A_FRAME):
-                self.box.frames.append(wire.wait(channel.no, req, 1, int(fetch), ids[i : i + _IDS_A_FRAME]))
-                req = channel.request()
-            need = 0 if last else num_returns - len(found)
-            self.box.frames.append(wire.wait(channel.no, req, need, int(fetch), ids[:_IDS_A_FRAME]))
-            for ref in new:
-                ref._w = mark
+            req = self._watch(channel, wanted, num_returns - len(found), mark, fetch, last)
             self.box.flush()
             asked = self._await_ready(channel, req, wanted, deadline, last)
             if not asked:
                 continue
+
+    def _watch(self, channel, wanted, need, mark, fetch, last):
+        """Buffer the WAIT for refs that are not ready; returns the number of the request that is answered."""
+        new = []
+        for ref in wanted:
+            value = ref._v
+            if (value is None or (fetch and value is READY_ELSEWHERE)) and ref._w != mark:
+                if ref._w is CLOSED:
+                    raise stale(ref)
+                new.append(ref)
+        req = channel.request()
+        ids = [r._id for r in new]
+        for i in range(_IDS_A_FRAME, len(ids), _IDS_A_FRAME):
+            self.box.frames.append(wire.wait(channel.no, req, 1, int(fetch), ids[i : i + _IDS_A_FRAME]))
+            req = channel.request()
+        self.box.frames.append(wire.wait(channel.no, req, 0 if last else need, int(fetch), ids[:_IDS_A_FRAME]))
+        for ref in new:
+            ref._w = mark
+        return req
 
     def _await_ready(self, channel, req, wanted, deadline, last):
         while req not in channel.answers:
@@ -521,8 +531,19 @@ class Client:
         """The general form of tasks.submit."""
         unique8 = self.next_unique()
         flags, deps, contained, data, ahead, keep = self.arguments(template, args, kwargs, unique8 + self.suffix1)
+        kind = num_returns
+        if num_returns < 0:
+            flags |= -num_returns
+            num_returns = 1
         frame = ahead + wire.submit(template.no, unique8, num_returns, flags, deps, contained, _packed(overrides), data)
-        return self.send_call(frame, unique8 + self.suffix, num_returns, keep)
+        out = self.send_call(frame, unique8 + self.suffix, num_returns, keep)
+        return self.generator(out, template) if kind == STREAMING else out
+
+    def generator(self, ref, template):
+        """The ObjectRefGenerator of a call whose stream's object is ``ref``."""
+        from ray._core.streams import Stream
+
+        return _generator_type()._of(Stream(self, ref, template.bound > 0))
 
     def arguments(self, template, args, kwargs, out1):
         """Bring the arguments of a call into the form of its frame.
@@ -634,6 +655,19 @@ class Client:
             channel.close()
 
 
+# What stands for num_returns="streaming" and "dynamic": the negative of the flag of SUBMIT.
+STREAMING, DYNAMIC = -wire.STREAM, -wire.DYNAMIC
+_generators = []
+
+
+def _generator_type():
+    if not _generators:
+        from ray._generators import ObjectRefGenerator
+
+        _generators.append(ObjectRefGenerator)
+    return _generators[0]
+
+
 def _packed(overrides) -> bytes:
     if not overrides:
         return b""
@@ -650,7 +684,7 @@ def _ends(refs):
 def _check_wait(wanted, num_returns, timeout) -> bool:
     """Check the arguments of wait; whether there is nothing to wait for."""
     if type(wanted) is not list:
-        if type(wanted) is ObjectRef:
+        if type(wanted) is ObjectRef or type(wanted) is _generator_type():
             raise TypeError(
                 "wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got a single ray.ObjectRef or "
                 f"ray.ObjectRefGenerator {wanted}"
@@ -660,7 +694,7 @@ def _check_wait(wanted, num_returns, timeout) -> bool:
     if timeout is not None and timeout < 0:
         raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
     for kind in set(map(type, wanted)):
-        if kind is not ObjectRef:
+        if kind is not ObjectRef and kind is not _generator_type():
             raise TypeError(
                 f"wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got list containing {kind}"
             )

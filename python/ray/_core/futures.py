@@ -30,6 +30,7 @@ class Futures:
         self.closed = False
         self._ready = []  # ids that are ready and not asked for yet
         self._get = 0  # the GET's request number
+        self._nexts = {}  # NEXT's request number -> callback
         self.thread = threading.Thread(target=self._run, name="ray-futures", daemon=True)
         self.thread.start()
 
@@ -46,6 +47,17 @@ class Futures:
             self.fresh.append(ref._id)
             if not self.busy:
                 self._watch()
+        self.client.box.flush()
+
+    def next(self, stream, callback):
+        """Ask for a stream's next item, and call ``callback(error or None)`` on the deliverer's thread when it is here."""
+        channel = self.channel
+        with self.lock:
+            if self.closed:
+                raise ConnectionError("The connection to the cluster is closed.")
+            req = next(channel._req)
+            self._nexts[req] = callback
+            stream.ask(channel, req, True, True)
         self.client.box.flush()
 
     def _watch(self):
@@ -72,7 +84,10 @@ class Futures:
         got = False
         for req in list(channel.answers):
             kind, body = channel.answers.pop(req)
-            if kind == wire.READY:
+            callback = self._nexts.pop(req, None)
+            if callback is not None:
+                callback(self._refused(body) if kind == wire.ERROR else None)
+            elif kind == wire.READY:
                 ready.extend(wire.split_ids(body))
             elif kind == wire.DONE and req == self._get:
                 got = True
@@ -100,11 +115,23 @@ class Futures:
         for (ref, callbacks), value in done:
             _deliver(ref, callbacks, value)
 
+    def _refused(self, body):
+        from ray import exceptions
+
+        try:
+            self.client.reply(wire.ERROR, body)
+        except exceptions.RayError as e:
+            return e
+
     def _fail(self, error):
         with self.lock:
             self.closed = True
             left = list(self.waiting.values())
             self.waiting.clear()
+            nexts = list(self._nexts.values())
+            self._nexts.clear()
+        for callback in nexts:
+            callback(error)
         for _, callbacks in left:
             for callback in callbacks:
                 callback(error, None)
@@ -151,13 +178,18 @@ def when_done(ref, callback):
         from ray._core.client import stale
 
         raise stale(ref)
-    deliverer = client.futures
-    if deliverer is None:
+    deliverer(client).add(ref, callback)
+
+
+def deliverer(client) -> Futures:
+    """The deliverer of a connection."""
+    found = client.futures
+    if found is None:
         with client.export_lock:
-            deliverer = client.futures
-            if deliverer is None:
-                deliverer = client.futures = Futures(client)
-    deliverer.add(ref, callback)
+            found = client.futures
+            if found is None:
+                found = client.futures = Futures(client)
+    return found
 
 
 def future(ref):

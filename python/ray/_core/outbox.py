@@ -263,6 +263,9 @@ class Outbox:
             elif kind is refs.TemplateClaim:
                 rest.append(wire.template_drop(key))
                 held.pop(("template", key), None)
+            elif kind is refs.StreamClaim:
+                rest.append(wire.stream_drop(key))
+                held.pop(("stream", key), None)
             elif kind is refs.ChannelClaim:
                 rest.append(wire.channel_close(key))
                 c.sock.close()

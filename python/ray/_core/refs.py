@@ -70,6 +70,12 @@ class TemplateClaim(_weakref):
     __slots__ = ("key",)
 
 
+class StreamClaim(_weakref):
+    """A generator's items that this process has not taken."""
+
+    __slots__ = ("key",)
+
+
 class ChannelClaim(_weakref):
     """A thread's reply channel."""
 

@@ -149,6 +149,7 @@ class Template:
         "_fields",
         "_head",
         "_tail",
+        "bound",
         "function",
         "name",
         "no",
@@ -185,7 +186,7 @@ class Template:
             env: The environment's map.
             max_calls: After how many tasks a worker leaves; 0 for never.
             labels: Labels a node must have.
-            more: What actors need: ``method`` ``group`` ``ordered``, or ``actor``.
+            more: What actors need: ``method`` ``group`` ``ordered``, or ``actor``; ``backpressure`` of a generator.
         """
         self.function = function
         self.name = name
@@ -205,6 +206,7 @@ class Template:
             "labels": labels,
             **more,
         }
+        self.bound = more.get("backpressure") or 0
         self._client = None
         self.no = 0
 
@@ -236,7 +238,7 @@ def submit(template: Template, args, kwargs=None, num_returns: int = 1, override
     """Start a task.
 
     Returns:
-        An ObjectRef for ``num_returns`` 1, a list of them for more, None for 0.
+        An ObjectRef for ``num_returns`` 1 or DYNAMIC, a list of them for more, None for 0, a generator for STREAMING.
     """
     client = state.client
     if client is None:

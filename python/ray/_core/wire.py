@@ -13,15 +13,16 @@ IDS = 0x0F
 HELLO, WELCOME, REFUSED = 0x01, 0x02, 0x03
 TEMPLATE, TEMPLATE_DROP, SUBMIT, PUT, CREATE, SEAL, GET, WAIT = range(0x10, 0x18)
 CANCEL_REQ, RELEASE, UNPIN, RESULT, CALL, CHANNEL_CLOSE, ABORT, CREDIT = range(0x18, 0x20)
-ACTOR, ACTOR_CALL = 0x20, 0x21
-VALUE, READY, CREATED, DONE, ERROR, REPLY = range(0x30, 0x36)
+ACTOR, ACTOR_CALL, ITEM, NEXT, STREAM_DROP = range(0x20, 0x25)
+VALUE, READY, CREATED, DONE, ERROR, REPLY, ITEMS = range(0x30, 0x37)
 EXECUTE, X_TEMPLATE, SETUP, EXIT, X_TEMPLATE_DROP, EXECUTE_AT, CANCEL = range(0x40, 0x47)
 
-INLINE, ARENA = 0, 1
+INLINE, ARENA, ELSEWHERE = 0, 1, 2
 OK, FAILED = 0, 1
-ARGS_IN_DEP0, WEAK_HANDLE, CREATION, METHOD, ALONE = 0x01, 0x02, 0x10, 0x20, 0x40
+ARGS_IN_DEP0, WEAK_HANDLE, STREAM, DYNAMIC, CREATION, METHOD, ALONE = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40
 VALUES, RAISED, RETRIABLE, LEAVES, ACTOR_EXITS = range(5)  # outcomes of RESULT
 FETCH = 1
+BESIDE = 1
 
 # Value formats.
 PICKLE, PICKLE_BUFFERS, RAW, EXCEPTION, DAEMON_ERROR, MSGPACK = range(6)
@@ -48,6 +49,10 @@ value = Struct("<IBI28sBBI")  # up to n_contained; 46 bytes
 execute = Struct("<8sI4sIIHII")  # up to len_overrides; 34 bytes
 dep = Struct("<28sBBI")
 unique = Struct(">Q")
+_item = Struct("<IB8sII")
+_next = Struct("<IBII28sIIB")
+items = Struct("<IBI28sIBI")  # up to n; 46 bytes
+handed = Struct("<BBII")  # status, where, n_contained, size
 
 u32 = _u32.unpack_from
 u64 = _u64.unpack_from
@@ -189,6 +194,21 @@ def result(unique8, attempt, outcome, outputs) -> bytes:
     """RESULT of a task."""
     body = b"".join(outputs)
     return _result.pack(18 + len(body), RESULT, unique8, attempt, outcome, len(outputs)) + body
+
+
+def item(unique8, attempt, index, part) -> bytes:
+    """ITEM of a generator; part is an output."""
+    return _item.pack(17 + len(part), ITEM, unique8, attempt, index) + part
+
+
+def next_items(chan, req, oid, start, read, flags) -> bytes:
+    """NEXT of a stream, from index start on; items up to read are taken."""
+    return _next.pack(46, NEXT, chan, req, oid, start, read, flags)
+
+
+def stream_drop(oid) -> bytes:
+    """STREAM_DROP."""
+    return head.pack(29, STREAM_DROP) + oid
 
 
 def split_contained(oid, contained, room):

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import traceback
-from itertools import islice, starmap
+from itertools import starmap
 from types import GeneratorType
 
 # Used later or only by tasks: imported once, before workers are forked.
@@ -25,7 +25,7 @@ import ray.remote_function
 import ray.runtime_context
 import ray.util  # noqa: F401
 from ray import exceptions
-from ray._core import refs, serialization, wire, zygote
+from ray._core import refs, serialization, wire, yields, zygote
 from ray._core.actor_kinds import become
 from ray._core.arena import Arena
 from ray._core.client import Client, as_exception
@@ -53,6 +53,7 @@ _VISIBLE = {
 class _Template:
     __slots__ = (
         "actor",
+        "bound",
         "calls",
         "fn",
         "function",
@@ -78,6 +79,7 @@ class _Template:
         self.method = fields.get("method")
         self.group = fields.get("group") or ""
         self.actor = fields.get("actor")
+        self.bound = fields.get("backpressure") or 0
         self.function = None
         self.calls = 0
         self.mean = None  # seconds a call
@@ -268,7 +270,7 @@ class Worker:
             self._set_title("ray::" + name)
         if template.threads != self._threads and self._threads is not None:
             self._threads = template.threads if zygote.limit_threads(template.threads) else None
-        retry_types = None
+        retry_types = items = None
         outcome = 0
         started = time.perf_counter()
         try:
@@ -278,7 +280,13 @@ class Worker:
                 result = function(*args, **kwargs)
             else:
                 result = function(*args)
-            outputs, guards, keep = self.outputs(unique8, result, num_returns)
+            if flags & wire.STREAM:
+                items = yields.Items(self, unique8, attempt, num_returns, template.bound)
+                outputs, guards, keep = yields.run(items, result)
+            elif type(result) is GeneratorType:
+                outputs, guards, keep, outcome = self.collected(unique8, result, num_returns, flags, name, retry)
+            else:
+                outputs, guards, keep = self.outputs(unique8, result, num_returns)
         except SystemExit:
             box.flush()
             raise
@@ -286,7 +294,11 @@ class Worker:
             outcome = 2 if retry and isinstance(e, Exception) and (not retry_types or isinstance(e, retry_types)) else 1
             if isinstance(e, (DependencyFailed, FunctionMissing)):
                 outcome = 1
-            outputs, guards, keep = self.error_outputs(unique8, e, name, num_returns)
+            if flags & wire.STREAM:
+                last = items.after() if items is not None else num_returns + 2
+                outputs, guards, keep = yields.failed(*self.error_outputs(unique8, e, name, 1, last))
+            else:
+                outputs, guards, keep = self.error_outputs(unique8, e, name, num_returns)
         took = time.perf_counter() - started
         template.mean = took if template.mean is None else 0.8 * template.mean + 0.2 * took
         if template.max_calls:
@@ -401,17 +413,23 @@ class Worker:
                     "Task with num_returns=0 returned a value other than None; it is dropped."
                 )
             return (b"", ()), (), None
-        if isinstance(result, GeneratorType):
-            result = list(islice(result, num_returns + 1))
-            if len(result) > num_returns:
-                raise ValueError(f"Task returned more than num_returns={num_returns} objects.")
         n = len(result)
         if n != num_returns:
             raise ValueError(f"Task returned {n} objects, but num_returns={num_returns}.")
         return self.encode(unique8, [serialization.serialize(r) for r in result])
 
-    def encode(self, unique8, payloads):
-        """As outputs, of what is serialized."""
+    def collected(self, unique8, generator, num_returns, flags, name, retry):
+        """As outputs, of a generator that runs to its end here or is cut off; and the outcome."""
+        if flags & wire.DYNAMIC:
+            value = yields.collected(self, generator, name, unique8, retry)
+            return (*self.encode(unique8, (serialization.serialize(value),)), 0)
+        if num_returns == 0:
+            return (*self.outputs(unique8, generator, 0), 0)
+        payloads, failed = yields.taken(self, generator, num_returns, name, unique8, retry)
+        return (*self.encode(unique8, payloads), int(failed))
+
+    def encode(self, unique8, payloads, first=1):
+        """As outputs, of what is serialized; ``first`` is the index of the first."""
         client = self.client
         stem = unique8 + self.suffix
         inline_max = client.inline_max
@@ -419,7 +437,7 @@ class Worker:
         parts = []
         ahead = b""
         room = _RESULT_ROOM - len(payloads) * wire.OUTPUT
-        for i, payload in enumerate(payloads, 1):
+        for i, payload in enumerate(payloads, first):
             ids = payload.ids if payload.refs else ()
             oid = stem + i.to_bytes(4, "little")
             inline = payload.size <= inline_max and payload.size <= room
@@ -436,12 +454,12 @@ class Worker:
                 parts.append(wire.output(payload.status, wire.ARENA, ids, payload.size))
         return (ahead, parts), guards, payloads
 
-    def error_outputs(self, unique8, error, name, num_returns):
+    def error_outputs(self, unique8, error, name, num_returns, first=1):
         """As outputs, of an error."""
         data = self.error_value(error, name, unique8)
         payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
         try:
-            return self.encode(unique8, [payload] * num_returns)
+            return self.encode(unique8, [payload] * num_returns, first)
         except Exception as e:  # the store is full, say: the error must still arrive
             data = self.error_value(e, name, unique8)[: self.client.inline_max]
             payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
