@@ -110,6 +110,22 @@ def tasks_async(session):
     return lambda: ray.get([f.remote() for _ in range(1000)])
 
 
+@case("generator of a task, each item got", "items/s", must=10, times=5000)
+def generator_items(session):
+    ray = session.ray
+
+    @ray.remote
+    def count(n):
+        for i in range(n):
+            yield i
+
+    def read():
+        for ref in count.remote(5000):
+            ray.get(ref)
+
+    return read
+
+
 @case("single client tasks and get batch", "batches of 1,000/s", must=12)
 def tasks_batch(session):
     ray, f = session.ray, small(session.ray)

@@ -367,6 +367,10 @@ func (t *thread) callActor(info *actorInfo, weak bool, mine []ids.ObjectID, cred
 		Template: p.register(s.name), Unique: u, Returns: uint32([]int{1, 1, 1, 2, 0}[w.rng.IntN(5)]), Deps: deps, Contained: contained,
 		Args: args, Bytes: uint32(len(args) + 100),
 	}}
+	stream := !c.shaky && w.chance(0.15)
+	if stream {
+		m.Flags, m.Returns = engine.FlagStream, 1
+	}
 	retries := s.retries
 	if w.chance(0.1) {
 		r := int32(w.rng.IntN(3))
@@ -397,6 +401,10 @@ func (t *thread) callActor(info *actorInfo, weak bool, mine []ids.ObjectID, cred
 		outs = append(outs, p.own(task.Object(k+1)))
 	}
 	p.write(func(e *engine.Engine) { e.CallActor(p.sid, &m) })
+	if stream {
+		t.streams = append(t.streams, &reading{outs[0], 2})
+		return nil
+	}
 	return outs
 }
 
@@ -694,6 +702,12 @@ func (t *thread) perform(x *execute) {
 		outs := make([]engine.Output, x.returns)
 		p.write(func(e *engine.Engine) { e.Result(p.sid, x.u, x.attempt, engine.OutcomeExit, outs) })
 		p.exit(t)
+	}
+	for len(t.streams) > 0 {
+		t.leave(0)
+	}
+	if x.stream && bad == "" {
+		bad = t.generate(x, mine)
 	}
 	t.result(x, bad, &mine)
 	t.close(x, mine)

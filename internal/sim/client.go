@@ -497,10 +497,27 @@ func (t *thread) leave(k int) {
 	t.p.drop(gen)
 }
 
+// generate sends a generator's items; it returns what it raises.
+func (t *thread) generate(x *execute, mine []ids.ObjectID) string {
+	w := t.p.w
+	index := x.returns + 2
+	for range w.rng.IntN(8) {
+		if !t.item(x, index, mine) {
+			return "STORE_FULL"
+		}
+		index++
+		if w.chance(0.3) {
+			t.sleep(w.delay())
+		}
+		t.maybeDie()
+	}
+	return ""
+}
+
 // item sends what a generator yields; false if the store has no room for it.
 func (t *thread) item(x *execute, index uint32, mine []ids.ObjectID) bool {
 	p, w := t.p, t.p.w
-	id := x.u.Object(p.job, index)
+	id := x.out(p, index)
 	if w.chance(0.3) {
 		a := t.begin("stream credit " + short(id))
 		p.write(func(e *engine.Engine) { e.StreamCredit(t.ch, a.req, id, x.attempt, index) })

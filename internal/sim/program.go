@@ -477,18 +477,7 @@ func (t *thread) run(x *execute) {
 		t.leave(0)
 	}
 	if x.stream && bad == "" {
-		index := x.returns + 2
-		for range w.rng.IntN(8) {
-			if !t.item(x, index, mine) {
-				bad = "STORE_FULL"
-				break
-			}
-			index++
-			if w.chance(0.3) {
-				t.sleep(w.delay())
-			}
-			t.maybeDie()
-		}
+		bad = t.generate(x, mine)
 	}
 	t.result(x, bad, &mine)
 	t.close(x, mine)
@@ -511,7 +500,7 @@ func (t *thread) result(x *execute, bad string, mine *[]ids.ObjectID) {
 	if x.stream {
 		returns = 1
 		if bad != "" {
-			v := inlineValue(w.make(x.u.Object(p.job, 1), nil), 0)
+			v := inlineValue(w.make(x.out(p, 1), nil), 0)
 			outs = append(outs, engine.Output{Value: v, Size: uint64(len(v))})
 		}
 	}

@@ -141,7 +141,12 @@ func (e *Engine) ActorRegistered(u ids.Unique, created bool, row *actor.Row, kin
 	m.registering = false
 	if text != "" {
 		e.sink.Fail(m.ch, m.req, kind, text)
+		row := a.row
 		e.notTaken(a)
+		if kind != fault.NameTaken { // the head may have taken it, and its answer be lost
+			row.State, row.Death = actor.Dead, actor.Death{Cause: actor.Killed, Text: text, Never: true}
+			e.sink.ActorUpdate(&row)
+		}
 		return
 	}
 	e.sink.ActorReply(m.ch, m.req, created, row)

@@ -61,8 +61,6 @@ Rest::
 """
 
 from ray._core import actors as actors
-from ray._core.client import DYNAMIC as DYNAMIC
-from ray._core.client import STREAMING as STREAMING
 from ray._core.client import call as call
 from ray._core.client import connect as connect
 from ray._core.client import disconnect as disconnect
@@ -76,6 +74,8 @@ from ray._core.serialization import register_serializer as register_serializer
 from ray._core.serialization import serialize as serialize
 from ray._core.state import current_task as current_task
 from ray._core.state import state as state
+from ray._core.streams import DYNAMIC as DYNAMIC
+from ray._core.streams import STREAMING as STREAMING
 from ray._core.tasks import Function as Function
 from ray._core.tasks import Template as Template
 from ray._core.tasks import submit as submit

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ray._core import refs, wire
-from ray._core.client import STREAMING
+from ray._core import refs, streams, wire
 from ray._core.state import connected, state
 
 _new = object.__new__
@@ -134,4 +133,4 @@ def _call(client, target, template, args, kwargs, num_returns, overrides):
         template.no, unique8, actor_id, num_returns, flags | target.flags, deps, contained, packed, data
     )
     out = client.send_call(frame, unique8 + actor_id, num_returns, keep)
-    return client.generator(out, template) if kind == STREAMING else out
+    return streams.generator(client, out, template) if kind == streams.STREAMING else out

@@ -7,7 +7,7 @@ import threading
 import time
 from itertools import count
 
-from ray._core import refs, serialization, wire
+from ray._core import refs, serialization, streams, wire
 from ray._core.channel import Channel, remaining
 from ray._core.refs import CLOSED, READY_ELSEWHERE, ObjectRef, Value
 from ray._core.state import SCRIPT_MODE, connected, state
@@ -237,7 +237,7 @@ class Client:
                 if channel is not None and channel.values:
                     channel.values.clear()
         if not isinstance(wanted, list):
-            if type(wanted) is _generator_type():
+            if type(wanted) is streams.generator_type():
                 return wanted
             raise ValueError(
                 f"Invalid type of object refs, {type(wanted)}, is given. 'object_refs' must either be an ObjectRef or a list "
@@ -473,10 +473,8 @@ class Client:
         return found
 
     def _wait(self, wanted, num_returns, timeout, fetch):
-        if _generator_type() in set(map(type, wanted)):
-            from ray._core.streams import wait_mixed
-
-            return wait_mixed(self, wanted, num_returns, timeout, fetch)
+        if streams.generator_type() in set(map(type, wanted)):
+            return streams.wait_mixed(self, wanted, num_returns, timeout, fetch)
         channel = self.channel()
         deadline = None if timeout is None else time.monotonic() + timeout
         mark = channel.no + 1 if fetch else -channel.no - 1
@@ -537,13 +535,7 @@ class Client:
             num_returns = 1
         frame = ahead + wire.submit(template.no, unique8, num_returns, flags, deps, contained, _packed(overrides), data)
         out = self.send_call(frame, unique8 + self.suffix, num_returns, keep)
-        return self.generator(out, template) if kind == STREAMING else out
-
-    def generator(self, ref, template):
-        """The ObjectRefGenerator of a call whose stream's object is ``ref``."""
-        from ray._core.streams import Stream
-
-        return _generator_type()._of(Stream(self, ref, template.bound > 0))
+        return streams.generator(self, out, template) if kind == streams.STREAMING else out
 
     def arguments(self, template, args, kwargs, out1):
         """Bring the arguments of a call into the form of its frame.
@@ -655,19 +647,6 @@ class Client:
             channel.close()
 
 
-# What stands for num_returns="streaming" and "dynamic": the negative of the flag of SUBMIT.
-STREAMING, DYNAMIC = -wire.STREAM, -wire.DYNAMIC
-_generators = []
-
-
-def _generator_type():
-    if not _generators:
-        from ray._generators import ObjectRefGenerator
-
-        _generators.append(ObjectRefGenerator)
-    return _generators[0]
-
-
 def _packed(overrides) -> bytes:
     if not overrides:
         return b""
@@ -684,7 +663,7 @@ def _ends(refs):
 def _check_wait(wanted, num_returns, timeout) -> bool:
     """Check the arguments of wait; whether there is nothing to wait for."""
     if type(wanted) is not list:
-        if type(wanted) is ObjectRef or type(wanted) is _generator_type():
+        if type(wanted) is ObjectRef or type(wanted) is streams.generator_type():
             raise TypeError(
                 "wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got a single ray.ObjectRef or "
                 f"ray.ObjectRefGenerator {wanted}"
@@ -694,7 +673,7 @@ def _check_wait(wanted, num_returns, timeout) -> bool:
     if timeout is not None and timeout < 0:
         raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
     for kind in set(map(type, wanted)):
-        if kind is not ObjectRef and kind is not _generator_type():
+        if kind is not ObjectRef and kind is not streams.generator_type():
             raise TypeError(
                 f"wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got list containing {kind}"
             )

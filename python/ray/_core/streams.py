@@ -14,6 +14,10 @@ from ray._core.refs import CLOSED, ObjectRef, Value
 
 _FIRST = 2  # index of the first item's object; the stream's own has 1
 _WARN_AFTER = 10.0
+_types = []
+
+# What stands for num_returns="streaming" and "dynamic": the negative of the flag of SUBMIT.
+STREAMING, DYNAMIC = -wire.STREAM, -wire.DYNAMIC
 
 
 class Stream:
@@ -188,6 +192,20 @@ class Stream:
 
             futures.deliverer(self.client).next(self, wake)
             await arrived
+
+
+def generator_type():
+    """The class of what callers get; imported once it is asked for, since it needs this package."""
+    if not _types:
+        from ray._generators import ObjectRefGenerator
+
+        _types.append(ObjectRefGenerator)
+    return _types[0]
+
+
+def generator(client, ref, template):
+    """What the caller of a generator gets, whose stream's object is ``ref``."""
+    return generator_type()._of(Stream(client, ref, template.bound > 0))
 
 
 def wait_mixed(client, wanted, num_returns, timeout, fetch):
