@@ -36,7 +36,6 @@ type World struct {
 	byID    map[ids.NodeID]*node
 	links   map[linkKey]*link
 	drivers []*proc
-	procs   []*proc   // all there ever were
 	lastHit time.Time // when something last happened that is more than the passing of time
 
 	values   map[ids.ObjectID]*known

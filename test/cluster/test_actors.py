@@ -18,7 +18,7 @@ def test_where_they_run(home):
             return ray.get(other.here.remote())
     A = ray.remote(A)
     nodes = sys.argv[1:]
-    by_resource = [A.options(resources={name: 1}).remote() for name in "bcd"]
+    by_resource = [A.options(resources={name: 1}, num_cpus=0).remote() for name in "bcd"]
     by_affinity = [A.options(scheduling_strategy=Affinity(n, soft=False)).remote() for n in nodes]
     spread = [A.options(num_cpus=0, scheduling_strategy="SPREAD").remote() for _ in range(8)]
     print([nodes.index(n) for n in ray.get([a.here.remote() for a in by_resource])])

@@ -159,10 +159,11 @@ func (e *Engine) pumpHost(a *actorRec) {
 	if h == nil || !h.up || h.death != nil && !h.leaving || !h.since.IsZero() {
 		return
 	}
-	for _, g := range h.inTurn {
-		e.pumpGroup(h, g)
-	}
-	if h.leaving && len(h.calls) == 0 {
+	if !h.leaving {
+		for _, g := range h.inTurn {
+			e.pumpGroup(h, g)
+		}
+	} else if len(h.calls) == 0 { // what waits came by weak handles, and may never end: the actor may call itself
 		e.leave(h)
 	}
 }

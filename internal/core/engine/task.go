@@ -508,6 +508,10 @@ func (e *Engine) orphans(parent ids.Unique) {
 
 // cancel ends a task of ours that has not started.
 func (e *Engine) cancel(i uint32, t *task, why string) {
+	if t.call != nil { // those behind it may go now
+		e.cancelCall(i, t, e.sink.ErrorValue(fault.Cancelled, why))
+		return
+	}
 	switch t.state {
 	case taskQueued:
 		e.unqueue(t)
