@@ -402,6 +402,7 @@ func (n *Node) refuse(cl *client, kind fault.Kind, text string) {
 	}
 	if cl.stream != nil { // what does not fit at once is lost: the client is told on its channels, too
 		_, _ = cl.stream.send(b)
+		cl.stream.shutdown(unix.SHUT_RD) // its reader comes to the end, and the client cannot send any more
 	}
 	for _, o := range chans {
 		o.add(func(x []byte) []byte { return append(x, b...) })
