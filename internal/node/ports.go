@@ -201,8 +201,7 @@ func (n *Node) face(f Faces) error {
 // openLocal has the agent answer on localhost, too, where probes ask that run beside this daemon. Not on all addresses:
 // what nobody asked for stays closed. Another daemon of the machine may have the port there; then that one answers.
 func (n *Node) openLocal(name string, mux *rpc.Mux) error {
-	ip, err := netip.ParseAddr(n.ip)
-	if err != nil || ip.IsLoopback() {
+	if ip, err := netip.ParseAddr(n.ip); err == nil && ip.IsLoopback() {
 		return nil // nodes of a test cluster on loopback have an address each, and the port there
 	}
 	for _, host := range []string{"127.0.0.1", "::1"} {

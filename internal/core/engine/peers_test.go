@@ -337,7 +337,7 @@ func TestOwnerThatIsFoundLate(t *testing.T) {
 	meet(a, b)
 	other := b.driver(2)
 	real := other.put("real")
-	holder = c.put("holder", real)
+	c.put("holder", real)
 	c.get(real)
 	quieten(a, b)
 	a.want("value", "value 1/1/3 2.1:1 = real []")

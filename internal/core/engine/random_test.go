@@ -60,9 +60,14 @@ func TestRandomEvents(t *testing.T) {
 			x := running[w][0]
 			running[w] = running[w][1:]
 			task := r.e.tasks.at(r.e.pool.all[w].fifo[0])
-			outs := make([]Output, task.returns)
-			if task.flags&flagStream != 0 && outcome == OutcomeRaised {
-				outs = append(outs, Output{Status: 1, Value: []byte("!")})
+			n := task.returns
+			raised := task.flags&flagStream != 0 && outcome == OutcomeRaised
+			if raised {
+				n++
+			}
+			outs := make([]Output, n)
+			if raised {
+				outs[n-1] = Output{Status: 1, Value: []byte("!")}
 			}
 			r.do(func(e *Engine) { e.Result(w, x.Unique, x.Attempt, outcome, outs) })
 		}
