@@ -194,6 +194,9 @@ func (s *State) loadActors(rows []*ActorRecord, specs map[ids.ActorID][]byte) er
 			dead = append(dead, r)
 			continue
 		}
+		if r.row.Dying { // who manages it may not have heard
+			r.kill, r.killed = &ActorDo{ID: r.row.ID, NoRestart: true}, r.row.Incarnation
+		}
 		if j := s.jobs[r.row.Job]; j == nil || !j.row.Virtual {
 			return fmt.Errorf("headstate: the store holds actor %s but not its job %s", r.row.ID, r.row.Job)
 		}

@@ -67,6 +67,7 @@ type managerModel struct {
 	mine   map[ids.ActorID]actor.Row
 	seen   map[ids.ActorID]actor.Row // watched
 	calls  map[uint64]Call
+	doomed map[ids.ActorID]bool // it was told to kill them; it takes its time
 }
 
 func TestActorsKeepTheirPromises(t *testing.T) {
@@ -74,7 +75,7 @@ func TestActorsKeepTheirPromises(t *testing.T) {
 		w := actorWorld(t, Config{MaxDeadActors: 3})
 		nodes := map[byte]*managerModel{}
 		for n := byte(1); n <= 3; n++ {
-			nodes[n] = &managerModel{up: true, linked: true, mine: map[ids.ActorID]actor.Row{}, seen: map[ids.ActorID]actor.Row{}, calls: map[uint64]Call{}}
+			nodes[n] = &managerModel{up: true, linked: true, mine: map[ids.ActorID]actor.Row{}, seen: map[ids.ActorID]actor.Row{}, calls: map[uint64]Call{}, doomed: map[ids.ActorID]bool{}}
 		}
 		last, req := uint64(0), uint64(1)
 		deliver := func() {
@@ -95,6 +96,8 @@ func TestActorsKeepTheirPromises(t *testing.T) {
 						}
 						n.seen[m.Row.ID] = m.Row
 					}
+				case *ActorDo:
+					n.doomed[m.ID] = n.doomed[m.ID] || m.NoRestart
 				case *ActorAdopt:
 					if _, known := n.mine[m.Row.ID]; !known {
 						r := m.Row
@@ -121,6 +124,16 @@ func TestActorsKeepTheirPromises(t *testing.T) {
 			}
 		}
 		say := func(n byte, m Message) { w.say(n, m); deliver() }
+		obey := func(n byte) {
+			m := nodes[n]
+			for _, id := range slices.SortedFunc(maps.Keys(m.mine), func(a, b ids.ActorID) int { return bytes.Compare(a[:], b[:]) }) {
+				if r := m.mine[id]; m.doomed[id] {
+					r.State, r.Death = gone, actor.Death{Cause: actor.Killed, Text: "killed"}
+					delete(m.mine, id)
+					say(n, &ActorUpdate{Row: r})
+				}
+			}
+		}
 		commit := func() { w.commit(); deliver() }
 		back := func(n byte) {
 			m := nodes[n]
@@ -274,6 +287,7 @@ func TestActorsKeepTheirPromises(t *testing.T) {
 			for n := byte(1); n <= 3; n++ {
 				if nodes[n].up {
 					say(n, &Lease{})
+					obey(n)
 				}
 			}
 			w.step(Tick{})
@@ -285,7 +299,7 @@ func TestActorsKeepTheirPromises(t *testing.T) {
 				continue
 			}
 			if len(m.calls) > 0 {
-				rt.Fatalf("node %d still waits for %v", n, m.calls)
+				rt.Fatalf("node %d still waits for %#v", n, slices.Collect(maps.Values(m.calls)))
 			}
 			for id, row := range m.seen {
 				r := w.s.actors.byID[id]
