@@ -43,7 +43,10 @@ class Group:
 GROUPS = [
     Group("engine", ["init", "tasks", "objects", "serialization", "cluster", "errors"], 80, only="no-actor.ids"),
     Group(
-        "actors", ["actors", "named-actors", "async-actors", "concurrency-groups", "util"], 95, without=("test_joblib.py",)
+        "actors",
+        ["actors", "named-actors", "async-actors", "concurrency-groups", "util"],
+        95,
+        without=("test_joblib.py",),
     ),
 ]
 
@@ -104,7 +107,9 @@ def report(group, of, results):
         notes = files.get(i.split("::")[0], {}).get("notes", [])  # why a file could not be imported
         cause = "; ".join([*notes, tests[i]["text"]])
         print("%-8s %s (%s): %s" % (tests[i]["outcome"], i, of[i], cause[:300]))
-    print("%s: %d of %d passed, %.1f %%; at least %g %% must" % (group.name, len(passed), len(counted), rate, group.least))
+    print(
+        "%s: %d of %d passed, %.1f %%; at least %g %% must" % (group.name, len(passed), len(counted), rate, group.least)
+    )
     return 0 if rate >= group.least else 1
 
 
