@@ -59,3 +59,29 @@ func TestCreationWantsNewProcess(t *testing.T) {
 	h.drop()
 	r.clean(c, id)
 }
+
+// An actor whose process had the last handle of it, and dies with a call from elsewhere.
+func TestDiesWithItsLastHandle(t *testing.T) {
+	a, b := newRig(t, settings{owner: 1, cpus: 1}), newRig(t, settings{owner: 2, cpus: 0})
+	meet(a, b)
+	hd := newHead(a, b)
+	c := a.driver(1)
+	h := c.actor("restarts=1")
+	w := live(h, b)
+	took := h.send("m", &ActorSubmission{Submission: Submission{Contained: []ids.ObjectID{h.id.Handle()}, Returns: 1}})
+	a.answer(w, OutcomeValues, "v")
+	h.drop()
+	guest := &handle{client: b.driver(1), id: h.id, weak: true}
+	inside := guest.put("x")
+	out := guest.send("m", &ActorSubmission{Submission: Submission{Contained: []ids.ObjectID{inside}, Returns: 1}})
+	hd.settle()
+	a.take(w)
+	a.crash(w)
+	hd.settle()
+	guest.wantValues([]ids.ObjectID{out}, "!ACTOR_DIED OUT_OF_SCOPE")
+	a.wantState(h.id, actor.Dead, 0, actor.Unreferred)
+	c.release(took)
+	guest.release(out, inside)
+	quieten(a, b)
+	allEmpty(t, a, b)
+}
