@@ -56,7 +56,7 @@ func (e *Engine) actorOf(id ids.ActorID) *actorRec {
 
 // watchActor has the head tell of an actor that somebody here calls and that this daemon does not manage.
 func (e *Engine) watchActor(a *actorRec) {
-	if a.mgr == nil && !a.watch {
+	if a.mgr == nil && !a.watch && e.actors[a.id.Unique()] == a { // its last caller may have gone with the process
 		a.watch = true
 		e.sink.WatchActor(a.id, true)
 	}

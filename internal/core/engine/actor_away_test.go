@@ -71,3 +71,29 @@ func TestKillBeforeTheProcess(t *testing.T) {
 	quieten(a, b)
 	allEmpty(t, a, b)
 }
+
+// A process dies with the last calls that other nodes had sent it: the node forgets the actor, and does not watch it.
+func TestHostThatLosesItsCallersWithTheProcess(t *testing.T) {
+	for _, calls := range []int{0, 1, 2} {
+		a, b, c := pair(t)
+		h := c.actor("restarts=1")
+		w := live(h, b)
+		var list []ids.ObjectID
+		for range calls {
+			list = append(list, h.call("m"))
+		}
+		carry(a, b)
+		b.crash(w)
+		_, watched := b.watched[h.id]
+		if known := b.e.actors[h.id.Unique()] != nil; known || watched {
+			t.Errorf("%d calls: the host knows the actor: %v, watches it: %v", calls, known, watched)
+		}
+		w = live(h, b)
+		h.drop()
+		carry(a, b)
+		b.crash(w)
+		c.release(list...)
+		quieten(a, b)
+		allEmpty(t, a, b)
+	}
+}

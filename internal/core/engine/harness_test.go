@@ -288,6 +288,9 @@ func (r *rig) ActorUpdate(row *actor.Row) {
 }
 
 func (r *rig) WatchActor(id ids.ActorID, on bool) {
+	if _, is := r.watched[id]; is && on {
+		r.t.Errorf("actor %d is watched already: the head would not be asked again", id.Unique().Counter())
+	}
 	if delete(r.watched, id); on {
 		r.watched[id] = -1
 	}
