@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"gray/internal/core/actor"
+	"gray/internal/core/fault"
 	"gray/internal/core/ids"
 )
 
@@ -58,4 +61,35 @@ func TestCreationWantsNewProcess(t *testing.T) {
 	r.crash(live(h))
 	h.drop()
 	r.clean(c, id)
+}
+
+// A head that did not answer may have registered the actor: its name must be free again.
+func TestRegistrationUnanswered(t *testing.T) {
+	for _, tc := range []struct {
+		kind fault.Kind
+		want []string
+	}{{fault.System, []string{"update 1 DEAD 0 KILLED"}}, {fault.NameTaken, nil}} {
+		r, c := solo(t, 1)
+		h := c.create("", &ActorCreation{Name: "n", Chan: 1, Req: 1})
+		r.told()
+		r.do(func(e *Engine) { e.ActorRegistered(h.id.Unique(), false, &actor.Row{}, tc.kind, "no answer") })
+		r.want("update", tc.want...)
+		r.clean(c)
+	}
+}
+
+// An argument's owner that this node has not heard of yet is not gone.
+func TestFetchFromUnknownOwner(t *testing.T) {
+	a, b := newRig(t, settings{owner: 1, cpus: 1}), newRig(t, settings{owner: 2, cpus: 1})
+	meet(a, b)
+	job := ids.JobFromInt(1)
+	dep := ObjInfo{ID: ids.MakeUnique(7, 1).Object(job, 1), Arena: true, Size: 5000}
+	b.deliver(1, &TemplateMsg{No: 1, Job: job, Raw: []byte("f")})
+	b.deliver(1, &TaskRun{Unique: ids.MakeUnique(2, 1), Job: job, Template: 1, Shape: 1, Returns: 1, Deps: []ObjInfo{dep}})
+	a.want("find", "find 7")
+	a.do(func(e *Engine) { e.OwnerAt(7, 2) })
+	a.pass(100 * time.Millisecond)
+	if !slices.Contains(a.told(), "peer 2 FetchAsk") {
+		t.Error("the owner is not asked once it is found")
+	}
 }
