@@ -93,3 +93,46 @@ func TestFetchFromUnknownOwner(t *testing.T) {
 		t.Error("the owner is not asked once it is found")
 	}
 }
+
+// The last handle may be in a call that the actor's process takes with it.
+func TestLastHandleGoesWithProcess(t *testing.T) {
+	a, b := newRig(t, settings{owner: 1, cpus: 1}), newRig(t, settings{owner: 2, cpus: 1})
+	c := a.driver(1)
+	h := c.actor("restarts=1")
+	w := live(h)
+	meet(a, b)
+	b.deliver(1, &TemplateMsg{No: 1, Job: c.job, Raw: []byte("method m")})
+	b.deliver(1, &TaskRun{
+		Unique: ids.MakeUnique(2, 1), Job: c.job, Template: 1, Returns: 1, Flags: flagCall, Contained: []ids.ObjectID{h.id.Handle()},
+		Deps: []ObjInfo{{ID: ids.MakeUnique(2, 2).Object(c.job, 1), Value: []byte("v")}}, Actor: &ActorPart{ID: h.id, Caller: 5},
+	})
+	h.drop()
+	a.wantState(h.id, actor.Alive, 0, actor.NotDead)
+	a.crash(w)
+	a.wantState(h.id, actor.Dead, 0, actor.Unreferred)
+}
+
+// Calls that an old incarnation elsewhere had may be given back when the new one lives here already.
+func TestCallsComeBackLate(t *testing.T) {
+	a, b := newRig(t, settings{owner: 1, cpus: 1}), newRig(t, settings{owner: 2, cpus: 1})
+	meet(a, b)
+	c := a.driver(1)
+	quieten(a, b)
+	first := c.call("f")
+	quieten(a, b)
+	h := c.actor("restarts=1")
+	a.pass(300 * time.Millisecond)
+	w := live(h, b)
+	a.run(a.e.tasks.at(a.e.objs.at(a.e.find(first)).task).worker, "v")
+	list := []ids.ObjectID{h.call("m"), h.call("m retries=1"), h.call("m")}
+	carry(a, b)
+	b.crash(w)
+	b.until(1, func() bool { return a.state(h.id) == actor.Restarting })
+	list = append(list, h.call("m retries=1"))
+	a.workers()
+	w = a.born(h.id)
+	a.wantCalls(w)
+	carry(b)
+	a.wantCalls(w, list[1], list[3])
+	h.wantValues(list, "!ACTOR_UNAVAILABLE ", "v", "!ACTOR_UNAVAILABLE ", "v")
+}

@@ -400,6 +400,7 @@ func (e *Engine) stopIncarnation(a *actorRec, death *actor.Death, graceful bool)
 	if m.task == 0 {
 		switch {
 		case a.state != actor.Alive:
+		case a.node == 0 && a.host == nil: // its process is dead: what comes of that is being decided
 		case a.node == 0:
 			e.stopHost(a.host, death, graceful)
 		case e.peers[a.node] != nil:
