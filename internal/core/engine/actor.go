@@ -164,6 +164,7 @@ func (e *Engine) verdict(a *actorRec) {
 			}
 			i = next
 		}
+		q.next = q.head // what an old incarnation still has comes back, and goes before what was never sent
 	}
 	e.markActor(a)
 }

@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"gray/internal/core/actor"
+	"gray/internal/core/fault"
 	"gray/internal/core/ids"
 )
 
@@ -84,4 +87,78 @@ func TestDiesWithItsLastHandle(t *testing.T) {
 	guest.release(out, inside)
 	quieten(a, b)
 	allEmpty(t, a, b)
+}
+
+// A head that did not answer may have registered the actor: its name must be free again.
+func TestRegistrationUnanswered(t *testing.T) {
+	for _, tc := range []struct {
+		kind fault.Kind
+		want []string
+	}{{fault.System, []string{"update 1 DEAD 0 KILLED"}}, {fault.NameTaken, nil}} {
+		r, c := solo(t, 1)
+		h := c.create("", &ActorCreation{Name: "n", Chan: 1, Req: 1})
+		r.told()
+		r.do(func(e *Engine) { e.ActorRegistered(h.id.Unique(), false, &actor.Row{}, tc.kind, "no answer") })
+		r.want("update", tc.want...)
+		r.clean(c)
+	}
+}
+
+// An argument's owner that this node has not heard of yet is not gone.
+func TestFetchFromUnknownOwner(t *testing.T) {
+	a, b := newRig(t, settings{owner: 1, cpus: 1}), newRig(t, settings{owner: 2, cpus: 1})
+	meet(a, b)
+	job := ids.JobFromInt(1)
+	dep := ObjInfo{ID: ids.MakeUnique(7, 1).Object(job, 1), Arena: true, Size: 5000}
+	b.deliver(1, &TemplateMsg{No: 1, Job: job, Raw: []byte("f")})
+	b.deliver(1, &TaskRun{Unique: ids.MakeUnique(2, 1), Job: job, Template: 1, Shape: 1, Returns: 1, Deps: []ObjInfo{dep}})
+	a.want("find", "find 7")
+	a.do(func(e *Engine) { e.OwnerAt(7, 2) })
+	a.pass(100 * time.Millisecond)
+	if !slices.Contains(a.told(), "peer 2 FetchAsk") {
+		t.Error("the owner is not asked once it is found")
+	}
+}
+
+// The last handle may be in a call that the actor's process takes with it.
+func TestLastHandleGoesWithProcess(t *testing.T) {
+	a, b := newRig(t, settings{owner: 1, cpus: 1}), newRig(t, settings{owner: 2, cpus: 1})
+	c := a.driver(1)
+	h := c.actor("restarts=1")
+	w := live(h)
+	meet(a, b)
+	b.deliver(1, &TemplateMsg{No: 1, Job: c.job, Raw: []byte("method m")})
+	b.deliver(1, &TaskRun{
+		Unique: ids.MakeUnique(2, 1), Job: c.job, Template: 1, Returns: 1, Flags: flagCall, Contained: []ids.ObjectID{h.id.Handle()},
+		Deps: []ObjInfo{{ID: ids.MakeUnique(2, 2).Object(c.job, 1), Value: []byte("v")}}, Actor: &ActorPart{ID: h.id, Caller: 5},
+	})
+	h.drop()
+	a.wantState(h.id, actor.Alive, 0, actor.NotDead)
+	a.crash(w)
+	a.wantState(h.id, actor.Dead, 0, actor.Unreferred)
+}
+
+// Calls that an old incarnation elsewhere had may be given back when the new one lives here already.
+func TestCallsComeBackLate(t *testing.T) {
+	a, b := newRig(t, settings{owner: 1, cpus: 1}), newRig(t, settings{owner: 2, cpus: 1})
+	meet(a, b)
+	c := a.driver(1)
+	quieten(a, b)
+	first := c.call("f")
+	quieten(a, b)
+	h := c.actor("restarts=1")
+	a.pass(300 * time.Millisecond)
+	w := live(h, b)
+	a.run(a.e.tasks.at(a.e.objs.at(a.e.find(first)).task).worker, "v")
+	list := []ids.ObjectID{h.call("m"), h.call("m retries=1"), h.call("m")}
+	carry(a, b)
+	b.crash(w)
+	b.until(1, func() bool { return a.state(h.id) == actor.Restarting })
+	list = append(list, h.call("m retries=1"))
+	a.workers()
+	w = a.born(h.id)
+	a.wantCalls(w)
+	carry(b)
+	a.wantCalls(w, list[1], list[3])
+	h.wantValues(list, "!ACTOR_UNAVAILABLE ", "v", "!ACTOR_UNAVAILABLE ", "v")
 }

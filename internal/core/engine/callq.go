@@ -268,6 +268,13 @@ func (e *Engine) nextAttempt(t *task) {
 func (e *Engine) again(i uint32, t *task) {
 	q := t.call
 	e.nextAttempt(t)
+	if t.inc != q.a.inc { // its turn is as it was, with what else comes back from an old incarnation
+		e.toTask(t, taskOrdered)
+		q.next = q.head
+		e.offer(q)
+		return
+	}
+	e.ready(q) // goes on to the first that was not sent
 	e.toTask(t, taskOrdered)
 	if next := q.next; t.next != next {
 		e.unlink1(q, i, t)
@@ -349,8 +356,7 @@ func (e *Engine) callBack(t *task) {
 
 // callDone takes the end of a call of ours that was sent to another node.
 func (e *Engine) callDone(p *peer, i uint32, t *task, m *TaskDone) {
-	a := t.call.a
-	inc := t.inc
+	q, inc := t.call, t.inc
 	e.callBack(t)
 	e.settleResult(p, m)
 	switch {
@@ -370,32 +376,30 @@ func (e *Engine) callDone(p *peer, i uint32, t *task, m *TaskDone) {
 		}
 		e.endTask(i, t)
 	}
-	e.markActor(a)
+	e.offer(q) // those behind it may go: to an incarnation that lives here by now
 }
 
 // lostCall keeps a call whose incarnation ended until it is known whether the actor comes back.
 func (e *Engine) lostCall(i uint32, t *task, inc uint32) {
-	a := t.call.a
+	q := t.call
+	a := q.a
 	e.toTask(t, taskOrdered)
 	switch {
 	case t.gone || (e.jobs[t.job] != nil && e.jobs[t.job].ended):
 		e.failCall(i, t, e.sink.ErrorValue(fault.Cancelled, "the call's job has ended, or it was cancelled"))
-		return
 	case a.state == actor.Dead:
 		e.failCall(i, t, e.died(a))
+	case a.inc <= inc && a.state != actor.Restarting:
+		t.lost = true
+		e.lostIncarnation(a)
 		return
-	case a.inc > inc || a.state == actor.Restarting: // what became of the actor is known already
-		if t.retries == 0 {
-			e.failCall(i, t, e.unavailable(a, "its process died while it had the call"))
-			return
-		}
+	case t.retries == 0: // what became of the actor is known already
+		e.failCall(i, t, e.unavailable(a, "its process died while it had the call"))
+	default:
 		e.nextAttempt(t)
-		t.call.next = t.call.head
-		e.offer(t.call)
-		return
+		q.next = q.head
 	}
-	t.lost = true
-	e.lostIncarnation(a)
+	e.offer(q)
 }
 
 // failCall ends a call of ours with an error.

@@ -25,7 +25,12 @@ func (e *Engine) askSource(i uint32) {
 	}
 	no, ok := e.owners[o.id.Owner()]
 	if !ok {
-		e.noSource(i, "its owner is gone")
+		if _, dead := e.deadOwners[o.id.Owner()]; dead {
+			e.noSource(i, "its owner is gone")
+			return
+		}
+		e.sink.FindOwner(o.id.Owner()) // whoever brought the ref knows it, this node not yet
+		e.fetchLater(o)
 		return
 	}
 	e.sink.Peer(no, &FetchAsk{ID: o.id, Key: o.mem})
