@@ -136,7 +136,7 @@ class FakeDaemon:
             if isinstance(key.data, Conn):
                 key.data.sock.close()
         for w in self.workers:
-            w.process.wait(10)
+            w.process.wait(30)
         self.listener.close()
         self.sel.close()
         os.close(self.wake_r)
@@ -507,7 +507,7 @@ class FakeDaemon:
             assert at == len(body)
             if outcome == 3:
                 self.workers.remove(worker)
-                worker.process.wait(10)
+                worker.process.wait(30)
                 self.spawn()
         elif kind == wire.CALL:
             chan, req = struct.unpack_from("<II", body)
