@@ -217,7 +217,7 @@ func (e *Engine) PendingCalls(sid SessionID, id ids.ActorID) int {
 	}
 	for _, q := range a.order {
 		if q.key.peer == 0 && q.key.caller == uint32(sid) {
-			n += q.n + q.nLate
+			n += q.n + q.late.n
 		}
 	}
 	return n

@@ -28,16 +28,14 @@ type callerKey struct {
 // callq is a caller's calls to an actor that have not ended, in their order: first those that were sent, to the worker
 // or to the host, then those that wait.
 type callq struct {
-	a          *actorRec
-	key        callerKey
-	head, tail uint32
-	next       uint32 // the first that was not sent
-	n          int
-	late       uint32 // list of those that need not keep the order and wait for an argument: they have no place yet
-	nLate      int
-	sent       int
-	bytes      int  // of arguments, in what was sent to another node
-	listed     bool // among its group's queues with something to send
+	a   *actorRec
+	key callerKey
+	chain
+	next   uint32 // the first that was not sent
+	late   chain  // those that need not keep the order and wait for an argument: they have no place yet
+	sent   int
+	bytes  int  // of arguments, in what was sent to another node
+	listed bool // among its group's queues with something to send
 }
 
 // A caller's calls that may be at another node unanswered. The host sends them on to its worker as fast as that goes.
@@ -123,7 +121,7 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 	if tm.spec.Ordered {
 		e.pushCall(q, i, t)
 	} else {
-		e.pushLate(q, i, t)
+		e.insert(&q.late, i, t, q.late.head)
 	}
 	e.awaitDeps(i, t)
 }
@@ -132,61 +130,35 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 func (e *Engine) ripe(i uint32, t *task) {
 	e.toTask(t, taskOrdered)
 	if !t.linked {
-		e.unlinkLate(t.call, t)
+		e.unlink(&t.call.late, t)
 		e.pushCall(t.call, i, t)
 	}
 	e.offer(t.call)
 }
 
-// pushLate notes a call that gets its place when its arguments are ready.
-func (e *Engine) pushLate(q *callq, i uint32, t *task) {
-	t.prev, t.next = 0, q.late
-	if q.late != 0 {
-		e.tasks.at(q.late).prev = i
-	}
-	q.late = i
-	q.nLate++
-}
-
-func (e *Engine) unlinkLate(q *callq, t *task) {
-	if t.prev != 0 {
-		e.tasks.at(t.prev).next = t.next
-	} else {
-		q.late = t.next
-	}
-	if t.next != 0 {
-		e.tasks.at(t.next).prev = t.prev
-	}
-	t.prev, t.next = 0, 0
-	q.nLate--
-}
-
 // idle tells whether a caller has no calls that have not ended.
-func (q *callq) idle() bool { return q.n == 0 && q.nLate == 0 }
+func (q *callq) idle() bool { return q.n == 0 && q.late.n == 0 }
 
 // pushCall puts a call at the end of its caller's queue.
 func (e *Engine) pushCall(q *callq, i uint32, t *task) {
 	t.linked = true
-	t.prev, t.next = q.tail, 0
-	if q.tail != 0 {
-		e.tasks.at(q.tail).next = i
-	} else {
-		q.head = i
-	}
-	q.tail = i
+	e.insert(&q.chain, i, t, 0)
 	if q.next == 0 {
 		q.next = i
 	}
-	q.n++
 }
 
 // unlinkCall takes a call out of its caller's queue, which goes with its last when the caller is gone.
 func (e *Engine) unlinkCall(i uint32, t *task) {
 	q := t.call
 	if t.linked {
-		e.unlink1(q, i, t)
+		t.linked = false
+		if q.next == i {
+			q.next = t.next
+		}
+		e.unlink(&q.chain, t)
 	} else {
-		e.unlinkLate(q, t)
+		e.unlink(&q.late, t)
 	}
 	if !q.idle() {
 		return
@@ -194,25 +166,6 @@ func (e *Engine) unlinkCall(i uint32, t *task) {
 	if s := e.sessions[SessionID(q.key.caller)]; q.key.peer != 0 || s == nil || s.ended {
 		e.dropQueue(q)
 	}
-}
-
-func (e *Engine) unlink1(q *callq, i uint32, t *task) {
-	t.linked = false
-	if q.next == i {
-		q.next = t.next
-	}
-	if t.prev != 0 {
-		e.tasks.at(t.prev).next = t.next
-	} else {
-		q.head = t.next
-	}
-	if t.next != 0 {
-		e.tasks.at(t.next).prev = t.prev
-	} else {
-		q.tail = t.prev
-	}
-	t.prev, t.next = 0, 0
-	q.n--
 }
 
 // dropQueue forgets a caller that has no calls.
@@ -277,18 +230,8 @@ func (e *Engine) again(i uint32, t *task) {
 	e.ready(q) // goes on to the first that was not sent
 	e.toTask(t, taskOrdered)
 	if next := q.next; t.next != next {
-		e.unlink1(q, i, t)
-		t.linked = true
-		q.n++
-		t.next = next
-		if next != 0 {
-			t.prev = e.tasks.at(next).prev
-			e.tasks.at(next).prev = i
-		} else {
-			t.prev = q.tail
-			q.tail = i
-		}
-		e.tasks.at(t.prev).next = i // another stands between the two
+		e.unlink(&q.chain, t)
+		e.insert(&q.chain, i, t, next)
 	}
 	q.next = i
 	e.offer(q)
@@ -429,8 +372,8 @@ func (e *Engine) failCalls(a *actorRec) {
 			}
 			i = next
 		}
-		for a.state == actor.Dead && q.late != 0 {
-			e.failCall(q.late, e.tasks.at(q.late), e.died(a))
+		for a.state == actor.Dead && q.late.n != 0 {
+			e.failCall(q.late.head, e.tasks.at(q.late.head), e.died(a))
 		}
 	}
 }

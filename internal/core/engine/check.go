@@ -345,14 +345,14 @@ func (c *checker) callq(a *actorRec, q *callq, sent map[*group]int) (n int) {
 		n++
 	}
 	late := 0
-	for i := q.late; i != 0; i = e.tasks.at(i).next {
+	for i := q.late.head; i != 0; i = e.tasks.at(i).next {
 		t := e.tasks.at(i)
 		if late++; t.call != q || t.linked || t.state != taskWaiting {
 			c.failf("actor %s: call %x (%s) is said to wait for an argument", a.id, uint64(t.unique), t.state)
 		}
 	}
-	if late != q.nLate {
-		c.failf("actor %s: %d calls wait for arguments, %d are counted", a.id, late, q.nLate)
+	if late != q.late.n {
+		c.failf("actor %s: %d calls wait for arguments, %d are counted", a.id, late, q.late.n)
 	}
 	if n != q.n || q.tail != prev || !seen || away != q.sent {
 		c.failf("actor %s: %d calls, %d counted; %d sent, %d counted; next is there: %v", a.id, n, q.n, away, q.sent, seen)

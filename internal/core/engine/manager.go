@@ -540,7 +540,7 @@ func (e *Engine) actorStop(p *peer, m *ActorStop) {
 		return // it is gone, and its end is on its way
 	}
 	if t := e.tasks.at(i); t.create != nil && t.owner == p.no && t.state == taskHeld {
-		e.unlink(p.held[t.shape], t)
+		e.unlink(&p.held[t.shape].chain, t)
 		e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: m.Death.Text, Up: &ActorUp{Death: &m.Death}})
 	}
 }

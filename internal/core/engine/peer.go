@@ -181,7 +181,7 @@ func (e *Engine) dropForeignTask(i uint32, t *task, why string) {
 	case taskHeld:
 		if p := e.peers[t.owner]; p != nil {
 			if q := p.held[t.shape]; q != nil {
-				e.unlink(q, t)
+				e.unlink(&q.chain, t)
 			}
 		}
 		e.endForeign(i, t)
@@ -334,7 +334,7 @@ func (e *Engine) grantAsks() bool {
 		if q := p.held[a.theirs]; q != nil && q.n > 0 { // a task sent ahead needs it first
 			i := q.head
 			t := e.tasks.at(i)
-			e.unlink(q, t)
+			e.unlink(&q.chain, t)
 			e.lowerAsk(a)
 			e.runHere(i, t, n)
 			continue

@@ -32,9 +32,16 @@ type awaySlots struct {
 
 // queue is a job's tasks of one shape that wait for a slot.
 type queue struct {
-	job        ids.Job
-	head, tail uint32
-	n          int
+	job ids.Job
+	chain
+}
+
+func (e *Engine) push(q *queue, i uint32, t *task, front bool) {
+	before := uint32(0)
+	if front {
+		before = q.head
+	}
+	e.insert(&q.chain, i, t, before)
 }
 
 // turn is how long a slot may serve one owner and shape while others wait for the same resources.
@@ -49,38 +56,6 @@ func (e *Engine) shapeOf(sp *TemplateSpec) uint32 {
 	e.shapes = append(e.shapes, &shape{no: n, rs: rs, away: map[NodeNo]*awaySlots{}})
 	e.shapeNo[rs.ID] = n
 	return n
-}
-
-func (e *Engine) push(q *queue, i uint32, t *task, front bool) {
-	t.next, t.prev = 0, 0
-	switch {
-	case q.n == 0:
-		q.head, q.tail = i, i
-	case front:
-		t.next = q.head
-		e.tasks.at(q.head).prev = i
-		q.head = i
-	default:
-		t.prev = q.tail
-		e.tasks.at(q.tail).next = i
-		q.tail = i
-	}
-	q.n++
-}
-
-func (e *Engine) unlink(q *queue, t *task) {
-	if t.prev != 0 {
-		e.tasks.at(t.prev).next = t.next
-	} else {
-		q.head = t.next
-	}
-	if t.next != 0 {
-		e.tasks.at(t.next).prev = t.prev
-	} else {
-		q.tail = t.prev
-	}
-	t.next, t.prev = 0, 0
-	q.n--
 }
 
 func (sh *shape) queueOf(j ids.Job) *queue {
@@ -127,7 +102,7 @@ func (e *Engine) line(i uint32, t *task, front bool) {
 func (e *Engine) unqueue(t *task) {
 	sh := e.shapes[t.shape]
 	q := sh.queueOf(t.job)
-	e.unlink(q, t)
+	e.unlink(&q.chain, t)
 	e.shrunk(sh, q)
 }
 
@@ -169,7 +144,7 @@ func (e *Engine) pop(sh *shape) (uint32, *task) {
 func (e *Engine) popFrom(sh *shape, q *queue) (uint32, *task) {
 	i := q.head
 	t := e.tasks.at(i)
-	e.unlink(q, t)
+	e.unlink(&q.chain, t)
 	e.shrunk(sh, q)
 	return i, t
 }
@@ -336,12 +311,12 @@ func (e *Engine) peekFor(sl *slot, w *worker) (uint32, *task) {
 // takeNext takes a peeked task out of its queue.
 func (e *Engine) takeNext(sl *slot, t *task) {
 	if sl.owner != 0 {
-		e.unlink(e.peers[sl.owner].held[sl.theirs], t)
+		e.unlink(&e.peers[sl.owner].held[sl.theirs].chain, t)
 		return
 	}
 	sh := e.shapes[sl.shape]
 	q := sh.queueOf(t.job)
-	e.unlink(q, t)
+	e.unlink(&q.chain, t)
 	e.shrunk(sh, q)
 	e.Counts.Placed++
 }

@@ -120,17 +120,12 @@ def _call(client, target, template, args, kwargs, num_returns, overrides):
     unique8 = client.next_unique()
     actor_id = target.id
     flags, deps, contained, data, ahead, keep = client.arguments(template, args, kwargs, unique8 + target.suffix1)
-    packed = b""
-    if overrides:
-        import msgpack
-
-        packed = msgpack.packb(overrides)
     kind = num_returns
     if num_returns < 0:
         flags |= -num_returns
         num_returns = 1
     frame = ahead + wire.actor_call(
-        template.no, unique8, actor_id, num_returns, flags | target.flags, deps, contained, packed, data
+        template.no, unique8, actor_id, num_returns, flags | target.flags, deps, contained, wire.packed(overrides), data
     )
     out = client.send_call(frame, unique8 + actor_id, num_returns, keep)
     return streams.generator(client, out, template) if kind == streams.STREAMING else out

@@ -533,7 +533,9 @@ class Client:
         if num_returns < 0:
             flags |= -num_returns
             num_returns = 1
-        frame = ahead + wire.submit(template.no, unique8, num_returns, flags, deps, contained, _packed(overrides), data)
+        frame = ahead + wire.submit(
+            template.no, unique8, num_returns, flags, deps, contained, wire.packed(overrides), data
+        )
         out = self.send_call(frame, unique8 + self.suffix, num_returns, keep)
         return streams.generator(self, out, template) if kind == streams.STREAMING else out
 
@@ -645,14 +647,6 @@ class Client:
         channel = getattr(self._local, "channel", None)
         if channel is not None:
             channel.close()
-
-
-def _packed(overrides) -> bytes:
-    if not overrides:
-        return b""
-    import msgpack
-
-    return msgpack.packb(overrides)
 
 
 def _ends(refs):

@@ -228,3 +228,12 @@ def split_contained(oid, contained, room):
 def split_ids(raw) -> list:
     """Cut joined ids into a list."""
     return [raw[i : i + ID] for i in range(0, len(raw), ID)]
+
+
+def packed(overrides) -> bytes:
+    """A call's overrides as they stand in its frame."""
+    if not overrides:
+        return b""
+    import msgpack
+
+    return msgpack.packb(overrides)
