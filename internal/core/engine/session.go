@@ -17,7 +17,9 @@ type session struct {
 	templates map[uint32]uint32
 	chans     map[uint32]*channel
 	blocks    []idBlock
-	ended     bool // the connection is gone, the process may live: its pins stay
+	proc      uint32 // in records.procs
+	since     int64  // when it was introduced, in microseconds since 1970
+	ended     bool   // the connection is gone, the process may live: its pins stay
 }
 
 type idBlock struct{ first, end ids.Unique }
@@ -524,6 +526,7 @@ func (e *Engine) SessionGone(sid SessionID) {
 	for _, no := range sortedKeys(s.templates) {
 		e.unuseTemplate(s.templates[no])
 	}
+	e.sessionOver(s)
 	delete(e.sessions, sid)
 	e.mem.Forget(uint64(sid))
 }
