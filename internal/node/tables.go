@@ -180,7 +180,7 @@ func (n *Node) taskColumn(r *engine.TaskRow, column string) any {
 	case "type":
 		return r.Type.String()
 	case "func_or_class_name":
-		return r.Name
+		return r.Func
 	case "parent_task_id":
 		return r.Parent.String()
 	case "node_id":

@@ -224,7 +224,7 @@ func cases() []frameCase {
 		{"stream drop", KindStreamDrop, a},
 		{"items", KindItems, Items{Req: 7, ID: a, First: 2, List: handed}},
 		{"items none", KindItems, Items{Req: 8, ID: a, First: 5, Ended: 1}},
-		{"task error", KindTaskError, TaskError{ids.MakeUnique(1, 9), 2, []byte("ValueError: no")}},
+		{"task error", KindTaskError, TaskError{ids.MakeUnique(1, 9), []byte("ValueError: no")}},
 		{"task error empty", KindTaskError, TaskError{Unique: ids.MakeUnique(1, 9), Text: []byte{}}},
 		{"call site", KindCallSite, CallSite{ids.MakeUnique(1, 9), []byte("a.py:f:3")}},
 		{"part", KindPart, Part{9, 1, []byte("piece")}},
@@ -307,7 +307,7 @@ func badFrames() []struct {
 		{"items more than bytes", body(KindItems, 1, a, 2, byte(0), -1)},
 		{"items bad where", body(KindItems, 1, a, 2, byte(0), 1, byte(0), byte(3), 0, 0)},
 		{"stream drop short", body(KindStreamDrop, "abc")},
-		{"task error short", body(KindTaskError, uint64(0), "abc")},
+		{"task error short", body(KindTaskError, "abc")},
 		{"call site short", body(KindCallSite, "abc")},
 		{"part short", body(KindPart, 1, "abc")},
 	}

@@ -4,17 +4,16 @@ import (
 	"gray/internal/core/ids"
 )
 
-// TaskError says why an attempt fails, from the worker that runs it, before its RESULT.
+// TaskError says why the attempt of a task fails that a worker runs, before its RESULT.
 type TaskError struct {
-	Unique  ids.Unique
-	Attempt uint32
-	Text    []byte
+	Unique ids.Unique
+	Text   []byte
 }
 
 // DecodeTaskError reads TASK_ERROR's body.
 func DecodeTaskError(body []byte) (TaskError, error) {
 	c := cursor{b: body}
-	m := TaskError{Unique: c.unique(), Attempt: c.u32("attempt")}
+	m := TaskError{Unique: c.unique()}
 	m.Text = c.rest()
 	return m, c.tail(KindTaskError)
 }
@@ -22,8 +21,7 @@ func DecodeTaskError(body []byte) (TaskError, error) {
 // AppendTaskError appends the frame.
 func AppendTaskError(b []byte, m *TaskError) ([]byte, error) {
 	at := len(b)
-	b = le32(appendUnique(begin(b, KindTaskError), m.Unique), m.Attempt)
-	return finish(append(b, m.Text...), at, 0)
+	return finish(append(appendUnique(begin(b, KindTaskError), m.Unique), m.Text...), at, 0)
 }
 
 // CallSite says where in its program a client made the call, the put or the actor with this unique.

@@ -90,7 +90,7 @@ func (e *Engine) CreateActor(sid SessionID, m *ActorCreation) {
 	a.state = actor.Waiting
 	a.row = actor.Row{
 		ID: id, Job: s.job, Manager: e.cfg.Node, Name: m.Name, Namespace: m.Namespace, Class: m.Class, Detached: m.Spec.Detached,
-		MaxRestarts: m.Spec.MaxRestarts, Meta: append([]byte(nil), m.Spec.Meta...), Resources: e.cfg.Names.Map(tm.spec.Actor.Held),
+		Labels: tm.spec.Labels.Map(), Site: e.rec.sites[m.Unique], MaxRestarts: m.Spec.MaxRestarts, Meta: append([]byte(nil), m.Spec.Meta...), Resources: e.cfg.Names.Map(tm.spec.Actor.Held),
 	}
 	mg := &managed{
 		create: &CreatePart{ID: id, Name: m.Name, Namespace: m.Namespace, Class: m.Class, Body: append([]byte(nil), m.Body...), Detached: m.Spec.Detached},

@@ -99,6 +99,7 @@ func (r *ring) back(k int) *attempt {
 // taskKind is what the attempts of a function have in common.
 type taskKind struct {
 	name      string
+	function  string // as its module has it
 	kind      TaskType
 	resources map[string]int64
 	labels    map[string]string
@@ -122,21 +123,15 @@ type records struct {
 	procs            slab[process]
 	procAt           map[WorkerID]uint32
 	faults           []string // kinds of errors; an attempt has its number
-	notes            map[ids.Unique]note
+	notes            map[ids.Unique]string // errors of attempts that have not ended yet, as their workers told them
 	sites            map[ids.Unique]string // where calls and puts stand in their program, while they are known
 	workers          []WorkerRow           // that are gone, the oldest first
 	gone             uint64                // how many ever
 }
 
-// note is the error of an attempt that has not ended yet, as its worker told it.
-type note struct {
-	attempt uint32
-	text    string
-}
-
 func (r *records) init() {
 	r.finished.limit, r.failed.limit = keptFinished, keptFailed
-	r.procAt, r.notes, r.sites, r.faults = map[WorkerID]uint32{}, map[ids.Unique]note{}, map[ids.Unique]string{}, []string{""}
+	r.procAt, r.notes, r.sites, r.faults = map[WorkerID]uint32{}, map[ids.Unique]string{}, map[ids.Unique]string{}, []string{""}
 }
 
 // Introduce tells of a client what its WELCOME or SETUP says: its id and process.
@@ -181,6 +176,7 @@ func (e *Engine) kindOf(tm *template) uint32 {
 	if tm.kind == 0 {
 		i, k := e.rec.kinds.alloc()
 		k.name, k.uses, k.env = strings.Clone(tm.spec.Name), 1, strings.Clone(tm.spec.Env)
+		k.function = strings.Clone(tm.spec.Func)
 		k.resources, k.labels = e.cfg.Names.Map(tm.spec.Resources), tm.spec.Labels.Map()
 		switch {
 		case tm.spec.Actor != nil:
@@ -252,7 +248,7 @@ func (e *Engine) heard(p *peer, t *task, r *RanPart) {
 	t.proc = e.rec.process(r.Worker, r.PID, p.id)
 	t.when.sent, t.when.began, t.when.ended, t.exited = r.Sent, r.Began, r.Ended, r.Exited
 	if r.Note != "" {
-		e.rec.notes[t.unique] = note{t.attempt, r.Note}
+		e.rec.notes[t.unique] = r.Note
 	}
 }
 
@@ -404,7 +400,7 @@ func (e *Engine) renew(t *task) {
 }
 
 // Note takes a worker's word on why an attempt that it runs fails, before its RESULT.
-func (e *Engine) Note(sid SessionID, u ids.Unique, no uint32, text string) {
+func (e *Engine) Note(sid SessionID, u ids.Unique, text string) {
 	s := e.sessions[sid]
 	if s == nil || s.worker == nil {
 		return
@@ -415,7 +411,7 @@ func (e *Engine) Note(sid SessionID, u ids.Unique, no uint32, text string) {
 		runs = h.calls[u] != 0 || h.task != 0 && e.tasks.at(h.task).unique == u
 	}
 	if runs {
-		e.rec.notes[u] = note{no, strings.Clone(shortened(text, keptError))}
+		e.rec.notes[u] = strings.Clone(shortened(text, keptError))
 	}
 }
 
@@ -424,24 +420,15 @@ func (e *Engine) noted(t *task) string {
 	if len(e.rec.notes) == 0 {
 		return ""
 	}
-	n, ok := e.rec.notes[t.unique]
-	if !ok {
-		return ""
-	}
+	text := e.rec.notes[t.unique]
 	delete(e.rec.notes, t.unique)
-	if n.attempt != t.attempt {
-		return ""
-	}
-	return n.text
+	return text
 }
 
-// Site tells where in its program a client made a call or a put. It is kept while that is known here.
+// Site tells where in its program a client makes a call or a put, before it does. It is kept while its object is known here.
 func (e *Engine) Site(sid SessionID, u ids.Unique, text string) {
 	s := e.sessions[sid]
-	if s == nil || !s.ownsID(u) || len(e.rec.sites) >= maxSites {
-		return
-	}
-	if e.objIndex[objKey{u, 1}] != 0 || e.actors[u] != nil {
+	if s != nil && s.ownsID(u) && len(e.rec.sites) < maxSites {
 		e.rec.sites[u] = strings.Clone(shortened(text, keptError))
 	}
 }

@@ -18,7 +18,8 @@ type TaskRow struct {
 	Attempt   uint32
 	Type      TaskType
 	State     string // Ray's name
-	Name      string // its function's
+	Name      string // its template's
+	Func      string
 	Over      []byte // what the call changed, msgpack; it may have another name
 	Resources map[string]int64
 	Labels    map[string]string
@@ -111,7 +112,7 @@ func (e *Engine) liveRow(i uint32, t *task, row *TaskRow) {
 	tm := e.templates[t.tmpl]
 	k := e.rec.kinds.at(e.kindOf(tm))
 	*row = TaskRow{
-		ID: e.taskID(t), Parent: e.parentOf(t.by, t.job), Job: t.job, Attempt: t.attempt, Type: k.kind, Name: k.name, Over: e.blobs.get(t.over),
+		ID: e.taskID(t), Parent: e.parentOf(t.by, t.job), Job: t.job, Attempt: t.attempt, Type: k.kind, Name: k.name, Func: k.function, Over: e.blobs.get(t.over),
 		Resources: k.resources, Labels: k.labels, Env: k.env, Site: e.rec.sites[t.unique], State: e.taskState(i, t),
 		Created: t.when.created, Ready: t.when.ready, Foreign: t.owner != 0, Away: t.state == taskAway,
 	}
@@ -207,7 +208,7 @@ func (e *Engine) beganAt(i uint32, t *task) int64 {
 func (e *Engine) endedRow(a *attempt, row *TaskRow) {
 	k := e.rec.kinds.at(a.kind)
 	*row = TaskRow{
-		Job: a.job, Attempt: a.no, Type: k.kind, Name: k.name, Over: e.rec.blobs.get(a.over), Resources: k.resources, Labels: k.labels, Env: k.env,
+		Job: a.job, Attempt: a.no, Type: k.kind, Name: k.name, Func: k.function, Over: e.rec.blobs.get(a.over), Resources: k.resources, Labels: k.labels, Env: k.env,
 		Parent: e.parentOf(a.by, a.job), Site: e.rec.sites[a.unique], State: "FINISHED",
 		Created: a.when.created, Ready: a.when.ready, Sent: a.when.sent, Began: a.when.began, Ended: a.when.ended,
 	}

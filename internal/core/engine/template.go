@@ -19,6 +19,7 @@ type TemplateSpec struct {
 	Job        ids.Job
 	Fn         ids.ObjectID // the function's body
 	Name       string
+	Func       string // as its module has it
 	Resources  resource.Set
 	MaxRetries int32
 	Strategy   Strategy
