@@ -121,6 +121,11 @@ func cellText(v any) string {
 // humanify makes a row's values readable: times, sizes.
 func humanify(t *state.Table, row map[string]any) {
 	for _, c := range t.Columns {
+		if m, ok := row[c.Name].(map[string]any); ok && c.Name == "required_resources" {
+			for name, q := range m {
+				m[name] = floatText(q)
+			}
+		}
 		switch v := row[c.Name]; c.Shape {
 		case state.Moment:
 			if n, ok := v.(json.Number); ok {
@@ -132,6 +137,9 @@ func humanify(t *state.Table, row map[string]any) {
 			}
 		case state.Amounts:
 			m, _ := v.(map[string]any)
+			for name, q := range m {
+				m[name] = floatText(q)
+			}
 			for _, name := range []string{"memory", "object_store_memory"} {
 				if n, ok := m[name].(json.Number); ok {
 					m[name] = sizeText(n)
@@ -147,6 +155,14 @@ func humanify(t *state.Table, row map[string]any) {
 			}
 		}
 	}
+}
+
+// floatText is a number as Python writes a float.
+func floatText(v any) any {
+	if n, ok := v.(json.Number); ok && !strings.ContainsAny(n.String(), ".eE") {
+		return json.Number(n.String() + ".0")
+	}
+	return v
 }
 
 // momentText is milliseconds since 1970 as Python writes a datetime.
@@ -242,8 +258,8 @@ func yamlValue(b *strings.Builder, v any, indent string) {
 // yamlPlain are texts that YAML reads as themselves; more are, but quotes do no harm.
 var (
 	yamlPlain = regexp.MustCompile("^[A-Za-z_/(][^\x00-\x1f\x7f-\u00a0\u2028\u2029\ufeff\"]*$|^[0-9a-f]*[a-df][0-9a-f]*$|" +
-		"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-	yamlOther = regexp.MustCompile(`(?i)^(y|n|yes|no|on|off|true|false|null|[0-9.]+(e[0-9]+)?|0x[0-9a-f]+)$|: | #|:$|^ | $`)
+		"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$|^[0-9]+(\\.[0-9]+){3}$|^-?[0-9]+\\.[0-9]{3} [KMG]?i?B$")
+	yamlOther = regexp.MustCompile(`(?i)^(y|n|yes|no|on|off|true|false|null|[0-9]*\.?[0-9]*(e[0-9]+)?|0x[0-9a-f]+)$|: | #|:$|^ | $`)
 )
 
 func yamlText(s string) string {

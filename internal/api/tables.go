@@ -26,6 +26,7 @@ func (s *server) tableRoutes(m *rpc.Mux) {
 			m.HandleFunc("GET /api/v0/"+t.Kind+"/summarize", rpc.Token, func(w http.ResponseWriter, r *http.Request) { s.summarize(w, r, t) })
 		}
 	}
+	m.HandleFunc("GET /api/v0/objects/usage", rpc.Token, s.usage)
 	m.HandleFunc("GET /api/v0/tasks/timeline", rpc.Token, s.timeline)
 }
 
@@ -89,6 +90,15 @@ func (s *server) summarize(w http.ResponseWriter, r *http.Request, t *state.Tabl
 		"total": a.Total, "num_after_truncation": a.Kept, "num_filtered": a.Filtered, "partial_failure_warning": a.Missing, "warnings": a.Notes,
 		"result": object{"node_id_to_summary": object{"cluster": cluster}},
 	}})
+}
+
+// usage tells how full the object stores are; a route of ours, for `ray memory`.
+func (s *server) usage(w http.ResponseWriter, r *http.Request) {
+	a := s.ask(w, r, &state.Question{Kind: state.Objects.Kind, Want: state.Usage})
+	if a == nil {
+		return
+	}
+	s.envelope(w, "", object{"result": object{"result": a.Rows, "partial_failure_warning": a.Missing, "warnings": a.Notes}})
 }
 
 // timeline is a trace for Chrome's viewer: a plain list, which it reads as it is.

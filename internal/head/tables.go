@@ -212,7 +212,7 @@ func join(q *state.Question, told []*headstate.StateTold, missing map[string]str
 	}
 	t := state.Find(q.Kind)
 	switch {
-	case q.Want == state.Timeline:
+	case q.Want == state.Timeline || q.Want == state.Usage:
 		return all, nil
 	case q.Want == state.Summary && t == state.Tasks:
 		all.Rows = []state.Row{state.SummarizeTasks(all.Rows)}

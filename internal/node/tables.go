@@ -51,6 +51,8 @@ func (n *Node) rows(q *state.Question) (*state.Answer, error) {
 		return &state.Answer{}, nil
 	case q.Want == state.Timeline:
 		return n.timeline(q), nil
+	case q.Want == state.Usage:
+		return n.storeUsage(), nil
 	case q.Kind == state.Tasks.Kind && q.Want == state.Summary:
 		return n.taskGroups(), nil
 	case q.Kind == state.Tasks.Kind:
@@ -356,6 +358,15 @@ func (n *Node) objectRows(q *state.Question, match state.Match) *state.Answer {
 	}
 	a.Kept = a.Total
 	return a
+}
+
+// storeUsage tells how full this node's object store is.
+func (n *Node) storeUsage() *state.Answer {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	st := n.eng.Store()
+	row := state.Row{"node_id": n.id.String(), "capacity": st.Capacity, "used": st.Used, "objects": int64(st.Objects)}
+	return &state.Answer{Total: 1, Kept: 1, Filtered: 1, Rows: []state.Row{row}}
 }
 
 func site(o *engine.ObjectRow) string {

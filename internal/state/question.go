@@ -16,6 +16,7 @@ const (
 	List     = ""         // rows
 	Summary  = "summary"  // figures
 	Timeline = "timeline" // of tasks: events of a Chrome trace
+	Usage    = "usage"    // of objects: how full each node's store is
 )
 
 // Filter is a condition on a column.

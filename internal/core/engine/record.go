@@ -122,7 +122,7 @@ type records struct {
 	kinds            slab[taskKind]
 	procs            slab[process]
 	procAt           map[WorkerID]uint32
-	faults           []string // kinds of errors; an attempt has its number
+	faults           []string              // kinds of errors; an attempt has its number
 	notes            map[ids.Unique]string // errors of attempts that have not ended yet, as their workers told them
 	sites            map[ids.Unique]string // where calls and puts stand in their program, while they are known
 	workers          []WorkerRow           // that are gone, the oldest first

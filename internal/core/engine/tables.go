@@ -161,28 +161,15 @@ func (e *Engine) taskState(i uint32, t *task) string {
 	return "PENDING_NODE_ASSIGNMENT"
 }
 
-// runState is what an attempt does that was sent to its worker.
+// runState is what an attempt does that was sent to its worker. One that waits in ray.get is RUNNING, as in Ray.
 func (e *Engine) runState(i uint32, t *task) string {
-	w := e.pool.all[t.worker]
-	if w == nil {
-		return "RUNNING"
-	}
-	if e.beganAt(i, t) == 0 {
-		if t.call != nil {
-			return "PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY"
-		}
-		return "SUBMITTED_TO_WORKER"
-	}
-	ch := w.s.chans[0]
 	switch {
-	case !w.blocked || ch == nil || w.host != nil && len(w.host.calls) > 1:
+	case e.beganAt(i, t) != 0:
 		return "RUNNING"
-	case ch.get != nil:
-		return "RUNNING_IN_RAY_GET"
-	case ch.waiting:
-		return "RUNNING_IN_RAY_WAIT"
+	case t.call != nil:
+		return "PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY"
 	}
-	return "RUNNING"
+	return "SUBMITTED_TO_WORKER"
 }
 
 // beganAt is when an attempt that was sent to its worker began to run; 0 = it waits there.

@@ -3,6 +3,7 @@
 import json
 import os
 import warnings
+from dataclasses import asdict
 from typing import Any, Dict, List, Optional, Union
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
@@ -18,6 +19,7 @@ from ray.util.state.common import (
     StateSchema,
     SummaryApiOptions,
     SummaryResource,
+    TaskSummaries,
     resource_to_schema,
 )
 from ray.util.state.exception import RayStateApiException, ServerUnavailable
@@ -134,13 +136,21 @@ class StateApiClient:
     ) -> Dict:
         """A kind of things in figures: ``{"cluster": {"summary": …}}``."""
         options = options or SummaryApiOptions()
-        if options.summary_by not in (None, "func_name"):
-            raise RayStateApiException(f"A summary by {options.summary_by} is not there yet; leave summary_by out.")
+        if resource == SummaryResource.TASKS and options.summary_by == "lineage":
+            return {"cluster": self._lineage(options, raise_on_missing_output)}
         asked = ListApiOptions(timeout=options.timeout, filters=options.filters)
         answer = self._ask(resource.value, "summary", asked)
         self._warn(answer, None, raise_on_missing_output)
         rows = answer["rows"] or [{}]
         return {"cluster": rows[0]}
+
+    def _lineage(self, options: SummaryApiOptions, raise_on_missing_output: bool) -> Dict[str, Any]:
+        every = ListApiOptions(limit=RAY_MAX_LIMIT_FROM_API_SERVER, timeout=options.timeout, detail=True)
+        rows = [
+            [row.asdict() for row in self.list(kind, every, raise_on_missing_output)]
+            for kind in (StateResource.TASKS, StateResource.ACTORS)
+        ]
+        return asdict(TaskSummaries.to_summary_by_lineage(tasks=rows[0], actors=rows[1]))
 
     def timeline(self, job_id: str = "") -> List[Dict]:
         """The events of tasks, as Chrome's trace viewer reads them."""

@@ -2,13 +2,49 @@
 
 import os
 from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
+from ray.util.state._lineage import DRIVER_TASK_ID_PREFIX, Link, NestedTaskSummary, TaskSummaries
 from ray.util.state.exception import RayStateApiException
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "DEFAULT_LOG_LIMIT",
+    "DEFAULT_RPC_TIMEOUT",
+    "DRIVER_TASK_ID_PREFIX",
+    "RAY_MAX_LIMIT_FROM_API_SERVER",
+    "RAY_MAX_LIMIT_FROM_DATA_SOURCE",
+    "ActorState",
+    "ClusterEventState",
+    "GetApiOptions",
+    "GetLogOptions",
+    "Humanify",
+    "JobState",
+    "Link",
+    "ListApiOptions",
+    "NestedTaskSummary",
+    "NodeState",
+    "ObjectState",
+    "PlacementGroupState",
+    "PredicateType",
+    "RuntimeEnvState",
+    "StateResource",
+    "StateSchema",
+    "SummaryApiOptions",
+    "SummaryResource",
+    "SupportedFilterType",
+    "TaskState",
+    "TaskSummaries",
+    "WorkerState",
+    "resource_to_schema",
+    "state_column",
+]
 
 DEFAULT_RPC_TIMEOUT = 30
 DEFAULT_LIMIT = 100
+DEFAULT_LOG_LIMIT = 1000
 RAY_MAX_LIMIT_FROM_API_SERVER = 10_000
 RAY_MAX_LIMIT_FROM_DATA_SOURCE = 10_000
 
@@ -101,12 +137,103 @@ class SummaryApiOptions:
     summary_by: Optional[str] = None
 
 
-def _always(name: bool = True):
-    return field(default=None, metadata={"filter": name})
+@dataclass
+class GetLogOptions:
+    """Which log is asked for, and how.
+
+    Attributes:
+        timeout: Seconds.
+        node_id: The node that has the file.
+        node_ip: Its address.
+        media_type: "file" for what is there, "stream" to follow it.
+        filename: The file.
+        download_filename: What a browser calls it.
+        actor_id: The actor whose log it is.
+        task_id: The task.
+        attempt_number: Of that task.
+        lines: How many of the last lines.
+        interval: Seconds between two looks.
+        suffix: "out" or "err".
+        pid: The process whose log it is.
+        submission_id: The job.
+        encoding: Of the file.
+        errors: What to do with bytes that are no text.
+    """
+
+    timeout: int = DEFAULT_RPC_TIMEOUT
+    node_id: Optional[str] = None
+    node_ip: Optional[str] = None
+    media_type: str = "file"
+    filename: Optional[str] = None
+    download_filename: str = "file.txt"
+    actor_id: Optional[str] = None
+    task_id: Optional[str] = None
+    attempt_number: int = 0
+    lines: int = DEFAULT_LOG_LIMIT
+    interval: Optional[float] = None
+    suffix: str = "out"
+    pid: Optional[int] = None
+    submission_id: Optional[str] = None
+    encoding: Optional[str] = "utf-8"
+    errors: Optional[str] = "strict"
+
+
+class Humanify:
+    """Values as tables show them."""
+
+    @staticmethod
+    def timestamp(x: Any) -> str:
+        """Milliseconds since 1970 as a local date and time."""
+        return str(datetime.fromtimestamp(x / 1000))
+
+    @staticmethod
+    def memory(x: float) -> str:
+        """Bytes in the largest unit of which there is one."""
+        for unit in ("B", "KiB", "MiB"):
+            if x < 1024:
+                return f"{x:.3f} {unit}"
+            x /= 1024
+        return f"{x:.3f} GiB"
+
+    @staticmethod
+    def duration(x: float) -> str:
+        """Milliseconds as hours, minutes and seconds."""
+        return str(timedelta(milliseconds=x))
+
+    @staticmethod
+    def node_resources(resources: Dict[str, Any]) -> Dict[str, Any]:
+        """Resources with memory in readable units."""
+        return {k: Humanify.memory(v) if "memory" in k else v for k, v in resources.items()}
+
+    @staticmethod
+    def row(schema: Any, row: Dict[str, Any]) -> Dict[str, Any]:
+        """A row whose columns with a ``format_fn`` are formatted by it."""
+        row = dict(row)
+        for f in fields(schema):
+            form = f.metadata.get("format_fn")
+            if form is not None and row.get(f.name) is not None:
+                row[f.name] = form(row[f.name])
+        return row
+
+
+def state_column(*, filterable: bool, detail: bool = False, format_fn: Any = None, **kwargs: Any):
+    """A field of a row.
+
+    Args:
+        filterable: Whether a filter may name it.
+        detail: Whether it is shown on request only.
+        format_fn: How people are shown it.
+        kwargs: Those of ``dataclasses.field``.
+    """
+    return field(metadata={"filter": filterable, "detail": detail, "format_fn": format_fn}, **kwargs)
+
+
+def _always(filterable: bool = True):
+    return state_column(filterable=filterable, default=None)
 
 
 def _detail(filterable: bool = False):
-    return field(default=None, metadata={"detail": True, "filter": filterable})
+    return state_column(filterable=filterable, detail=True, default=None)
 
 
 class StateSchema:
