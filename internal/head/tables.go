@@ -2,6 +2,8 @@ package head
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -112,6 +114,17 @@ func (s *Service) State(ctx context.Context, q *state.Question) (*state.Answer, 
 			list := s.state.JobRows()
 			for i := range list {
 				rows = append(rows, JobState(&list[i]))
+			}
+			return rows
+		})
+	}
+	if q.Kind == state.ClusterEvents.Kind {
+		now := s.cfg.Clock.Now()
+		return s.ownRows(ctx, q, func() (rows []state.Row) {
+			for _, d := range s.state.Demands() {
+				if d.Infeasible {
+					rows = append(rows, infeasible(d.Shape, now))
+				}
 			}
 			return rows
 		})
@@ -227,6 +240,17 @@ func join(q *state.Question, told []*headstate.StateTold, missing map[string]str
 	}
 	all.Sort(t, q.Limit)
 	return all, nil
+}
+
+// infeasible is the event that work waits for what no node has.
+func infeasible(shape headstate.Resources, now time.Time) state.Row {
+	text := ShapeText(shape)
+	id := sha256.Sum256([]byte(text))
+	return state.Row{
+		"severity": "ERROR", "time": now.Format("2006-01-02 15:04:05"), "source_type": "AUTOSCALER", "event_id": hex.EncodeToString(id[:18]),
+		"message":       "Error: No available node types can fulfill resource request " + text + ". Add suitable node types to this cluster to resolve this issue.",
+		"custom_fields": state.Row{},
+	}
 }
 
 // NodeState is a node as the table of nodes has it.

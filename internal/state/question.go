@@ -186,13 +186,13 @@ func (a *Answer) Join(b *Answer) {
 	a.Notes = append(a.Notes, b.Notes...)
 }
 
-// Sort orders rows by their id, then by attempt, as Ray does, and keeps the first of them.
+// Sort orders rows by their id, attempts the last one first, as Ray does, and keeps the first of them.
 func (a *Answer) Sort(t *Table, limit int) {
 	slices.SortStableFunc(a.Rows, func(x, y Row) int {
 		if c := cmp.Compare(text(x[t.ID]), text(y[t.ID])); c != 0 || t != Tasks {
 			return c
 		}
-		return cmp.Compare(Int(x["attempt_number"]), Int(y["attempt_number"]))
+		return cmp.Compare(Int(y["attempt_number"]), Int(x["attempt_number"]))
 	})
 	if len(a.Rows) > limit {
 		a.Rows = a.Rows[:limit]

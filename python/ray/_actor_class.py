@@ -199,7 +199,7 @@ class ActorClass(_Creator):
             cls = self._body.callable
             methods = _actor_meta.methods_of(cls)
             meta = self._metas[key] = _actor_meta.Meta(
-                self.__name__, self._about["shown"], methods, tuple(groups), ordered, retries, limit, quiet
+                self.__qualname__, self._about["shown"], methods, tuple(groups), ordered, retries, limit, quiet
             )
             meta.remember()
         return meta
@@ -234,7 +234,7 @@ class ActorClass(_Creator):
             "detached": detached,
             "get_if_exists": bool(options.get("get_if_exists")),
             "max_restarts": options.get("max_restarts") or 0,
-            "class_name": self.__name__,
+            "class_name": self.__qualname__,
             "meta": meta.data,
         }
         if detached:

@@ -70,7 +70,8 @@ class Meta:
     """An actor's class and those of its options that its callers must know.
 
     Attributes:
-        class_name: The class's name.
+        class_name: The class's qualified name.
+        short: Its name.
         shown: Its module and qualified name.
         methods: By name.
         groups: Names of the concurrency groups.
@@ -85,6 +86,7 @@ class Meta:
         self, class_name, shown, methods, groups, ordered, max_task_retries, max_pending_calls, quiet=False, data=None
     ):
         self.class_name: str = class_name
+        self.short: str = class_name.rpartition(".")[2]
         self.shown: str = shown
         self.methods: Dict[str, Method] = methods
         self.groups: Tuple[str, ...] = groups
@@ -162,7 +164,7 @@ class Meta:
         group = options.get("concurrency_group") or method.group
         if group and group not in self.groups:
             raise ValueError(
-                f"The concurrency group {group!r} of {self.class_name}.{method.name} is not defined. The actor class has "
+                f"The concurrency group {group!r} of {self.short}.{method.name} is not defined. The actor class has "
                 f"the concurrency groups {list(self.groups)}; add it with @ray.remote(concurrency_groups={{{group!r}: 1}})."
             )
         bound = options.get("_generator_backpressure_num_objects")
@@ -179,7 +181,7 @@ class Meta:
                 self._templates.clear()
             template = self._templates[key] = _core.Template(
                 None,
-                name=f"{self.class_name}.{method.name}",
+                name=f"{self.short}.{method.name}",
                 qualname=f"{self.shown}.{method.name}",
                 resources={},
                 max_retries=retries,

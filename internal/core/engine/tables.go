@@ -302,6 +302,16 @@ func (e *Engine) ScanObjects(take func(*ObjectRow)) {
 			inside[i] = true
 		}
 	}
+	for i := uint32(1); i < e.tasks.limit(); i++ { // small arguments are in the worker's memory, and nowhere pinned
+		t := e.tasks.at(i)
+		if s := e.sessions[t.worker]; t.state == taskSent && s != nil && s.proc != 0 {
+			for _, d := range t.refs[:t.nDeps] {
+				if s.pins[d] == 0 {
+					e.objectRow(s, d, "PINNED_IN_MEMORY", take)
+				}
+			}
+		}
+	}
 	shown := map[uint32]bool{}
 	for _, sid := range sortedKeys(e.sessions) {
 		s := e.sessions[sid]
@@ -389,6 +399,7 @@ func (e *Engine) objectRow(s *session, i uint32, ref string, take func(*ObjectRo
 		row.Driver, row.Worker, row.PID = s.worker == nil, p.id, p.pid
 		if s.worker != nil && ref == "PINNED_IN_MEMORY" && len(s.worker.fifo) > 0 && s.claims[i] == 0 && o.claimS != s.id {
 			row.Site = "(deserialize task arg) " + e.templates[e.tasks.at(s.worker.fifo[0]).tmpl].spec.Name
+			row.Status = "NIL"
 		}
 	}
 	take(&row)
