@@ -188,8 +188,11 @@ func (q *memoryQuestion) figures(rows []map[string]any) string {
 	header := []string{"Mem Used by Objects"}
 	cells := []string{q.size(total)}
 	for _, c := range [][2]string{
-		{"Local References", "LOCAL_REFERENCE"}, {"Pinned", "PINNED_IN_MEMORY"}, {"Used by task", "USED_BY_PENDING_TASK"},
-		{"Captured in Objects", "CAPTURED_IN_OBJECT"}, {"Actor Handles", "ACTOR_HANDLE"},
+		{"Local References", "LOCAL_REFERENCE"},
+		{"Pinned", "PINNED_IN_MEMORY"},
+		{"Used by task", "USED_BY_PENDING_TASK"},
+		{"Captured in Objects", "CAPTURED_IN_OBJECT"},
+		{"Actor Handles", "ACTOR_HANDLE"},
 	} {
 		header = append(header, c[0])
 		cells = append(cells, fmt.Sprintf("%d, (%s)", count[c[1]], q.size(size[c[1]])))

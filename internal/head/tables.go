@@ -204,6 +204,7 @@ func (s *Service) gather(ctx context.Context, q *state.Question) (*state.Answer,
 // join makes one answer of those of daemons.
 func join(q *state.Question, told []*headstate.StateTold, missing map[string]string) (*state.Answer, error) {
 	all := &state.Answer{}
+	nodes := len(missing) + len(told)
 	for _, m := range told {
 		var a state.Answer
 		if m.Error != "" {
@@ -221,7 +222,7 @@ func join(q *state.Question, told []*headstate.StateTold, missing map[string]str
 			texts = append(texts, id+": "+why)
 		}
 		slices.Sort(texts)
-		all.Missing = fmt.Sprintf("The returned data may contain incomplete result: %d of %d nodes could not be asked (%s).", len(missing), len(missing)+len(told), strings.Join(texts, "; "))
+		all.Missing = fmt.Sprintf("The returned data may contain incomplete result: %d of %d nodes could not be asked (%s).", len(missing), nodes, strings.Join(texts, "; "))
 	}
 	t := state.Find(q.Kind)
 	switch {

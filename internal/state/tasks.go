@@ -58,11 +58,8 @@ func (a *Answer) Merge(q *Question) error {
 	return nil
 }
 
-// Group is a row of a daemon's summary of tasks: Count attempts of the same name, type and state.
-type Group struct {
-	Name, Type, State string
-	Count             int
-}
+// Group is what attempts have in common that a daemon's summary of tasks counts together.
+type Group struct{ Name, Type, State string }
 
 // AwayState is the state of attempts in a summary that another daemon's groups count, too, by the state they have there.
 const AwayState = "AWAY"

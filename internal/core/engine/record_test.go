@@ -242,3 +242,17 @@ func TestTimesOfAnAttempt(t *testing.T) {
 	})
 	c.release(out)
 }
+
+// An actor's process that fetches its class does not wait for a task: nobody else may have its CPU meanwhile.
+func TestLoadingAClassLendsNoCPU(t *testing.T) {
+	r := newRig(t, settings{owner: 1, cpus: 1})
+	c := r.driver(1)
+	r.workers()
+	h := c.actor("hold")
+	w := r.home(h.id)
+	fn := r.e.templates[r.e.tasks.at(r.e.actors[h.id.Unique()].host.task).tmpl].spec.Fn
+	r.do(func(e *Engine) { e.Get(Chan{w, 0}, 1, pack([]ids.ObjectID{fn})) })
+	if free := r.e.res.Avail().Get(r.e.cpu); free != 0 {
+		t.Errorf("free is %d, want 0", free)
+	}
+}

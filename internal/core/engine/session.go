@@ -477,10 +477,16 @@ func (e *Engine) noteBlocked(ch *channel) {
 // loads tells whether a worker only waits for the function of the task that it is about to run: that is over soon and
 // waits for no task, so lending its CPU would only start one task too many.
 func (e *Engine) loads(w *worker, g *getReq) bool {
-	if len(w.fifo) == 0 || len(g.want) != 1 {
+	var runs uint32
+	switch {
+	case len(g.want) != 1:
 		return false
+	case w.host != nil:
+		runs = w.host.task // its class, for the constructor
+	case len(w.fifo) > 0:
+		runs = w.fifo[0]
 	}
-	return e.objs.at(g.want[0]).id == e.templates[e.tasks.at(w.fifo[0]).tmpl].spec.Fn
+	return runs != 0 && e.objs.at(g.want[0]).id == e.templates[e.tasks.at(runs).tmpl].spec.Fn
 }
 
 // SessionEnded says that a client's connection is gone while its process may live: its requests end, what it has

@@ -123,29 +123,6 @@ class Client:
         self.box.flush(claims=True)  # it may ask for what depends on them
         return self.reply(*self.answer(channel, req))
 
-    def ask_state(self, question: dict) -> dict:
-        """Ask for rows of the cluster's tables (docs/protocol.md, ``state``).
-
-        Returns:
-            The answer's map, or ``{"bad": text}`` if the question has none.
-
-        Raises:
-            RayError: What the daemon answered, as Ray's class.
-        """
-        import msgpack
-
-        channel = self.channel()
-        req = channel.request()
-        self.box.frames.append(wire.call(channel.no, req, msgpack.packb({"m": "state", "q": question})))
-        self.box.flush(claims=True)
-        last = self.reply(*self.answer(channel, req))
-        if last:
-            return last
-        answers = channel.answers
-        parts = [answers[key] for key in sorted(k for k in answers if type(k) is tuple and k[0] == req)]
-        answers.clear()
-        return msgpack.unpackb(b"".join(parts), strict_map_key=False)
-
     def reply(self, kind, body) -> dict:
         """What a REPLY says; what an ERROR says is raised."""
         import msgpack

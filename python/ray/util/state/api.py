@@ -178,9 +178,9 @@ class StateApiClient:
     def _ask(self, kind: str, want: str, options: ListApiOptions, job: str = "") -> Dict[str, Any]:
         filters = [{"key": str(k), "predicate": p, "value": str(v)} for k, p, v in options.filters or ()]
         if self._url is None:
-            from ray._core.state import connected
+            from ray._core import tables
 
-            answer = connected().ask_state(
+            answer = tables.ask(
                 {
                     "kind": kind,
                     "want": want,
