@@ -57,7 +57,8 @@ class StateApiClient:
             headers: The same.
 
         Raises:
-            ServerUnavailable: There is no such cluster, or it has no dashboard.
+            ConnectionError: There is no cluster.
+            ServerUnavailable: There is none at the address, or it has no dashboard.
         """
         self._url, self._token = _server(address)
         self._headers = dict(headers or {})
@@ -268,7 +269,7 @@ def _server(address: Optional[str]):
     if address == "auto":
         address = _address.current_cluster(root)
         if address is None:
-            raise ServerUnavailable(_address.NO_CLUSTER)
+            raise ConnectionError(_address.NO_CLUSTER)
     try:
         node = _address.find_node(root, address)
     except (ValueError, ConnectionError) as e:
