@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -12,19 +13,20 @@ import (
 	"strings"
 	"time"
 
-	"gray/internal/core/ids"
-	"gray/internal/head"
+	"gray/internal/state"
 
 	"github.com/spf13/cobra"
 )
 
-// kinds are what the state commands know, in Ray's order; only those of stated can be asked for in this version.
+// kinds are what the state commands know, in Ray's order.
 var (
 	listKinds    = []string{"actors", "jobs", "placement-groups", "nodes", "workers", "tasks", "objects", "runtime-envs", "cluster-events"}
 	getKinds     = []string{"actors", "placement-groups", "nodes", "workers", "tasks", "objects", "cluster-events"}
 	summaryKinds = []string{"tasks", "actors", "objects"}
-	stated       = []string{"actors"}
 )
+
+// tableOf is the table of a kind as the commands name it.
+func tableOf(kind string) *state.Table { return state.Find(strings.ReplaceAll(kind, "-", "_")) }
 
 // stateQuestion are the flags of a state command, and what it asks for.
 type stateQuestion struct {
@@ -56,9 +58,6 @@ func (a *app) stateCommand(name, short string, kinds []string, args int, q *stat
 		if !slices.Contains(kinds, got[0]) {
 			return &usageError{cmd, fmt.Sprintf("Invalid value for '%s': '%s' is not one of '%s'.", metavar, got[0], strings.Join(kinds, "', '"))}
 		}
-		if !slices.Contains(stated, got[0]) {
-			return fmt.Errorf("`ray %s %s` is not in this version of Gray yet", name, got[0])
-		}
 		return run(got)
 	}
 	q.cmd = cmd
@@ -84,7 +83,7 @@ func (a *app) getCommand() *cobra.Command {
 		if len(args) < 2 {
 			return &usageError{q.cmd, "Missing argument '[ID]'."}
 		}
-		return a.get(args[1], q)
+		return a.get(args[0], args[1], q)
 	})
 	cmd.Annotations[usageNote] += " [ID]"
 	return cmd
@@ -92,7 +91,7 @@ func (a *app) getCommand() *cobra.Command {
 
 func (a *app) summaryCommand() *cobra.Command {
 	q := &stateQuestion{}
-	return a.stateCommand("summary", "Print what is in the cluster in figures.", summaryKinds, 1, q, func([]string) error { return a.summary(q) })
+	return a.stateCommand("summary", "Print what is in the cluster in figures.", summaryKinds, 1, q, func(args []string) error { return a.summary(args[0], q) })
 }
 
 // stateAnswer is the head's answer to a question of the state API.
@@ -101,14 +100,17 @@ type stateAnswer[T any] struct {
 	Msg    string `json:"msg"`
 	Data   struct {
 		Result struct {
-			Filtered int `json:"num_filtered"`
-			Result   T   `json:"result"`
+			Total    int      `json:"total"`
+			Filtered int      `json:"num_filtered"`
+			Missing  string   `json:"partial_failure_warning"`
+			Warnings []string `json:"warnings"`
+			Result   T        `json:"result"`
 		} `json:"result"`
 	} `json:"data"`
 }
 
 // askState asks the head for path; what it refuses is a mistake of the one who asks.
-func askState[T any](q *stateQuestion, path string, answer *stateAnswer[T]) error {
+func askState[T any](a *app, q *stateQuestion, path string, answer *stateAnswer[T]) error {
 	address, d, err := q.find(true)
 	if err != nil {
 		return err
@@ -128,14 +130,20 @@ func askState[T any](q *stateQuestion, path string, answer *stateAnswer[T]) erro
 	case err != nil:
 		return fmt.Errorf("the head at %s answers with something else than its state: %w", address, err)
 	}
+	for _, w := range append([]string{answer.Data.Result.Missing}, answer.Data.Result.Warnings...) {
+		if w != "" {
+			fmt.Fprintln(a.err, "UserWarning: "+w)
+		}
+	}
 	return nil
 }
 
 func (q *stateQuestion) query(kind string) (string, error) {
-	v := url.Values{"limit": {strconv.Itoa(q.limit)}}
+	v := url.Values{"limit": {strconv.Itoa(q.limit)}, "timeout": {strconv.FormatFloat(max(q.timeout*0.8, 0.1), 'f', -1, 64)}}
 	if q.detail {
 		v.Set("detail", "1")
 	}
+	t := tableOf(kind)
 	for _, f := range q.filters {
 		key, value, ok := strings.Cut(f, "=")
 		predicate := "="
@@ -146,14 +154,14 @@ func (q *stateQuestion) query(kind string) (string, error) {
 			return "", &usageError{q.cmd, fmt.Sprintf("The format of a given filter %s is invalid: Cannot find the predicate. Please provide key=val or key!=val format string.", f)}
 		}
 		key = strings.ToLower(strings.TrimSpace(key))
-		if !slices.Contains(head.ActorColumns, key) {
-			return "", &usageError{q.cmd, fmt.Sprintf("Invalid value: Invalid filter key '%s' for resource '%s'. Available filter keys are: %s", key, kind, strings.Join(head.ActorColumns, ", "))}
+		if t.Column(key) == nil {
+			return "", &usageError{q.cmd, fmt.Sprintf("Invalid value: Invalid filter key '%s' for resource '%s'. Available filter keys are: %s", key, kind, strings.Join(t.Names(true), ", "))}
 		}
 		v.Add("filter_keys", key)
 		v.Add("filter_predicates", predicate)
 		v.Add("filter_values", value)
 	}
-	return "/api/v0/" + strings.ReplaceAll(kind, "-", "_") + "?" + v.Encode(), nil
+	return "/api/v0/" + t.Kind + "?" + v.Encode(), nil
 }
 
 func (a *app) list(kind string, q *stateQuestion) error {
@@ -162,12 +170,16 @@ func (a *app) list(kind string, q *stateQuestion) error {
 		return err
 	}
 	var answer stateAnswer[[]map[string]any]
-	if err := askState(q, path, &answer); err != nil {
+	if err := askState(a, q, path, &answer); err != nil {
 		return err
 	}
+	t := tableOf(kind)
 	rows := answer.Data.Result.Result
 	if n := answer.Data.Result.Filtered; n > len(rows) {
 		fmt.Fprintf(a.err, "Limit last %d entries (Total %d). Use `--filter` to reduce the amount of data to return or setting a higher limit with `--limit` to see all data.\n", len(rows), n)
+	}
+	if t == state.Objects && slices.ContainsFunc(rows, func(r map[string]any) bool { return r["call_site"] == state.SitesOff }) {
+		fmt.Fprintln(a.err, sitesOff)
 	}
 	format := q.format.value
 	if format == "default" {
@@ -176,38 +188,40 @@ func (a *app) list(kind string, q *stateQuestion) error {
 			format = "yaml"
 		}
 	}
+	for _, r := range rows {
+		humanify(t, r)
+	}
 	switch format {
 	case "json":
-		return a.printJSON(rows)
+		return a.printJSON(t, rows)
 	case "yaml":
-		fmt.Fprintln(a.out, yamlRows(rows, head.ActorColumns))
+		fmt.Fprintln(a.out, yamlRows(rows, t.Names(true)))
 		return nil
 	}
 	if len(rows) == 0 {
 		fmt.Fprintln(a.out, "No resource in the cluster")
 		return nil
 	}
-	columns := head.ActorColumns
-	if !q.detail {
-		columns = columns[:head.ActorBrief]
-	}
 	line := strings.Repeat("-", 30)
 	fmt.Fprintf(a.out, "\n======== List: %s ========\nStats:\n%s\nTotal: %d\n\nTable:\n%s\n%s\n\n",
-		time.Now().Format(stateTime), line, len(rows), line, stateTable(columns, rows))
+		time.Now().Format(stateTime), line, len(rows), line, stateTable(t.Names(q.detail), rows))
 	return nil
 }
 
-const stateTime = "2006-01-02 15:04:05.000000"
+const (
+	stateTime = "2006-01-02 15:04:05.000000"
+	sitesOff  = "UserWarning: Callsite is not being recorded. To record callsite information for each ObjectRef created, set env variable RAY_record_ref_creation_sites=1 during `ray start` and `ray.init`."
+)
 
 // printJSON prints rows as one JSON list, keys in the order of the columns; what was not asked for is null.
-func (a *app) printJSON(rows []map[string]any) error {
+func (a *app) printJSON(t *state.Table, rows []map[string]any) error {
 	var b bytes.Buffer
 	b.WriteByte('[')
 	for i, row := range rows {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		for j, c := range head.ActorColumns {
+		for j, c := range t.Names(true) {
 			open := ", "
 			if j == 0 {
 				open = "{"
@@ -225,62 +239,88 @@ func (a *app) printJSON(rows []map[string]any) error {
 	return nil
 }
 
-func (a *app) get(id string, q *stateQuestion) error {
-	if b, err := hex.DecodeString(id); err != nil || len(b) != ids.ActorSize {
-		return &usageError{q.cmd, fmt.Sprintf("'%s' is not the id of an actor: want %d hexadecimal digits.", id, 2*ids.ActorSize)}
+func (a *app) get(kind, id string, q *stateQuestion) error {
+	t := tableOf(kind)
+	if b, err := hex.DecodeString(id); t == state.Actors && (err != nil || len(b) != t.IDSize) {
+		return &usageError{q.cmd, fmt.Sprintf("'%s' is not the id of an actor: want %d hexadecimal digits.", id, 2*t.IDSize)}
 	}
-	q.filters, q.limit, q.detail = []string{"actor_id=" + id}, 1, true
-	path, err := q.query("actors")
+	q.filters, q.limit, q.detail = []string{t.ID + "=" + id}, 100, true
+	path, err := q.query(kind)
 	if err != nil {
 		return err
 	}
 	var answer stateAnswer[[]map[string]any]
-	if err := askState(q, path, &answer); err != nil {
+	if err := askState(a, q, path, &answer); err != nil {
 		return err
 	}
-	if len(answer.Data.Result.Result) == 0 {
+	rows := answer.Data.Result.Result
+	if len(rows) == 0 {
 		fmt.Fprintf(a.out, "Resource with id=%s not found in the cluster.\n", id)
 		return nil
 	}
-	fmt.Fprintln(a.out, yamlRows(answer.Data.Result.Result, head.ActorColumns))
+	for _, r := range rows {
+		humanify(t, r)
+	}
+	fmt.Fprintln(a.out, yamlRows(rows, t.Names(true)))
 	return nil
 }
 
-// actorSummary is the part of the head's answer that `ray summary actors` prints.
-type actorSummary struct {
+// stateSummary is the head's answer to a summary.
+type stateSummary struct {
 	Nodes struct {
-		Cluster struct {
-			Total   int `json:"total_actors"`
-			Summary map[string]struct {
-				Class  string         `json:"class_name"`
-				States map[string]int `json:"state_counts"`
-			} `json:"summary"`
-		} `json:"cluster"`
+		Cluster map[string]any `json:"cluster"`
 	} `json:"node_id_to_summary"`
 }
 
-func (a *app) summary(q *stateQuestion) error {
-	var answer stateAnswer[actorSummary]
-	if err := askState(q, "/api/v0/actors/summarize", &answer); err != nil {
+func (a *app) summary(kind string, q *stateQuestion) error {
+	t := tableOf(kind)
+	var answer stateAnswer[stateSummary]
+	if err := askState(a, q, "/api/v0/"+t.Kind+"/summarize", &answer); err != nil {
 		return err
 	}
 	sum := answer.Data.Result.Result.Nodes.Cluster
-	classes := []string{}
-	for name := range sum.Summary {
-		classes = append(classes, name)
-	}
-	slices.Sort(classes)
-	rows := [][]string{}
-	for i, name := range classes {
-		states := []string{}
-		for s, n := range sum.Summary[name].States {
-			states = append(states, fmt.Sprintf("%s: %d", s, n))
-		}
-		slices.Sort(states)
-		rows = append(rows, []string{strconv.Itoa(i), name, strings.Join(states, "\n")})
+	groups, _ := sum["summary"].(map[string]any)
+	by, _ := sum["summary_by"].(string)
+	delete(sum, "summary")
+	delete(sum, "summary_by")
+	if t == state.Objects && sum["callsite_enabled"] == false {
+		fmt.Fprintln(a.err, sitesOff)
 	}
 	line := strings.Repeat("-", 36)
-	fmt.Fprintf(a.out, "\n======== Actors Summary: %s ========\nStats:\n%s\ntotal_actors: %d\n\n\nTable (group by class):\n%s\n%s\n\n",
-		time.Now().Format(stateTime), line, sum.Total, line, plainTable([]string{"", "CLASS_NAME", "STATE_COUNTS"}, rows))
+	fmt.Fprintf(a.out, "\n======== %s Summary: %s ========\nStats:\n%s\n", t.Title, time.Now().Format(stateTime), line)
+	for _, name := range slices.Sorted(maps.Keys(sum)) {
+		fmt.Fprintf(a.out, "%s: %v\n", name, sum[name])
+	}
+	names := slices.Sorted(maps.Keys(groups))
+	if t == state.Objects {
+		fmt.Fprintf(a.out, "\n\nTable (group by %s)\n%s\n", by, line)
+		for _, name := range names {
+			fmt.Fprintf(a.out, "%s\n%s\n\n\n\n", name, groupTable([]string{name}, groups))
+		}
+		return nil
+	}
+	fmt.Fprintf(a.out, "\n\nTable (group by %s):\n%s\n%s\n\n", by, line, groupTable(names, groups))
 	return nil
+}
+
+// groupTable is a summary's groups, one a row.
+func groupTable(names []string, groups map[string]any) string {
+	var header []string
+	cells := [][]string{}
+	for i, name := range names {
+		g, _ := groups[name].(map[string]any)
+		columns := slices.Sorted(maps.Keys(g))
+		if header == nil {
+			header = []string{""}
+			for _, c := range columns {
+				header = append(header, strings.ToUpper(c))
+			}
+		}
+		row := []string{strconv.Itoa(i)}
+		for _, c := range columns {
+			row = append(row, cellText(g[c]))
+		}
+		cells = append(cells, row)
+	}
+	return plainTable(header, cells)
 }

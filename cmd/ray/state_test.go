@@ -36,7 +36,7 @@ func smallState(mux *rpc.Mux) {
 		fmt.Fprintf(w, `{"result":true,"msg":"","data":{"result":{"total":%d,"num_filtered":%d,"result":[%s]}}}`, total, total, strings.Join(rows, ","))
 	})
 	mux.HandleFunc("GET /api/v0/actors/summarize", rpc.Token, func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, `{"result":true,"msg":"","data":{"result":{"result":{"node_id_to_summary":{"cluster":{"total_actors":4,"summary":{`+
+		fmt.Fprint(w, `{"result":true,"msg":"","data":{"result":{"result":{"node_id_to_summary":{"cluster":{"total_actors":4,"summary_by":"class","summary":{`+
 			`"P":{"class_name":"P","state_counts":{"PENDING_CREATION":1}},"A":{"class_name":"A","state_counts":{"ALIVE":2,"DEAD":1}}}}}}}}}`)
 	})
 }

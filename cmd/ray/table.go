@@ -8,7 +8,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
+
+	"gray/internal/state"
 )
 
 // stateTable is rows as the state commands print them: a number, then the columns.
@@ -107,8 +110,87 @@ func cellText(v any) string {
 			return strings.Trim(b.String(), "\n")
 		}
 		return "{}"
+	case []any:
+		var b strings.Builder
+		yamlValue(&b, v, "")
+		return strings.TrimSpace(b.String())
 	}
 	return fmt.Sprint(v)
+}
+
+// humanify makes a row's values readable: times, sizes.
+func humanify(t *state.Table, row map[string]any) {
+	for _, c := range t.Columns {
+		if m, ok := row[c.Name].(map[string]any); ok && c.Name == "required_resources" {
+			for name, q := range m {
+				m[name] = floatText(q)
+			}
+		}
+		switch v := row[c.Name]; c.Shape {
+		case state.Moment:
+			if n, ok := v.(json.Number); ok {
+				row[c.Name] = momentText(n)
+			}
+		case state.Size:
+			if n, ok := v.(json.Number); ok {
+				row[c.Name] = sizeText(n)
+			}
+		case state.Amounts:
+			m, _ := v.(map[string]any)
+			for name, q := range m {
+				m[name] = floatText(q)
+			}
+			for _, name := range []string{"memory", "object_store_memory"} {
+				if n, ok := m[name].(json.Number); ok {
+					m[name] = sizeText(n)
+				}
+			}
+		case state.Stations:
+			list, _ := v.([]any)
+			for _, e := range list {
+				m, _ := e.(map[string]any)
+				if n, ok := m["created_ms"].(json.Number); ok {
+					m["created_ms"] = momentText(n)
+				}
+			}
+		}
+	}
+}
+
+// floatText is a number as Python writes a float.
+func floatText(v any) any {
+	if n, ok := v.(json.Number); ok && !strings.ContainsAny(n.String(), ".eE") {
+		return json.Number(n.String() + ".0")
+	}
+	return v
+}
+
+// momentText is milliseconds since 1970 as Python writes a datetime.
+func momentText(n json.Number) string {
+	ms, err := n.Float64()
+	if err != nil {
+		return n.String()
+	}
+	at := time.UnixMilli(int64(ms))
+	if at.Nanosecond() == 0 {
+		return at.Format("2006-01-02 15:04:05")
+	}
+	return at.Format(stateTime)
+}
+
+// sizeText is a number of bytes as Ray's tables write it.
+func sizeText(n json.Number) string {
+	v, err := n.Float64()
+	if err != nil {
+		return n.String()
+	}
+	for _, u := range []string{"B", "KiB", "MiB", "GiB"} {
+		if v < 1024 || u == "GiB" {
+			return fmt.Sprintf("%.3f %s", v, u)
+		}
+		v /= 1024
+	}
+	return ""
 }
 
 // yamlRows is a YAML document with a list of rows, in the layout of Ray's commands.
@@ -131,32 +213,53 @@ func yamlRows(rows []map[string]any, columns []string) string {
 func yamlMap(b *strings.Builder, m map[string]any, keys []string, indent string) {
 	for _, k := range keys {
 		b.WriteString("\n" + indent + yamlText(k) + ":")
-		switch v := m[k].(type) {
-		case map[string]any:
-			if len(v) == 0 {
-				b.WriteString(" {}")
+		yamlValue(b, m[k], indent)
+	}
+}
+
+// yamlValue writes what stands behind a key: on the same line, or on lines below it.
+func yamlValue(b *strings.Builder, v any, indent string) {
+	switch v := v.(type) {
+	case map[string]any:
+		if len(v) == 0 {
+			b.WriteString(" {}")
+			return
+		}
+		yamlMap(b, v, slices.Sorted(maps.Keys(v)), indent+"    ")
+	case []any:
+		if len(v) == 0 {
+			b.WriteString(" []")
+			return
+		}
+		for _, e := range v {
+			b.WriteString("\n" + indent + "-")
+			m, ok := e.(map[string]any)
+			if !ok || len(m) == 0 {
+				yamlValue(b, e, indent+"    ")
 				continue
 			}
-			yamlMap(b, v, slices.Sorted(maps.Keys(v)), indent+"    ")
-		case nil:
-			b.WriteString(" null")
-		case string:
-			b.WriteString(" " + yamlText(v))
-		default: // numbers and truth values are the same in both; of lists, YAML reads those of JSON
-			text, err := json.Marshal(v)
-			if err != nil {
-				text = []byte("null")
-			}
-			b.Write(append([]byte(" "), text...))
+			var inner strings.Builder
+			yamlMap(&inner, m, slices.Sorted(maps.Keys(m)), indent+"    ")
+			b.WriteString("   " + strings.TrimPrefix(inner.String(), "\n"+indent+"    ")) // its first key stands beside the dash
 		}
+	case nil:
+		b.WriteString(" null")
+	case string:
+		b.WriteString(" " + yamlText(v))
+	default: // numbers and truth values are the same in both
+		text, err := json.Marshal(v)
+		if err != nil {
+			text = []byte("null")
+		}
+		b.Write(append([]byte(" "), text...))
 	}
 }
 
 // yamlPlain are texts that YAML reads as themselves; more are, but quotes do no harm.
 var (
 	yamlPlain = regexp.MustCompile("^[A-Za-z_/(][^\x00-\x1f\x7f-\u00a0\u2028\u2029\ufeff\"]*$|^[0-9a-f]*[a-df][0-9a-f]*$|" +
-		"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-	yamlOther = regexp.MustCompile(`(?i)^(y|n|yes|no|on|off|true|false|null|[0-9.]+(e[0-9]+)?|0x[0-9a-f]+)$|: | #|:$|^ | $`)
+		"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$|^[0-9]+(\\.[0-9]+){3}$|^-?[0-9]+\\.[0-9]{3} [KMG]?i?B$")
+	yamlOther = regexp.MustCompile(`(?i)^(y|n|yes|no|on|off|true|false|null|[0-9]*\.?[0-9]*(e[0-9]+)?|0x[0-9a-f]+)$|: | #|:$|^ | $`)
 )
 
 func yamlText(s string) string {

@@ -16,10 +16,10 @@ import (
 	"strings"
 	"time"
 
-	"gray/internal/core/actor"
 	"gray/internal/core/headstate"
 	"gray/internal/head"
 	"gray/internal/rpc"
+	"gray/internal/state"
 	"gray/internal/version"
 )
 
@@ -32,7 +32,7 @@ const cookieAge = 30 * 24 * time.Hour
 // Cluster is what the head knows; a *head.Service is one.
 type Cluster interface {
 	Summary(ctx context.Context) (*head.Summary, error)
-	Actors(ctx context.Context) ([]actor.Row, error)
+	State(ctx context.Context, q *state.Question) (*state.Answer, error)
 	Healthy(ctx context.Context) error
 }
 
@@ -72,8 +72,7 @@ func Dashboard(m *rpc.Mux, c Config) {
 // State adds the routes of the state API, which the head's own port has for commands, too.
 func State(m *rpc.Mux, c Config) {
 	s := newServer(c)
-	m.HandleFunc("GET /api/v0/actors", rpc.Token, s.actors)
-	m.HandleFunc("GET /api/v0/actors/summarize", rpc.Token, s.actorSummary)
+	s.tableRoutes(m)
 }
 
 // Agent adds the routes of each node's HTTP port. Probes can't show a token.

@@ -13,7 +13,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"gray/internal/core/actor"
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
 	"gray/internal/head"
@@ -28,8 +27,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeCluster struct{ err error }
 
 func (f fakeCluster) Healthy(context.Context) error { return f.err }
-
-func (f fakeCluster) Actors(context.Context) ([]actor.Row, error) { return fakeActors, f.err }
 
 func (f fakeCluster) Summary(context.Context) (*head.Summary, error) {
 	if f.err != nil {

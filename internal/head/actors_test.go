@@ -7,6 +7,7 @@ import (
 	"gray/internal/core/actor"
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
+	"gray/internal/state"
 )
 
 type nowhere struct{}
@@ -55,8 +56,8 @@ func BenchmarkActorService(b *testing.B) {
 		row.State, row.Death = actor.Dead, actor.Death{Cause: actor.Killed, Text: "The actor is dead because it was killed by `ray.kill`."}
 		say(at, &headstate.ActorUpdate{Row: row})
 	}
-	rows, err := s.Actors(b.Context())
-	if err != nil || len(rows) == 0 || rows[0].State != actor.Dead {
-		b.Fatalf("%d actors, %v", len(rows), err)
+	a, err := s.State(b.Context(), &state.Question{Kind: state.Actors.Kind, Limit: 1})
+	if err != nil || len(a.Rows) == 0 || a.Rows[0]["state"] != string(actor.Dead) {
+		b.Fatalf("%+v, %v", a, err)
 	}
 }

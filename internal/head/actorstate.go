@@ -1,25 +1,11 @@
 package head
 
 import (
-	"context"
-	"time"
-
 	"gray/internal/core/actor"
 	"gray/internal/core/ids"
 )
 
-// ActorColumns are what people see of an actor, in Ray's order: the first ActorBrief always, the rest on request.
-var ActorColumns = []string{
-	"actor_id", "class_name", "state", "job_id", "name", "node_id", "pid", "ray_namespace",
-	"serialized_runtime_env", "required_resources", "death_cause", "is_detached", "placement_group_id", "repr_name",
-	"num_restarts", "num_restarts_due_to_lineage_reconstruction", "num_restarts_due_to_node_preemption", "call_site",
-	"label_selector", "fallback_strategy",
-}
-
-// ActorBrief is the number of columns that are shown without being asked for.
-const ActorBrief = 8
-
-// ActorState is an actor with a value for each of ActorColumns, nil where there is none or it is not known.
+// ActorState is an actor as the table of actors has it, nil where there is nothing to say or it is not known.
 func ActorState(r *actor.Row) map[string]any {
 	resources := make(map[string]float64, len(r.Resources))
 	for name, q := range r.Resources {
@@ -32,7 +18,10 @@ func ActorState(r *actor.Row) map[string]any {
 		"serialized_runtime_env": nil, "required_resources": resources, "death_cause": nil, "is_detached": r.Detached,
 		"placement_group_id": nil, "repr_name": r.Repr, "num_restarts": r.Incarnation,
 		"num_restarts_due_to_lineage_reconstruction": 0, "num_restarts_due_to_node_preemption": 0, "call_site": nil,
-		"label_selector": map[string]any{}, "fallback_strategy": nil,
+		"label_selector": map[string]any(texts(r.Labels)), "fallback_strategy": nil,
+	}
+	if r.Site != "" {
+		m["call_site"] = r.Site
 	}
 	if r.Node != (ids.NodeID{}) {
 		m["node_id"] = r.Node.String()
@@ -65,13 +54,4 @@ func deathCause(r *actor.Row) map[string]any {
 		"error_message": r.Death.Text, "node_ip_address": r.IP, "pid": r.PID, "name": r.Name, "ray_namespace": r.Namespace,
 		"class_name": r.Class, "actor_id": r.ID.String(), "reason": reason, "never_started": r.Death.Never,
 	}}
-}
-
-// Actors are all actors that live and those that died last, by id.
-func (s *Service) Actors(ctx context.Context) ([]actor.Row, error) {
-	rows := make(chan []actor.Row, 1)
-	if err := s.query(ctx, func(time.Duration) { rows <- s.state.ActorRows() }); err != nil {
-		return nil, err
-	}
-	return <-rows, nil
 }

@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gray/internal/core/fault"
@@ -67,6 +68,9 @@ type Service struct {
 	retryAt  time.Duration
 	lastMsg  headstate.Message
 	lastEnc  []byte
+	asked    map[uint64]*asking
+	askSeq   uint64
+	asks     atomic.Int32 // questions about tables under way
 }
 
 // input is one of: a message (of a link, if known), a link that is up (conn) or down (conn, down), a question.
@@ -93,7 +97,7 @@ func Start(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, start: cfg.Clock.Now(), inbox: make(chan input, inboxSize), tick: make(chan struct{}, 1),
-		saved: make(chan error, 1), stop: make(chan struct{}), done: make(chan struct{}), conns: map[ids.NodeID]Conn{},
+		saved: make(chan error, 1), stop: make(chan struct{}), done: make(chan struct{}), conns: map[ids.NodeID]Conn{}, asked: map[uint64]*asking{},
 		toldAt: -storeSayEvery,
 	}
 	if s.cfg.State.Cluster == (headstate.ClusterID{}) {
@@ -237,6 +241,7 @@ func (s *Service) take(in input) {
 	case in.query != nil:
 		in.query(s.now())
 	case in.msg != nil && in.conn != nil && s.conns[in.from] != in.conn:
+	case in.msg != nil && s.takeState(in.from, in.msg):
 	case in.msg != nil:
 		s.step(s.now(), headstate.Received{From: in.from, Msg: in.msg})
 	case in.down:

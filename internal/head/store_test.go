@@ -187,8 +187,8 @@ func TestMessagesSurviveTheWire(t *testing.T) {
 			}
 		}
 	}
-	if seen != 52 {
-		t.Errorf("%d kinds of messages, want 52", seen)
+	if seen != 56 {
+		t.Errorf("%d kinds of messages, want 56", seen)
 	}
 	if _, err := DecodeToHead(nil); fault.KindOf(err) != fault.Protocol {
 		t.Errorf("empty message: %v", err)

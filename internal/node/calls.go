@@ -23,6 +23,7 @@ type callArgs struct {
 	ID        []byte     `msgpack:"id"`
 	Attempt   uint32     `msgpack:"attempt"`
 	Index     uint32     `msgpack:"index"`
+	Question  wire.Raw   `msgpack:"q"`
 }
 
 // call carries out a CALL; the caller holds the lock. Answers that need the head come later.
@@ -85,6 +86,8 @@ func (n *Node) call(cl *client, m wire.Call) error {
 			return protocolError("stream_credit", "an object id has 28 bytes")
 		}
 		n.eng.StreamCredit(ch, m.Req, ids.ObjectID(a.ID), a.Attempt, a.Index)
+	case "state":
+		n.stateCall(ch, m.Req, a.Question)
 	case "cancel":
 		if len(a.ID) != ids.ObjectSize {
 			return protocolError("cancel", "an object id has 28 bytes")

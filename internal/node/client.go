@@ -166,6 +166,7 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 	var first ids.Unique
 	n.locked(func(e *engine.Engine) {
 		cl.id, first = e.OpenDriver(id, driverIDs)
+		e.Introduce(cl.id, engine.WorkerID(cl.wid), pid)
 		n.clients[cl.id] = cl
 		n.byKey[cl.key] = cl.id
 		n.jobs[id] = &jobInfo{raw: append(wire.Raw(nil), h.Job...), namespace: job.Namespace}

@@ -87,6 +87,18 @@ func (n *Node) handleRare(cl *client, f wire.Frame) error {
 			e.DropStream(cl.id, id)
 		}
 		return err
+	case wire.KindTaskError:
+		m, err := wire.DecodeTaskError(f.Body)
+		if err == nil {
+			e.Note(cl.id, m.Unique, string(m.Text))
+		}
+		return err
+	case wire.KindCallSite:
+		m, err := wire.DecodeCallSite(f.Body)
+		if err == nil {
+			e.Site(cl.id, m.Unique, string(m.Text))
+		}
+		return err
 	case wire.KindTemplateDrop:
 		no, err := wire.DecodeTemplateDrop(f.Body)
 		if err == nil {
@@ -228,6 +240,7 @@ func overrides(s *engine.Submission, raw []byte) error {
 		st := strategy(*o.Strategy)
 		s.Over.Strategy = &st
 	}
+	s.Over.Events = o.Events
 	return nil
 }
 
@@ -309,10 +322,18 @@ func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
 	}
 	return engine.TemplateSpec{
 		Preload: preload, Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: limits,
-		Raw: raw, Job: job, Fn: m.Fn, Name: m.Name, Resources: res, MaxRetries: int32(min(m.MaxRetries, 1<<30)),
+		Raw: raw, Job: job, Fn: m.Fn, Name: m.Name, Func: functionName(&m), Resources: res, MaxRetries: int32(min(m.MaxRetries, 1<<30)),
 		Strategy: strategy(m.Strategy), Labels: labels, Env: string(m.Env), MaxCalls: uint32(min(m.MaxCalls, 1<<30)),
-		Backpressure: uint32(min(m.Backpressure, 1<<30)),
+		Backpressure: uint32(min(m.Backpressure, 1<<30)), NoEvents: m.NoEvents,
 	}, nil
+}
+
+// functionName is what a function is called where it is defined; a method with its class.
+func functionName(m *wire.Spec) string {
+	if m.Method != "" || m.Actor != nil {
+		return m.Name
+	}
+	return m.Qualname[strings.LastIndexByte(m.Qualname, '.')+1:]
 }
 
 // preloadOf is the list of modules that an environment has its workers forked with.

@@ -479,7 +479,7 @@ func (n *Node) leave() {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), time.Second)
 	defer stop()
-	if err := n.link.Leave(ctx, "it was stopped"); err != nil {
+	if err := n.link.Leave(ctx, "Expected termination: received SIGTERM"); err != nil {
 		n.log.Warn("the head was not told that this node ends", "err", err)
 	}
 }

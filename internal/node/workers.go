@@ -48,6 +48,7 @@ func (n *Node) forked(cl *client, w *pool.Worker, err error) {
 			n.locked(func(e *engine.Engine) {
 				cl.worker, cl.chans[0] = w, o
 				n.byWorker[w] = cl
+				e.Introduce(cl.id, engine.WorkerID(cl.wid), w.Pid)
 				e.WorkerStarted(cl.id)
 			})
 			n.spawn(func() {

@@ -231,6 +231,7 @@ func (w *World) openDriver(n *node, k int) {
 		n.jobs[p.job] = true
 		p.limit = uint64(w.cfg.Credit / 4)
 		n.do(func(e *engine.Engine) { p.sid, p.next = e.OpenDriver(p.job, 1<<20) })
+		n.introduce(p.sid)
 		n.procs[p.sid] = p
 		w.drivers = append(w.drivers, p)
 		p.openThread(1)

@@ -159,6 +159,15 @@ func (n *node) Refuse(s engine.SessionID, kind fault.Kind, text string) {
 	n.w.failf("node %d: session %d was refused: %s: %s", n.index, s, kind, text)
 }
 
+// introduce names a client's process.
+func (n *node) introduce(sid engine.SessionID) {
+	n.do(func(e *engine.Engine) {
+		id := engine.WorkerID(n.id)
+		id[25], id[26], id[27] = byte(sid>>16), byte(sid>>8), byte(sid)
+		e.Introduce(sid, id, int(sid))
+	})
+}
+
 // StartWorker forks a worker; now and then that fails.
 func (n *node) StartWorker(sid engine.SessionID, _ string) {
 	w := n.w
@@ -175,6 +184,7 @@ func (n *node) StartWorker(sid engine.SessionID, _ string) {
 		p := w.newProc(n, sid, false)
 		n.procs[sid] = p
 		t := p.start(0, p.work)
+		n.introduce(sid)
 		n.do(func(e *engine.Engine) { e.WorkerStarted(sid) })
 		t.resume()
 	})

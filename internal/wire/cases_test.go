@@ -75,6 +75,9 @@ var codecs = map[Kind]codec{
 	KindNext:         exact(DecodeNext, small(AppendNext)),
 	KindStreamDrop:   exact(DecodeStreamDrop, small(AppendStreamDrop)),
 	KindItems:        exact(DecodeItems, AppendItems),
+	KindTaskError:    exact(DecodeTaskError, AppendTaskError),
+	KindCallSite:     exact(DecodeCallSite, AppendCallSite),
+	KindPart:         exact(DecodePart, AppendPart),
 }
 
 func object(owner ids.Owner, counter uint64, index uint32) ids.ObjectID {
@@ -156,6 +159,7 @@ func cases() []frameCase {
 	handed.Append(&HandedItem{Contained: list(b, c), Value: []byte("\x00item")})
 	handed.Append(&HandedItem{Where: Arena})
 	handed.Append(&HandedItem{Status: StatusError, Where: Elsewhere})
+	unlisted := must((&Spec{Fn: a, Name: "q", Qualname: "m.q", NoEvents: true}).Marshal())
 	stream := must((&Spec{Fn: a, Name: "g", Qualname: "m.g", Resources: map[string]int64{"CPU": 10000}, Backpressure: 3}).Marshal())
 	fault := must(MarshalFault(&Fault{Kind: "OBJECT_LOST", Error: "gone", More: map[string]any{"node": "n1"}}))
 
@@ -220,6 +224,11 @@ func cases() []frameCase {
 		{"stream drop", KindStreamDrop, a},
 		{"items", KindItems, Items{Req: 7, ID: a, First: 2, List: handed}},
 		{"items none", KindItems, Items{Req: 8, ID: a, First: 5, Ended: 1}},
+		{"task error", KindTaskError, TaskError{ids.MakeUnique(1, 9), []byte("ValueError: no")}},
+		{"task error empty", KindTaskError, TaskError{Unique: ids.MakeUnique(1, 9), Text: []byte{}}},
+		{"call site", KindCallSite, CallSite{ids.MakeUnique(1, 9), []byte("a.py:f:3")}},
+		{"part", KindPart, Part{9, 1, []byte("piece")}},
+		{"template unlisted", KindTemplate, Template{11, unlisted}},
 	}
 }
 
@@ -298,5 +307,8 @@ func badFrames() []struct {
 		{"items more than bytes", body(KindItems, 1, a, 2, byte(0), -1)},
 		{"items bad where", body(KindItems, 1, a, 2, byte(0), 1, byte(0), byte(3), 0, 0)},
 		{"stream drop short", body(KindStreamDrop, "abc")},
+		{"task error short", body(KindTaskError, "abc")},
+		{"call site short", body(KindCallSite, "abc")},
+		{"part short", body(KindPart, 1, "abc")},
 	}
 }

@@ -63,6 +63,7 @@ type Spec struct {
 	Group           string            // the method's concurrency group
 	Ordered         bool              // calls of one caller run in their order
 	Actor           *ActorLimits      // of a template that creates an actor
+	NoEvents        bool              // its attempts are not listed
 	Backpressure    int64             // items of its streams that may be unread; 0 = as many as memory allows
 }
 
@@ -83,6 +84,7 @@ type specMap struct {
 	Ordered         bool              `msgpack:"ordered,omitempty"`
 	Actor           *ActorLimits      `msgpack:"actor,omitempty"`
 	Backpressure    int64             `msgpack:"backpressure,omitempty"`
+	NoEvents        bool              `msgpack:"no_events,omitempty"`
 }
 
 // DecodeSpec reads a template's map. Quantities are checked: none is negative, and max_retries is at least -1.
@@ -94,7 +96,7 @@ func DecodeSpec(b []byte) (Spec, error) {
 	s := Spec{
 		FnHash: m.FnHash, Name: m.Name, Qualname: m.Qualname, Resources: m.Resources, MaxRetries: m.MaxRetries,
 		RetryExceptions: m.RetryExceptions, Strategy: m.Strategy, Env: m.Env, MaxCalls: m.MaxCalls, Labels: m.Labels,
-		Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: m.Actor, Backpressure: m.Backpressure,
+		Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: m.Actor, Backpressure: m.Backpressure, NoEvents: m.NoEvents,
 	}
 	if len(s.Env) == 1 && s.Env[0] == 0xc0 {
 		s.Env = nil
@@ -118,7 +120,7 @@ func (s *Spec) Marshal() ([]byte, error) {
 	}
 	return Marshal(&specMap{
 		s.Fn[:], s.FnHash, s.Name, s.Qualname, s.Resources, s.MaxRetries, s.RetryExceptions, s.Strategy, env, s.MaxCalls, s.Labels,
-		s.Method, s.Group, s.Ordered, s.Actor, s.Backpressure,
+		s.Method, s.Group, s.Ordered, s.Actor, s.Backpressure, s.NoEvents,
 	})
 }
 
@@ -189,6 +191,7 @@ type Overrides struct {
 	MaxRetries      *int64    `msgpack:"max_retries,omitempty"`
 	RetryExceptions *bool     `msgpack:"retry_exceptions,omitempty"`
 	Strategy        *Strategy `msgpack:"strategy,omitempty"`
+	Events          *bool     `msgpack:"events,omitempty"` // false: the call is not listed
 }
 
 // DecodeOverrides reads Submit.Overrides; empty bytes are no overrides.

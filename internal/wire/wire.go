@@ -69,6 +69,8 @@ const (
 	KindItem         Kind = 0x22
 	KindNext         Kind = 0x23
 	KindStreamDrop   Kind = 0x24
+	KindTaskError    Kind = 0x2b
+	KindCallSite     Kind = 0x2c
 	KindValue        Kind = 0x30
 	KindReady        Kind = 0x31
 	KindCreated      Kind = 0x32
@@ -76,6 +78,7 @@ const (
 	KindError        Kind = 0x34
 	KindReply        Kind = 0x35
 	KindItems        Kind = 0x36
+	KindPart         Kind = 0x3c
 	KindExecute      Kind = 0x40
 	KindExecTemplate Kind = 0x41
 	KindSetup        Kind = 0x42
@@ -96,6 +99,7 @@ var kindNames = [256]string{
 	KindReply: "REPLY", KindExecute: "EXECUTE", KindExecTemplate: "EXEC_TEMPLATE", KindSetup: "SETUP", KindExit: "EXIT",
 	KindExecDrop: "EXEC_TEMPLATE_DROP", KindActor: "ACTOR", KindActorCall: "ACTOR_CALL", KindCancel: "CANCEL",
 	KindItem: "ITEM", KindNext: "NEXT", KindStreamDrop: "STREAM_DROP", KindItems: "ITEMS",
+	KindTaskError: "TASK_ERROR", KindCallSite: "CALL_SITE", KindPart: "PART",
 }
 
 // Known tells whether k is a kind of this protocol version.

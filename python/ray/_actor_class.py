@@ -192,13 +192,14 @@ class ActorClass(_Creator):
     def _meta(self, options: Dict[str, Any], ordered: bool, groups: Dict[str, int]) -> _actor_meta.Meta:
         limit = max(options.get("max_pending_calls") or 0, 0)
         retries = options.get("max_task_retries") or 0
-        key = (ordered, tuple(groups), retries, limit)
+        quiet = options.get("enable_task_events") is False
+        key = (ordered, tuple(groups), retries, limit, quiet)
         meta = self._metas.get(key)
         if meta is None:
             cls = self._body.callable
             methods = _actor_meta.methods_of(cls)
             meta = self._metas[key] = _actor_meta.Meta(
-                self.__name__, self._about["shown"], methods, tuple(groups), ordered, retries, limit
+                self.__qualname__, self._about["shown"], methods, tuple(groups), ordered, retries, limit, quiet
             )
             meta.remember()
         return meta
@@ -233,7 +234,7 @@ class ActorClass(_Creator):
             "detached": detached,
             "get_if_exists": bool(options.get("get_if_exists")),
             "max_restarts": options.get("max_restarts") or 0,
-            "class_name": self.__name__,
+            "class_name": self.__qualname__,
             "meta": meta.data,
         }
         if detached:
@@ -256,6 +257,7 @@ class ActorClass(_Creator):
             concurrency,
             detached,
             meta.data,
+            options.get("enable_task_events"),
         )
         template = self._templates.get(key)
         if template is None:
@@ -271,6 +273,7 @@ class ActorClass(_Creator):
                 strategy=strategy,
                 env=env,
                 labels=labels,
+                **({"no_events": True} if options.get("enable_task_events") is False else {}),
                 actor={
                     "held": held,
                     "max_concurrency": concurrency,

@@ -88,7 +88,7 @@ class ActorMethod:
         client = _belongs_here(self._owner, self._target)
         options = self._options
         check_method_options(options)
-        self._returned = returns_of(self._method, options, f"{self._meta.class_name}.{self._method.name}")
+        self._returned = returns_of(self._method, options, f"{self._meta.short}.{self._method.name}")
         self._template = self._meta.template(self._method, options)
         name = options.get("name")
         self._overrides = {"name": name} if name else None

@@ -25,6 +25,7 @@ class Method:
         kind: PLAIN or GENERATOR.
         backpressure: How many items of a generator may be there and not be taken, as ``@ray.method`` has it, or None.
         decorator: Its ``__ray_invocation_decorator__``, or None.
+        events: Whether its calls are listed, as ``@ray.method`` has it, or None.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class Method:
         "kind",
         "backpressure",
         "decorator",
+        "events",
     )
 
     def __init__(
@@ -50,6 +52,7 @@ class Method:
         kind=0,
         backpressure=None,
         decorator=None,
+        events=None,
     ):
         self.name = name
         self.arity = arity
@@ -60,30 +63,37 @@ class Method:
         self.kind = kind
         self.backpressure = backpressure
         self.decorator = decorator
+        self.events = events
 
 
 class Meta:
     """An actor's class and those of its options that its callers must know.
 
     Attributes:
-        class_name: The class's name.
+        class_name: The class's qualified name.
+        short: Its name.
         shown: Its module and qualified name.
         methods: By name.
         groups: Names of the concurrency groups.
         ordered: Whether calls run in the order in which they are made.
         max_task_retries: How often a call is repeated after the actor was restarted; -1 for ever.
         max_pending_calls: How many calls of a process may be unfinished; 0 for any number.
+        quiet: Whether its calls are not listed, unless the method says so.
         data: All of it as bytes.
     """
 
-    def __init__(self, class_name, shown, methods, groups, ordered, max_task_retries, max_pending_calls, data=None):
+    def __init__(
+        self, class_name, shown, methods, groups, ordered, max_task_retries, max_pending_calls, quiet=False, data=None
+    ):
         self.class_name: str = class_name
+        self.short: str = class_name.rpartition(".")[2]
         self.shown: str = shown
         self.methods: Dict[str, Method] = methods
         self.groups: Tuple[str, ...] = groups
         self.ordered: bool = ordered
         self.max_task_retries: int = max_task_retries
         self.max_pending_calls: int = max_pending_calls
+        self.quiet: bool = quiet
         self.data: bytes = data if data is not None else self._dump()
         self._templates: Dict[Any, Any] = {}
 
@@ -99,6 +109,7 @@ class Meta:
                 m.kind,
                 m.backpressure,
                 m.decorator,
+                m.events,
             )
             for m in self.methods.values()
         ]
@@ -110,6 +121,7 @@ class Meta:
             self.ordered,
             self.max_task_retries,
             self.max_pending_calls,
+            self.quiet,
         )
         if any(isinstance(m.retry_exceptions, tuple) or m.decorator for m in self.methods.values()):
             from ray import cloudpickle
@@ -152,21 +164,24 @@ class Meta:
         group = options.get("concurrency_group") or method.group
         if group and group not in self.groups:
             raise ValueError(
-                f"The concurrency group {group!r} of {self.class_name}.{method.name} is not defined. The actor class has "
+                f"The concurrency group {group!r} of {self.short}.{method.name} is not defined. The actor class has "
                 f"the concurrency groups {list(self.groups)}; add it with @ray.remote(concurrency_groups={{{group!r}: 1}})."
             )
         bound = options.get("_generator_backpressure_num_objects")
         if bound is None:
             bound = method.backpressure
         bound = max(bound or 0, 0)
-        key = (method.name, retries, again, group, bound)
+        events = options.get("enable_task_events")
+        if events is None:
+            events = method.events if method.events is not None else not self.quiet
+        key = (method.name, retries, again, group, bound, events)
         template = self._templates.get(key)
         if template is None:
             if len(self._templates) >= 1000:
                 self._templates.clear()
             template = self._templates[key] = _core.Template(
                 None,
-                name=f"{self.class_name}.{method.name}",
+                name=f"{self.short}.{method.name}",
                 qualname=f"{self.shown}.{method.name}",
                 resources={},
                 max_retries=retries,
@@ -175,6 +190,7 @@ class Meta:
                 group=group,
                 ordered=self.ordered,
                 **({"backpressure": bound} if bound else {}),
+                **({} if events else {"no_events": True}),
             )
         return template
 
@@ -206,6 +222,7 @@ def methods_of(cls: type) -> Dict[str, Method]:
             GENERATOR if _signature.is_generator(function) else PLAIN,
             getattr(function, "__ray_generator_backpressure_num_objects__", None),
             getattr(function, "__ray_invocation_decorator__", None),
+            getattr(function, "__ray_enable_task_events__", None),
         )
     for name, arity in _BUILT_IN.items():
         methods[name] = Method(name, arity)

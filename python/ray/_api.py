@@ -200,15 +200,26 @@ def available_resources() -> Dict[str, float]:
 
 
 def timeline(filename: Optional[str] = None):
-    """Not there yet: the profile of tasks as Chrome trace events.
+    """What ran when: the events of the cluster's tasks, as Chrome's trace viewer (chrome://tracing, ui.perfetto.dev) reads them.
+
+    Args:
+        filename: A file to write them to, as JSON; None returns them.
 
     Raises:
         RuntimeError: This process is not connected.
-        NotImplementedError: It is.
     """
     if _state.client is None:
-        raise RuntimeError("Ray has not been started yet. Timeline requires Ray to be initialized first.")
-    raise missing("ray.timeline()")
+        raise RuntimeError("Ray has not been started yet. Call ray.init() before ray.timeline().")
+    from ray.util.state.api import StateApiClient
+
+    events = StateApiClient().timeline()
+    if filename is None:
+        return events
+    import json
+
+    with open(filename, "w", encoding="utf-8") as f:
+        json.dump(events, f)
+    return None
 
 
 def get_gpu_ids() -> List:

@@ -217,6 +217,7 @@ class RemoteFunction(_Submitter):
         retries, again = _options.max_retries(options), _options.retry_exceptions(options)
         calls = _options.max_calls(options)
         bound = _options.backpressure(options)
+        quiet = options.get("enable_task_events") is False
         key = (
             tuple(sorted(resources.items())),
             tuple(sorted(strategy.items())) if isinstance(strategy, dict) else strategy,
@@ -226,6 +227,7 @@ class RemoteFunction(_Submitter):
             again,
             calls,
             bound,
+            quiet,
         )
         template = self._templates.get(key)
         if template is None:
@@ -243,6 +245,7 @@ class RemoteFunction(_Submitter):
                 max_calls=calls,
                 labels=labels,
                 **({"backpressure": bound} if bound else {}),
+                **({"no_events": True} if quiet else {}),
             )
         name = options.get("name")
         if name and name != self._default_options.get("name"):

@@ -89,6 +89,8 @@ BUILD = {
     "CHANNEL_CLOSE": lambda f, raw: wire.channel_close(f),
     "ABORT": lambda f, raw: wire.abort(_bytes(f)),
     "CREDIT": lambda f, raw: wire.credit(f["chan"], f["req"], f["total"]),
+    "TASK_ERROR": lambda f, raw: wire.task_error(_unique(f["unique"]), _bytes(f["text"]).decode()),
+    "CALL_SITE": lambda f, raw: wire.call_site(_unique(f["unique"]), _bytes(f["text"]).decode()),
 }
 
 

@@ -181,13 +181,13 @@ func (e *Engine) lostIncarnation(a *actorRec) {
 }
 
 // died is the error of a call to an actor that is dead.
-func (e *Engine) died(a *actorRec) []byte {
-	return e.sink.ActorError(fault.ActorDied, &a.row, &a.death)
+func (e *Engine) died(a *actorRec) failure {
+	return failure{fault.ActorDied, a.death.Text, e.sink.ActorError(fault.ActorDied, &a.row, &a.death)}
 }
 
 // unavailable is the error of a call to an actor that may come back.
-func (e *Engine) unavailable(a *actorRec, why string) []byte {
-	return e.sink.ActorError(fault.ActorUnavailable, &a.row, &actor.Death{Text: why})
+func (e *Engine) unavailable(a *actorRec, why string) failure {
+	return failure{fault.ActorUnavailable, why, e.sink.ActorError(fault.ActorUnavailable, &a.row, &actor.Death{Text: why})}
 }
 
 // tellActor tells the head how an actor that we manage stands.

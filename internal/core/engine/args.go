@@ -70,7 +70,7 @@ func (e *Engine) noRoomHere(i uint32, text string) {
 
 // fetchArgs brings a task's arguments here; true if they are all here now. Arguments on the heap take no room.
 func (e *Engine) fetchArgs(i uint32, t *task) bool {
-	t.started = e.now
+	t.started = e.us
 	size := uint64(128) + uint64(t.args.n) + uint64(t.over.n) + uint64(len(t.refs))*ids.ObjectSize
 	ask := false
 	for _, d := range t.refs[:t.nDeps] {

@@ -132,6 +132,7 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 	a.busy = max(a.busy-1, 0)
 	delete(e.remoteRun, runKey{m.Unique})
 	t.at = 0
+	e.heard(p, t, m.Ran)
 	tm := e.templates[t.tmpl]
 	if d := time.Duration(m.Micros) * time.Microsecond; m.Lost == "" && t.create == nil {
 		if tm.mean == 0 {
@@ -147,10 +148,12 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 	case m.Lost != "":
 		e.crashed(i, t, fault.Kind(m.Lost), m.Why+" (on "+p.String()+")")
 	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
+		e.record(t, taskError, e.noted(t))
 		e.retry(i, t)
 	case !t.counts(len(m.Outputs)):
 		e.failTask(i, t, fault.System, fmt.Sprintf("node %s returned %d outputs for a task with %d", p.id, len(m.Outputs), t.returns))
 	default:
+		e.recordResult(t, m.Outcome)
 		e.takeOutputs(p, t, m)
 		if len(m.Kept) > 0 { // its refs stay until the executor's claims on them are registered
 			e.keeps[t.unique] = &keep{node: p.no, refs: t.refs}
@@ -176,6 +179,7 @@ func (e *Engine) creationDone(p *peer, i uint32, t *task, m *TaskDone) {
 		e.keeps[t.unique] = &keep{node: p.no, refs: t.refs}
 		t.refs, t.nDeps = nil, 0
 	}
+	e.record(t, "", "")
 	e.endTask(i, t)
 	if a != nil && a.mgr != nil && a.mgr.task == i {
 		e.actorUp(a, p.no, m.Up)

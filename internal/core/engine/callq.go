@@ -15,7 +15,8 @@ const (
 	flagArgsInDep uint16 = 1 << 0
 	flagCreation  uint16 = 1 << 4
 	flagCall      uint16 = 1 << 5
-	flagAlone     uint16 = 1 << 6 // the worker has nothing else: its answer need not wait for company
+	flagQuiet     uint16 = 1 << 15 // no daemon lists its attempts
+	flagAlone     uint16 = 1 << 6  // the worker has nothing else: its answer need not wait for company
 )
 
 // callerKey names a caller of an actor: a session of this daemon or of another, and a concurrency group.
@@ -97,6 +98,7 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 	if s.worker != nil {
 		t.parent = s.worker.current(e)
 	}
+	e.begin(s, t, m.Over.Events)
 	tm.uses++
 	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over.Raw)
 	e.credit(t.job, int64(m.Bytes))
@@ -211,6 +213,7 @@ func (e *Engine) nextAttempt(t *task) {
 		t.retries--
 	}
 	t.attempt++
+	e.renew(t)
 	e.Counts.Retried++
 	if t.flags&flagStream != 0 {
 		e.restartStream(t)
@@ -301,17 +304,20 @@ func (e *Engine) callBack(t *task) {
 func (e *Engine) callDone(p *peer, i uint32, t *task, m *TaskDone) {
 	q, inc := t.call, t.inc
 	e.callBack(t)
+	e.heard(p, t, m.Ran)
 	e.settleResult(p, m)
 	switch {
 	case m.Lost == string(fault.ActorDied):
 		e.lostCall(i, t, inc)
 	case m.Lost != "":
-		e.failCall(i, t, e.sink.ErrorValue(fault.Kind(m.Lost), m.Why+" (on node "+p.id.String()+")"))
+		e.failCall(i, t, e.failure(fault.Kind(m.Lost), m.Why+" (on node "+p.id.String()+")"))
 	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
+		e.record(t, taskError, e.noted(t))
 		e.again(i, t)
 	case !t.counts(len(m.Outputs)):
-		e.failCall(i, t, e.sink.ErrorValue(fault.System, fmt.Sprintf("node %s returned %d outputs for a call with %d", p.id, len(m.Outputs), t.returns)))
+		e.failCall(i, t, e.failure(fault.System, fmt.Sprintf("node %s returned %d outputs for a call with %d", p.id, len(m.Outputs), t.returns)))
 	default:
+		e.recordResult(t, m.Outcome)
 		e.takeOutputs(p, t, m)
 		if len(m.Kept) > 0 {
 			e.keeps[t.unique] = &keep{node: p.no, refs: t.refs}
@@ -329,7 +335,7 @@ func (e *Engine) lostCall(i uint32, t *task, inc uint32) {
 	e.toTask(t, taskOrdered)
 	switch {
 	case t.gone || (e.jobs[t.job] != nil && e.jobs[t.job].ended):
-		e.failCall(i, t, e.sink.ErrorValue(fault.Cancelled, "the call's job has ended, or it was cancelled"))
+		e.failCall(i, t, e.failure(fault.Cancelled, "the call's job has ended, or it was cancelled"))
 	case a.state == actor.Dead:
 		e.failCall(i, t, e.died(a))
 	case a.inc <= inc && a.state != actor.Restarting:
@@ -339,6 +345,7 @@ func (e *Engine) lostCall(i uint32, t *task, inc uint32) {
 	case t.retries == 0: // what became of the actor is known already
 		e.failCall(i, t, e.unavailable(a, "its process died while it had the call"))
 	default:
+		e.record(t, fault.ActorUnavailable, "its process died while it had the call")
 		e.nextAttempt(t)
 		q.next = q.head
 	}
@@ -346,11 +353,11 @@ func (e *Engine) lostCall(i uint32, t *task, inc uint32) {
 }
 
 // failCall ends a call of ours with an error.
-func (e *Engine) failCall(i uint32, t *task, v []byte) {
+func (e *Engine) failCall(i uint32, t *task, f failure) {
 	if t.state == taskWaiting {
 		e.unwaitDeps(i, t)
 	}
-	e.failWith(i, t, v)
+	e.failWith(i, t, f)
 }
 
 // failCalls ends the calls that an actor will not take: all of a dead one; of one that restarts, those that are not to
@@ -379,11 +386,11 @@ func (e *Engine) failCalls(a *actorRec) {
 }
 
 // cancelCall ends a call of ours, or stops it where it runs.
-func (e *Engine) cancelCall(i uint32, t *task, v []byte) {
+func (e *Engine) cancelCall(i uint32, t *task, f failure) {
 	switch t.state {
 	case taskWaiting, taskOrdered:
 		q := t.call
-		e.failCall(i, t, v)
+		e.failCall(i, t, f)
 		e.offer(q)
 	case taskAway:
 		e.sink.Peer(t.at, &TaskCancel{Unique: t.unique})
@@ -391,7 +398,7 @@ func (e *Engine) cancelCall(i uint32, t *task, v []byte) {
 		q := t.call
 		e.stopFetching(i, t)
 		e.toTask(t, taskOrdered)
-		e.failCall(i, t, v)
+		e.failCall(i, t, f)
 		e.offer(q)
 	case taskSent:
 		e.sink.CancelRun(t.worker, t.unique, t.attempt)
@@ -413,7 +420,7 @@ func (e *Engine) Cancel(sid SessionID, id ids.ObjectID) {
 		return
 	}
 	t.retries = 0
-	e.cancelCall(ti, t, e.sink.ErrorValue(fault.Cancelled, "Task: "+e.taskID(t).String()+" was cancelled."))
+	e.cancelCall(ti, t, e.failure(fault.Cancelled, "Task: "+e.taskID(t).String()+" was cancelled."))
 }
 
 // measureCall notes how long an ordered group's call took.

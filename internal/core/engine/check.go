@@ -19,6 +19,7 @@ func (e *Engine) Check() error {
 	c.waiters()
 	c.streams()
 	c.memory()
+	c.records()
 	return c.err
 }
 

@@ -48,6 +48,8 @@ type Engine struct {
 	cfg  Config
 	sink Sink
 	now  time.Time
+	us   int64 // now, in microseconds since 1970
+	rec  records
 
 	nextUnique uint64
 	blobs      blobs
@@ -164,6 +166,7 @@ func New(cfg Config, sink Sink) *Engine {
 	e.res = resource.NewNode(cfg.Names, cfg.Total)
 	e.cpu, _ = cfg.Names.Intern("CPU")
 	e.pool.init()
+	e.rec.init()
 	e.view, e.rand = schedule.NewView(cfg.Names), cfg.Seed
 	e.seeSelf()
 	return e
@@ -172,7 +175,7 @@ func New(cfg Config, sink Sink) *Engine {
 // Advance tells the time; it never goes back.
 func (e *Engine) Advance(now time.Time) {
 	if now.After(e.now) {
-		e.now = now
+		e.now, e.us = now, now.UnixMicro()
 	}
 }
 

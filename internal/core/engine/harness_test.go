@@ -473,6 +473,7 @@ type client struct {
 func (r *rig) driver(j uint32) *client {
 	c := &client{rig: r, job: ids.JobFromInt(j), fns: map[string]uint32{}}
 	r.do(func(e *Engine) { c.sid, c.next = e.OpenDriver(c.job, 1<<20) })
+	r.introduce(c.sid)
 	c.ch = Chan{c.sid, 1}
 	r.do(func(e *Engine) { e.OpenChannel(c.ch) })
 	return c
@@ -550,8 +551,16 @@ func (r *rig) workers() {
 	for len(r.started) > 0 {
 		s := r.started[0]
 		r.started = r.started[1:]
+		r.introduce(s)
 		r.do(func(e *Engine) { e.WorkerStarted(s) })
 	}
+}
+
+// introduce gives a client the process 1000 times its node's owner number plus its session.
+func (r *rig) introduce(s SessionID) {
+	r.do(func(e *Engine) {
+		e.Introduce(s, WorkerID{byte(e.cfg.Owner), byte(s), byte(s >> 8)}, 1000*int(e.cfg.Owner)+int(s))
+	})
 }
 
 // result ends a task with one inline value for each return.

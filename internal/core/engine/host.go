@@ -113,6 +113,7 @@ func (e *Engine) deliver(w *worker, i uint32, t *task) {
 	}
 	e.toTask(t, taskSent)
 	t.worker = w.s.id
+	e.runsIn(t, w.s)
 	e.Counts.Dispatched++
 	e.execute(w, i, t)
 }
@@ -228,6 +229,7 @@ func (e *Engine) actorResult(s *session, u ids.Unique, attempt uint32, outcome u
 		return
 	}
 	if outcome == OutcomeExit {
+		t.exited = true
 		h.exits()
 		return // it ends with the process, as all calls that wait do
 	}
@@ -241,6 +243,10 @@ func (e *Engine) actorResult(s *session, u ids.Unique, attempt uint32, outcome u
 	if h.ordered() {
 		e.wentOn(s.worker)
 	}
+	t.when.began = t.when.sent
+	if h.ordered() {
+		t.when.began = max(t.when.sent, micros(g.since))
+	}
 	delete(h.calls, u)
 	q.sent--
 	g.sent--
@@ -252,6 +258,7 @@ func (e *Engine) actorResult(s *session, u ids.Unique, attempt uint32, outcome u
 	e.markActor(h.a)
 	if again {
 		e.abortOutputs(s, t)
+		e.record(t, taskError, e.noted(t))
 		e.again(i, t)
 		return
 	}
@@ -282,6 +289,7 @@ func (e *Engine) created(h *host, outcome uint8, outs []Output) {
 		return
 	}
 	e.endBundle(i)
+	t.when.began = t.when.sent
 	t.worker, t.slot = 0, 0
 	h.task = 0
 	e.slots.at(h.slot).task = 0
@@ -293,9 +301,10 @@ func (e *Engine) created(h *host, outcome uint8, outs []Output) {
 	h.a.state, h.a.node = actor.Alive, 0
 	e.verdict(h.a) // on calls of ours that were lost with the one before
 	if t.owner != 0 {
-		e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Up: up})
+		e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Up: up, Ran: e.ran(t)})
 		return
 	}
+	e.record(t, "", "")
 	e.endTask(i, t)
 	e.actorUp(h.a, 0, up)
 }
@@ -339,7 +348,7 @@ func (e *Engine) dropCreation(h *host) {
 		e.lostCreation(i, t, death)
 		return
 	}
-	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Up: &ActorUp{Death: death}})
+	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Up: &ActorUp{Death: death}, Ran: e.ran(t)})
 	e.succeed(h.a, h.next)
 	e.dropActor(h.a)
 }
@@ -393,7 +402,7 @@ func (e *Engine) hostGone(h *host, kind fault.Kind, why string) {
 		if t.owner == 0 {
 			e.lostCreation(creation, t, death)
 		} else {
-			e.sendDone(creation, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Up: &ActorUp{Death: death}})
+			e.sendDone(creation, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Up: &ActorUp{Death: death}, Ran: e.ran(t)})
 		}
 	} else if h.mgr != 0 && h.mgr != NoNode {
 		e.sink.Peer(h.mgr, &ActorGone{ID: a.id, Incarnation: h.inc, Death: *death})
@@ -458,7 +467,7 @@ func (e *Engine) callLost(i uint32, t *task, death *actor.Death) {
 		e.lostCall(i, t, t.inc)
 		return
 	}
-	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text})
+	e.sendDone(i, t, &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.ActorDied), Why: death.Text, Ran: e.ran(t)})
 }
 
 // actorRun takes a call that another daemon sent to an actor here.

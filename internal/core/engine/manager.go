@@ -31,6 +31,7 @@ type managed struct {
 	lived       bool // some incarnation was alive
 	handle      bool // somebody has a handle that counts
 	killing     *actor.Death
+	by          caller
 }
 
 // ActorSpec is what an ACTOR says of the actor, but for its name and class.
@@ -89,13 +90,14 @@ func (e *Engine) CreateActor(sid SessionID, m *ActorCreation) {
 	a.state = actor.Waiting
 	a.row = actor.Row{
 		ID: id, Job: s.job, Manager: e.cfg.Node, Name: m.Name, Namespace: m.Namespace, Class: m.Class, Detached: m.Spec.Detached,
-		MaxRestarts: m.Spec.MaxRestarts, Meta: append([]byte(nil), m.Spec.Meta...), Resources: e.cfg.Names.Map(tm.spec.Actor.Held),
+		Labels: tm.spec.Labels.Map(), Site: e.rec.sites[m.Unique], MaxRestarts: m.Spec.MaxRestarts, Meta: append([]byte(nil), m.Spec.Meta...), Resources: e.cfg.Names.Map(tm.spec.Actor.Held),
 	}
 	mg := &managed{
 		create: &CreatePart{ID: id, Name: m.Name, Namespace: m.Namespace, Class: m.Class, Body: append([]byte(nil), m.Body...), Detached: m.Spec.Detached},
 		spec:   m.Spec, job: s.job, tmpl: tn, args: e.blobs.put(m.Args), flags: m.Flags & flagArgsInDep, bytes: m.Bytes,
 		left: m.Spec.MaxRestarts, handle: true, nDeps: uint32(len(m.Deps)),
 	}
+	mg.by = e.callerOf(s)
 	a.mgr = mg
 	e.credit(s.job, int64(m.Bytes))
 	mg.refs = append(e.holdAll(m.Deps), e.holdAll(m.Contained)...)
@@ -204,7 +206,11 @@ func (e *Engine) startActor(a *actorRec) {
 	tm.uses++
 	i, t := e.tasks.alloc()
 	t.unique, t.job, t.tmpl, t.shape, t.flags = a.id.Unique(), m.job, m.tmpl, tm.shape, m.flags|flagCreation
-	t.attempt, t.create = a.inc, m.create
+	t.attempt, t.create, t.by = a.inc, m.create, m.by
+	e.renew(t)
+	if tm.spec.NoEvents {
+		t.flags |= flagQuiet
+	}
 	e.jobOf(t.job).tasks++
 	m.task = i
 	if m.left == 0 { // it is made once: the call is the task's
@@ -257,6 +263,7 @@ func (e *Engine) actorUp(a *actorRec, node NodeNo, up *ActorUp) {
 func (e *Engine) lostCreation(i uint32, t *task, death *actor.Death) {
 	a := e.actors[t.unique]
 	t.slot = 0
+	e.record(t, deathKind(death), death.Text)
 	e.endTask(i, t)
 	if a != nil && a.mgr != nil && a.mgr.task == i {
 		a.mgr.task = 0

@@ -182,6 +182,9 @@ func (e *Engine) tryFree(i uint32) {
 	inner := e.contained[i]
 	delete(e.contained, i)
 	delete(e.objIndex, keyOf(o.id))
+	if len(e.rec.sites) > 0 && o.id.Index() == 1 {
+		delete(e.rec.sites, o.id.Unique())
+	}
 	e.objs.release(i)
 	for _, c := range inner {
 		e.unhold(c)

@@ -3,7 +3,6 @@ package engine
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
@@ -456,7 +455,7 @@ func (e *Engine) cancelForeign(p *peer, i uint32, t *task) {
 // collectOutputs readies a foreign task's outputs for its owner. Refs inside them are held here until it has claimed them.
 func (e *Engine) collectOutputs(t *task, s *session, outs []Output, done *TaskDone) {
 	task := e.taskID(t)
-	done.Micros = uint32(max(e.now.Sub(t.started), 0) / time.Microsecond)
+	done.Micros = uint32(max(e.us-t.started, 0))
 	for k := range outs {
 		id := task.Object(uint32(k + 1))
 		if k > 0 && t.flags&flagStream != 0 {
@@ -539,6 +538,8 @@ func (e *Engine) endForeign(i uint32, t *task) []ids.ObjectID {
 		e.freeList = append(e.freeList, c)
 	}
 	delete(e.remoteRun, runKey{t.unique})
+	e.leaves(t)
+	e.noted(t)
 	if t.flags&flagStream != 0 {
 		delete(e.yields, t.unique)
 	}

@@ -176,7 +176,7 @@ func (e *Engine) unschedulable(sh *shape) {
 	why := e.view.Explain(sh.rs)
 	for sh.backlog > 0 {
 		i, t := e.pop(sh)
-		e.failTask(i, t, fault.Unschedulable, "The task is not schedulable: it is bound to node "+node.String()+", which is gone or cannot run it ("+why+"); use another node, or soft=True")
+		e.failTask(i, t, fault.Unschedulable, "The task is not schedulable: The node specified via NodeAffinitySchedulingStrategy doesn't exist any more or is infeasible: "+node.String()+" ("+why+"); use another node, or soft=True")
 	}
 }
 

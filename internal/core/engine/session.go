@@ -17,7 +17,9 @@ type session struct {
 	templates map[uint32]uint32
 	chans     map[uint32]*channel
 	blocks    []idBlock
-	ended     bool // the connection is gone, the process may live: its pins stay
+	proc      uint32 // in records.procs
+	since     int64  // when it was introduced, in microseconds since 1970
+	ended     bool   // the connection is gone, the process may live: its pins stay
 }
 
 type idBlock struct{ first, end ids.Unique }
@@ -475,10 +477,16 @@ func (e *Engine) noteBlocked(ch *channel) {
 // loads tells whether a worker only waits for the function of the task that it is about to run: that is over soon and
 // waits for no task, so lending its CPU would only start one task too many.
 func (e *Engine) loads(w *worker, g *getReq) bool {
-	if len(w.fifo) == 0 || len(g.want) != 1 {
+	var runs uint32
+	switch {
+	case len(g.want) != 1:
 		return false
+	case w.host != nil:
+		runs = w.host.task // its class, for the constructor
+	case len(w.fifo) > 0:
+		runs = w.fifo[0]
 	}
-	return e.objs.at(g.want[0]).id == e.templates[e.tasks.at(w.fifo[0]).tmpl].spec.Fn
+	return runs != 0 && e.objs.at(g.want[0]).id == e.templates[e.tasks.at(runs).tmpl].spec.Fn
 }
 
 // SessionEnded says that a client's connection is gone while its process may live: its requests end, what it has
@@ -524,6 +532,7 @@ func (e *Engine) SessionGone(sid SessionID) {
 	for _, no := range sortedKeys(s.templates) {
 		e.unuseTemplate(s.templates[no])
 	}
+	e.sessionOver(s)
 	delete(e.sessions, sid)
 	e.mem.Forget(uint64(sid))
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"time"
 
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
@@ -63,9 +62,13 @@ type task struct {
 	worker  SessionID
 	next    uint32 // in its queue
 	prev    uint32
-	started time.Time // when it got its slot here
-	bytes   uint32    // of its frame, for the job's credit
-	gone    bool      // cancelled while it runs: its outputs are not wanted
+	started int64 // when it got its slot here, in microseconds since 1970
+	when    times // of this attempt
+	by      caller
+	proc    uint32 // where it ran last, counted; in records.procs
+	exited  bool   // the actor that ran it left with it, because it wanted to
+	bytes   uint32 // of its frame, for the job's credit
+	gone    bool   // cancelled while it runs: its outputs are not wanted
 
 	create *CreatePart // of an actor's creation; its attempt is the incarnation
 	call   *callq      // of an actor's call: the queue of its caller
@@ -80,6 +83,7 @@ type Overrides struct {
 	Raw        []byte
 	MaxRetries *int32
 	Strategy   *Strategy
+	Events     *bool // false: the call is not listed
 }
 
 // Submission is a decoded SUBMIT. Slices are valid during the call only.
@@ -158,6 +162,7 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	if s.worker != nil {
 		t.parent = s.worker.current(e)
 	}
+	e.begin(s, t, m.Over.Events)
 	tm.uses++
 	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over.Raw)
 	e.credit(t.job, int64(t.bytes))
@@ -237,6 +242,7 @@ func (e *Engine) awaitDeps(i uint32, t *task) {
 
 // argsReady lets a task of ours go whose arguments are ready.
 func (e *Engine) argsReady(i uint32, t *task) {
+	t.when.ready = e.us
 	switch {
 	case t.call != nil:
 		e.ripe(i, t)
@@ -311,6 +317,7 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 	e.wentOn(w)
 	w.drop(k)
 	e.endBundle(i)
+	t.when.began = max(t.when.sent, micros(w.headSince))
 	e.measure(w, t)
 	if outcome == OutcomeLeaving {
 		w.leaving = true
@@ -319,6 +326,7 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 	t.slot, t.worker = 0, 0
 	if again {
 		e.abortOutputs(s, t)
+		e.record(t, taskError, e.noted(t))
 		e.retry(i, t)
 		e.slotDone(slot, w, nil)
 		return
@@ -329,7 +337,7 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 // finish hands a task's outputs to their owner and its slot to the next task.
 func (e *Engine) finish(i uint32, t *task, s *session, outcome uint8, outs []Output, slot uint32, w *worker) {
 	if t.owner != 0 {
-		done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Outcome: outcome}
+		done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Outcome: outcome, Ran: e.ran(t)}
 		e.collectOutputs(t, s, outs, done)
 		e.slotDone(slot, w, done)
 		e.sendDone(i, t, done)
@@ -340,6 +348,7 @@ func (e *Engine) finish(i uint32, t *task, s *session, outcome uint8, outs []Out
 	} else {
 		e.Counts.Failed++
 	}
+	e.recordResult(t, outcome)
 	for k := range outs {
 		if k > 0 && t.flags&flagStream != 0 {
 			e.lastItem(t, func(i uint32, o *object) { e.fill(i, o, s, &outs[k]) })
@@ -406,6 +415,8 @@ func (e *Engine) endTask(i uint32, t *task) {
 		e.endStream(t)
 	}
 	e.toTask(t, taskNone)
+	e.leaves(t)
+	e.noted(t)
 	if t.call != nil {
 		e.unlinkCall(i, t)
 	}
@@ -436,12 +447,24 @@ func (e *Engine) failTask(i uint32, t *task, kind fault.Kind, text string) {
 		e.lostCreation(i, t, deathOf(kind, text))
 		return
 	}
-	e.failWith(i, t, e.sink.ErrorValue(kind, text))
+	e.failWith(i, t, e.failure(kind, text))
+}
+
+// failure is an error that the daemon makes.
+type failure struct {
+	kind  fault.Kind
+	text  string
+	value []byte
+}
+
+func (e *Engine) failure(kind fault.Kind, text string) failure {
+	return failure{kind, text, e.sink.ErrorValue(kind, text)}
 }
 
 // failWith ends a task of ours with an error value on all its outputs.
-func (e *Engine) failWith(i uint32, t *task, v []byte) {
+func (e *Engine) failWith(i uint32, t *task, f failure) {
 	e.Counts.Failed++
+	e.record(t, f.kind, f.text)
 	for k := uint32(1); k <= t.returns; k++ {
 		oi := e.output(t, k)
 		o := e.objs.at(oi)
@@ -449,7 +472,7 @@ func (e *Engine) failWith(i uint32, t *task, v []byte) {
 			e.forgetCreate(oi, o)
 		}
 		o.task = 0
-		e.setInline(oi, statusError, v, nil)
+		e.setInline(oi, statusError, f.value, nil)
 		if o.holds == 0 {
 			e.freeList = append(e.freeList, oi)
 		}
@@ -463,6 +486,7 @@ func (e *Engine) retry(i uint32, t *task) {
 		t.retries--
 	}
 	t.attempt++
+	e.renew(t)
 	e.Counts.Retried++
 	if t.flags&flagStream != 0 {
 		e.restartStream(t)
@@ -486,6 +510,7 @@ func (e *Engine) crashed(i uint32, t *task, kind fault.Kind, why string) {
 		return
 	}
 	e.orphans(t.unique)
+	e.record(t, kind, why)
 	e.retry(i, t)
 }
 
@@ -509,7 +534,7 @@ func (e *Engine) orphans(parent ids.Unique) {
 // cancel ends a task of ours that has not started.
 func (e *Engine) cancel(i uint32, t *task, why string) {
 	if t.call != nil { // those behind it may go now
-		e.cancelCall(i, t, e.sink.ErrorValue(fault.Cancelled, why))
+		e.cancelCall(i, t, e.failure(fault.Cancelled, why))
 		return
 	}
 	switch t.state {

@@ -19,6 +19,7 @@ type TemplateSpec struct {
 	Job        ids.Job
 	Fn         ids.ObjectID // the function's body
 	Name       string
+	Func       string // as its module has it
 	Resources  resource.Set
 	MaxRetries int32
 	Strategy   Strategy
@@ -32,6 +33,7 @@ type TemplateSpec struct {
 	Actor      *ActorLimits // of a template that creates an actor
 	// Backpressure is how many items of its streams may be unread; 0 = as many as memory allows.
 	Backpressure uint32
+	NoEvents     bool // its attempts are not listed
 }
 
 // template is a registered TemplateSpec, one for each content.
@@ -44,6 +46,7 @@ type template struct {
 	fn      uint32 // held
 	uses    int    // sessions and tasks
 	mean    time.Duration
+	kind    uint32            // in records.kinds
 	known   map[NodeNo]uint32 // numbers under which other nodes were told
 }
 
@@ -117,6 +120,7 @@ func (e *Engine) removeTemplate(t uint32) {
 		return
 	}
 	delete(e.tmplIndex, tm.key)
+	e.rec.dropKind(tm.kind)
 	if tm.fn != 0 {
 		e.unhold(tm.fn)
 	}
@@ -238,7 +242,7 @@ func (e *Engine) endJob(id ids.Job) {
 			// endActors saw to it
 		case t.call != nil && t.owner == 0:
 			t.gone = true
-			e.cancelCall(i, t, e.sink.ErrorValue(fault.Cancelled, "the driver that had called it has ended"))
+			e.cancelCall(i, t, e.failure(fault.Cancelled, "the driver that had called it has ended"))
 		case t.call != nil:
 			// its owner takes it back, or is dead
 		case t.owner == 0 && (t.state == taskQueued || t.state == taskWaiting):

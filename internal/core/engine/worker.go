@@ -55,6 +55,8 @@ type worker struct {
 	blocked   bool
 	leaving   bool // goes after what it has
 	killed    string
+	exit      string // Ray's type of its end, once its process is gone
+	exitText  string
 	host      *host  // of an actor's worker
 	preload   string // modules that it was forked with; "" = the node's own
 }
@@ -287,6 +289,7 @@ func (e *Engine) send(w *worker, i uint32, t *task) {
 	}
 	e.toTask(t, taskSent)
 	t.worker = w.s.id
+	e.runsIn(t, w.s)
 	e.Counts.Dispatched++
 	e.execute(w, i, t)
 	if e.templates[t.tmpl].spec.MaxCalls > 0 && len(w.fifo) > 1 {
@@ -412,6 +415,8 @@ func (e *Engine) takeBack(w *worker) {
 func (e *Engine) unsend(s *session, i uint32, t *task) {
 	e.undeliver(s, t)
 	e.endBundle(i)
+	e.leaves(t)
+	t.when.sent = 0
 	slot := t.slot
 	t.slot, t.worker = 0, 0
 	if t.gone {
@@ -497,6 +502,7 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 	if w.killed != "" {
 		why = w.killed
 	}
+	w.exit, w.exitText = w.exitOf(kind, why)
 	e.takeBack(w)
 	delete(e.pool.all, sid)
 	e.pool.remove(w)
@@ -517,8 +523,11 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 	if w.host != nil {
 		e.hostGone(w.host, kind, why)
 	}
-	for _, i := range fifo {
+	for k, i := range fifo {
 		t := e.tasks.at(i)
+		if k == 0 {
+			t.when.began = max(t.when.sent, micros(w.headSince))
+		}
 		slot := t.slot
 		e.endBundle(i)
 		t.slot, t.worker = 0, 0
@@ -563,7 +572,7 @@ func (e *Engine) lostHere(i uint32, kind fault.Kind, why string) {
 		return
 	}
 	e.orphans(t.unique)
-	done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(kind), Why: why}
+	done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(kind), Why: why, Ran: e.ran(t)}
 	e.sendDone(i, t, done)
 }
 

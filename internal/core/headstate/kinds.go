@@ -156,6 +156,10 @@ func ToHead(k Kind) Message {
 		return new(ActorNames)
 	case KindActorKill:
 		return new(ActorKill)
+	case KindStateQuery:
+		return new(StateQuery)
+	case KindStateTold:
+		return new(StateTold)
 	}
 	return nil
 }
@@ -219,6 +223,10 @@ func ToNode(k Kind) Message {
 		return new(ActorDo)
 	case KindActorAdopt:
 		return new(ActorAdopt)
+	case KindStateAnswer:
+		return new(StateAnswer)
+	case KindStateAsk:
+		return new(StateAsk)
 	}
 	return nil
 }

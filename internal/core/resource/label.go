@@ -18,6 +18,25 @@ type Term struct {
 // Selector is conditions that must all hold, sorted by key.
 type Selector []Term
 
+// Map is the selector as ParseSelector reads it; nil if it has no conditions.
+func (s Selector) Map() map[string]string {
+	if len(s) == 0 {
+		return nil
+	}
+	m := make(map[string]string, len(s))
+	for _, t := range s {
+		text := strings.Join(t.Values, ",")
+		if len(t.Values) != 1 {
+			text = "in(" + text + ")"
+		}
+		if t.Not {
+			text = "!" + text
+		}
+		m[t.Key] = text
+	}
+	return m
+}
+
 // ParseSelector reads a label_selector: label → "v", "!v", "in(a,b)" or "!in(a,b)".
 func ParseSelector(m map[string]string) (Selector, error) {
 	var s Selector

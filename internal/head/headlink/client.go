@@ -45,6 +45,8 @@ type Handler interface {
 	// ActorAdopt: the daemon is the manager of a detached actor from now on; spec is what its creator registered. It may
 	// come again until the daemon has told of the actor (TellActor, or its inventory).
 	ActorAdopt(row actor.Row, spec []byte)
+	// StateAsked: the head asks for this daemon's part of a table; answer by TellState.
+	StateAsked(ask *headstate.StateAsk)
 	// ViewPut: a live node as the head sees it, Info included. Told only while the view is followed.
 	ViewPut(n headstate.NodeView)
 	// ViewDrop: the view no longer has a node.
@@ -141,6 +143,10 @@ func (c *Client) Receive(msg []byte) error {
 	if err != nil {
 		return err
 	}
+	if ask, ok := m.(*headstate.StateAsk); ok {
+		c.do(func() { c.cfg.Handler.StateAsked(ask) })
+		return nil
+	}
 	c.do(func() { c.step(member.Received{Msg: m}) })
 	return nil
 }
@@ -154,6 +160,15 @@ func (c *Client) Follow(on bool) { c.do(func() { c.step(member.Follow{On: on}) }
 // TellActor tells where an actor stands that the daemon manages. It is lost while the daemon is not registered: the
 // inventory of the next registration says the same. row must not be changed after.
 func (c *Client) TellActor(row actor.Row) { c.do(func() { c.step(member.ActorTold{Row: row}) }) }
+
+// TellState answers StateAsked. It is lost with the link; the head asks nobody twice.
+func (c *Client) TellState(m *headstate.StateTold) {
+	c.do(func() {
+		if c.conn != nil {
+			c.conn.Send(head.Encode(m))
+		}
+	})
+}
 
 // WatchActor asks for ActorChanged, at once and whenever the actor changes until it is dead, or for no more of it. It
 // lasts across lost links and restarts of the head.

@@ -71,9 +71,10 @@ func (e *events) Refused(r *headstate.Refused) { e.add("refused %s", r.Reason) }
 func (e *events) NodeDead(d *headstate.NodeDead) {
 	e.add("dead %d %v %d", d.Node[0], d.Owners, d.Reason)
 }
-func (e *events) JobEnded(j *headstate.JobEnded)  { e.add("ended %s", j.Job) }
-func (e *events) ActorChanged(row actor.Row)      { e.add("actor %d %s", row.ID[0], row.State) }
-func (e *events) ActorDo(id ids.ActorID, no bool) { e.add("kill actor %d %v", id[0], no) }
+func (e *events) StateAsked(a *headstate.StateAsk) { e.add("asked %s", a.Question) }
+func (e *events) JobEnded(j *headstate.JobEnded)   { e.add("ended %s", j.Job) }
+func (e *events) ActorChanged(row actor.Row)       { e.add("actor %d %s", row.ID[0], row.State) }
+func (e *events) ActorDo(id ids.ActorID, no bool)  { e.add("kill actor %d %v", id[0], no) }
 func (e *events) ActorAdopt(row actor.Row, spec []byte) {
 	e.add("adopt actor %d %s", row.ID[0], spec)
 }

@@ -79,7 +79,7 @@ class Actor:
         self.id = fields["id"]
         self.name = fields.get("name") or ""
         self.namespace = fields.get("namespace") or ""
-        self.class_name = fields.get("class_name") or ""
+        self.class_name = (fields.get("class_name") or "").rpartition(".")[2]
         self.incarnation = fields.get("incarnation") or 0
         self.meta = None
         self.resources = {}

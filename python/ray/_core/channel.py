@@ -73,7 +73,7 @@ class Channel:
         self.table = box.table
         self.arena = arena
         self.values = {}  # id -> Value, of the request under way
-        self.answers = {}  # req -> (kind, body)
+        self.answers = {}  # req -> (kind, body); (req, n) -> the n-th part of its answer
         self.failed = False  # an error is among values
         self._req = count(1)
         self._recv = sock.recv
@@ -214,6 +214,9 @@ class Channel:
             elif kind == wire.ITEMS:
                 st.item = self._items_item(buf, pos, end, req)
                 self._apply(st)
+            elif kind == wire.PART:
+                self.answers[req, wire.u32(buf, pos + 9)[0]] = buf[pos + 13 : end]
+                st.pos = end
             elif kind == wire.REFUSED:
                 self._refused(buf[pos + 5 : end])
             else:

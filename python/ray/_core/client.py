@@ -722,7 +722,7 @@ def connect(socket_path: str, token, job: dict, *, ray_version: str) -> Client:
         RuntimeError: The cluster has another version of Ray or of Python.
         AuthenticationError: The token is wrong.
     """
-    from ray._core import greeting
+    from ray._core import greeting, sites
     from ray._core.arena import Arena
     from ray._core.outbox import Outbox
 
@@ -740,6 +740,7 @@ def connect(socket_path: str, token, job: dict, *, ray_version: str) -> Client:
         raise
     state.forked = False
     state.fill(SCRIPT_MODE, client, welcome, job)
+    sites.enable(client)
     return client
 
 

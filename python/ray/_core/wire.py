@@ -8,12 +8,14 @@ MAX_PACKET = 131072
 ID = 28
 OUTPUT = 14  # bytes of an output in RESULT, but for contained ids and an inline value
 MAX_RETURNS = 65536  # of a task
+_MOST_TEXT = 2048  # characters of a text for lists: the daemon keeps no more
 
 IDS = 0x0F
 HELLO, WELCOME, REFUSED = 0x01, 0x02, 0x03
 TEMPLATE, TEMPLATE_DROP, SUBMIT, PUT, CREATE, SEAL, GET, WAIT = range(0x10, 0x18)
 CANCEL_REQ, RELEASE, UNPIN, RESULT, CALL, CHANNEL_CLOSE, ABORT, CREDIT = range(0x18, 0x20)
 ACTOR, ACTOR_CALL, ITEM, NEXT, STREAM_DROP = range(0x20, 0x25)
+TASK_ERROR, CALL_SITE, PART = 0x2B, 0x2C, 0x3C
 VALUE, READY, CREATED, DONE, ERROR, REPLY, ITEMS = range(0x30, 0x37)
 EXECUTE, X_TEMPLATE, SETUP, EXIT, X_TEMPLATE_DROP, EXECUTE_AT, CANCEL = range(0x40, 0x47)
 
@@ -209,6 +211,20 @@ def next_items(chan, req, oid, start, read, flags) -> bytes:
 def stream_drop(oid) -> bytes:
     """STREAM_DROP."""
     return head.pack(29, STREAM_DROP) + oid
+
+
+def task_error(unique8, text: str) -> bytes:
+    """TASK_ERROR: why the attempt of a task fails whose RESULT follows."""
+    return frame(TASK_ERROR, unique8 + _utf8(text))
+
+
+def call_site(unique8, text: str) -> bytes:
+    """CALL_SITE: where in the program the call or put with this unique is made."""
+    return frame(CALL_SITE, unique8 + _utf8(text))
+
+
+def _utf8(text):
+    return text[-_MOST_TEXT:].encode("utf-8", "replace")
 
 
 def split_contained(oid, contained, room):

@@ -25,7 +25,7 @@ import ray.remote_function
 import ray.runtime_context
 import ray.util  # noqa: F401
 from ray import exceptions
-from ray._core import refs, serialization, wire, yields, zygote
+from ray._core import refs, serialization, sites, wire, yields, zygote
 from ray._core.actor_kinds import become
 from ray._core.arena import Arena
 from ray._core.client import Client, as_exception
@@ -224,6 +224,7 @@ class Worker:
         state.fill(WORKER_MODE, self.client, fields, job)
         env = {**(job.get("env_vars") or {}), **(fields.get("env") or {})}
         os.environ.update([(k, expanded(v)) for k, v in env.items()])
+        sites.enable(self.client)
         if "OMP_NUM_THREADS" in env:
             self._threads = None
         if "TZ" in os.environ:
@@ -456,7 +457,9 @@ class Worker:
 
     def error_outputs(self, unique8, error, name, num_returns, first=1):
         """As outputs, of an error."""
-        data = self.error_value(error, name, unique8)
+        failure = self.task_error(error, name, unique8)
+        self.box.frames.append(wire.task_error(unique8, told(failure)))
+        data = b"\x03" + failure.to_bytes()
         payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
         try:
             return self.encode(unique8, [payload] * num_returns, first)
@@ -505,6 +508,11 @@ class Worker:
 
 
 NONE = wire.output(wire.OK, wire.INLINE, (), 3, b"\x00N.")
+
+
+def told(error) -> str:
+    """The error of a task as lists of tasks show it."""
+    return "User exception:\n" + re.sub(r"\x1b\[[0-9;]*m", "", str(error))
 
 
 def _kept(data):

@@ -1,11 +1,28 @@
-"""The state API: what is in the cluster. Nodes and actors so far; the rest says that it is not there yet."""
+"""The state API: what is in the cluster. All of it is asked of the cluster that this process is connected to, or of the
+dashboard of the one at ``address`` (see :class:`StateApiClient`)."""
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 from ray._missing import missing
-from ray.util.state._actors import get_actor, list_actors, summarize_actors
-from ray.util.state._rows import Filter, check_limit, filter_tests
-from ray.util.state.common import NodeState
+from ray.util.state.api import StateApiClient
+from ray.util.state.common import (
+    ActorState,
+    ClusterEventState,
+    Filter,
+    GetApiOptions,
+    JobState,
+    ListApiOptions,
+    NodeState,
+    ObjectState,
+    PlacementGroupState,
+    RuntimeEnvState,
+    StateResource,
+    SummaryApiOptions,
+    SummaryResource,
+    TaskState,
+    WorkerState,
+    sites_recorded,
+)
 
 __all__ = [
     "StateApiClient",
@@ -32,7 +49,53 @@ __all__ = [
     "summarize_tasks",
 ]
 
-_NODE_FILTERS = ("node_id", "node_ip", "is_head_node", "state", "node_name")
+
+def _list(resource: StateResource, address, filters, limit, timeout, detail, raise_on_missing_output):
+    options = ListApiOptions(limit=limit, timeout=timeout, filters=filters, detail=detail)
+    return StateApiClient(address).list(resource, options, raise_on_missing_output)
+
+
+def _get(resource: StateResource, id, address, timeout):  # noqa: A002
+    return StateApiClient(address).get(resource, id, GetApiOptions(timeout=timeout))
+
+
+def list_actors(
+    address: Optional[str] = None,
+    filters: Optional[Sequence[Filter]] = None,
+    limit: int = 100,
+    timeout: int = 30,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> List[ActorState]:
+    """The actors of the cluster: those that live, and the last 10,000 that died.
+
+    Args:
+        address: Another cluster than the one that this process is connected to: see :class:`StateApiClient`.
+        filters: ``(field, "=" or "!=", value)`` each; all must hold. Texts are compared without regard to case.
+        limit: How many to return at most, up to 10,000.
+        timeout: Seconds to wait.
+        detail: Whether to fill in the fields that are None otherwise.
+        raise_on_missing_output: Whether it is an error when a node does not answer; else a warning.
+
+    Raises:
+        RayStateApiException: ``limit`` is too large, a filter has another form, or a node did not answer.
+        ServerUnavailable: There is no such cluster.
+    """
+    return _list(StateResource.ACTORS, address, filters, limit, timeout, detail, raise_on_missing_output)
+
+
+def list_tasks(
+    address: Optional[str] = None,
+    filters: Optional[Sequence[Filter]] = None,
+    limit: int = 100,
+    timeout: int = 30,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> List[TaskState]:
+    """The tasks of the cluster: those that have not ended, and of each node the last that did; see :func:`list_actors` for the arguments."""
+    return _list(StateResource.TASKS, address, filters, limit, timeout, detail, raise_on_missing_output)
 
 
 def list_nodes(
@@ -44,28 +107,110 @@ def list_nodes(
     raise_on_missing_output: bool = True,
     _explain: bool = False,
 ) -> List[NodeState]:
-    """The nodes of the cluster that this process is connected to, dead ones included.
+    """The nodes of the cluster, dead ones included; see :func:`list_actors` for the arguments."""
+    return _list(StateResource.NODES, address, filters, limit, timeout, detail, raise_on_missing_output)
 
-    Args:
-        address: Another cluster. Not there yet.
-        filters: ``(field, "=" or "!=", value)`` each; all must hold. Texts are compared without regard to case.
-        limit: How many to return at most, up to 10,000.
-        timeout: Accepted as in Ray; how long the head may take is its daemon's business.
-        detail: Whether to add when nodes started and ended. Not there yet.
-        raise_on_missing_output: Accepted as in Ray; nothing is ever missing.
 
-    Raises:
-        RaySystemError: This process is not connected.
-        RayStateApiException: ``limit`` is too large, or a filter has another form.
-    """
-    if address is not None:
-        raise missing("the state API of another cluster (list_nodes(address=...))")
-    if detail:
-        raise missing("the start and end of nodes (list_nodes(detail=True))")
-    check_limit(limit)
-    tests = filter_tests(filters, _NODE_FILTERS)
-    found = [n for n in _nodes() if all(test(n) for test in tests)]
-    return found[:limit]
+def list_jobs(
+    address: Optional[str] = None,
+    filters: Optional[Sequence[Filter]] = None,
+    limit: int = 100,
+    timeout: int = 30,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> List[JobState]:
+    """The jobs of the cluster; see :func:`list_actors` for the arguments."""
+    return _list(StateResource.JOBS, address, filters, limit, timeout, detail, raise_on_missing_output)
+
+
+def list_workers(
+    address: Optional[str] = None,
+    filters: Optional[Sequence[Filter]] = None,
+    limit: int = 100,
+    timeout: int = 30,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> List[WorkerState]:
+    """The worker processes and drivers of the cluster: those that live, and of each node the last that ended; see :func:`list_actors` for the arguments."""
+    return _list(StateResource.WORKERS, address, filters, limit, timeout, detail, raise_on_missing_output)
+
+
+def list_objects(
+    address: Optional[str] = None,
+    filters: Optional[Sequence[Filter]] = None,
+    limit: int = 100,
+    timeout: int = 30,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> List[ObjectState]:
+    """The references to objects that the cluster's processes hold; see :func:`list_actors` for the arguments."""
+    found = _list(StateResource.OBJECTS, address, filters, limit, timeout, detail, raise_on_missing_output)
+    _warn_of_sites()
+    return found
+
+
+def list_placement_groups(
+    address: Optional[str] = None,
+    filters: Optional[Sequence[Filter]] = None,
+    limit: int = 100,
+    timeout: int = 30,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> List[PlacementGroupState]:
+    """The placement groups of the cluster: none yet; see :func:`list_actors` for the arguments."""
+    return _list(StateResource.PLACEMENT_GROUPS, address, filters, limit, timeout, detail, raise_on_missing_output)
+
+
+def list_runtime_envs(
+    address: Optional[str] = None,
+    filters: Optional[Sequence[Filter]] = None,
+    limit: int = 100,
+    timeout: int = 30,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> List[RuntimeEnvState]:
+    """The runtime environments of the cluster: none yet; see :func:`list_actors` for the arguments."""
+    return _list(StateResource.RUNTIME_ENVS, address, filters, limit, timeout, detail, raise_on_missing_output)
+
+
+def list_cluster_events(
+    address: Optional[str] = None,
+    filters: Optional[Sequence[Filter]] = None,
+    limit: int = 100,
+    timeout: int = 30,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> List[ClusterEventState]:
+    """The events of the cluster: none yet; see :func:`list_actors` for the arguments."""
+    return _list(StateResource.CLUSTER_EVENTS, address, filters, limit, timeout, detail, raise_on_missing_output)
+
+
+def get_actor(
+    id: str,  # noqa: A002
+    address: Optional[str] = None,
+    timeout: int = 30,
+    _explain: bool = False,
+) -> Optional[ActorState]:
+    """The actor with this id (32 hexadecimal digits) with all that is known of it, or None."""
+    return _get(StateResource.ACTORS, id, address, timeout)
+
+
+def get_task(
+    id: Union[str, Any],  # noqa: A002
+    address: Optional[str] = None,
+    timeout: int = 30,
+    _explain: bool = False,
+) -> Union[TaskState, List[TaskState], None]:
+    """The task with this id, or that makes this ``ObjectRef``, or None; a list if it has had several attempts."""
+    if not isinstance(id, str):
+        id = id.task_id().hex()  # noqa: A001
+    return _get(StateResource.TASKS, id, address, timeout)
 
 
 def get_node(
@@ -74,99 +219,102 @@ def get_node(
     timeout: int = 30,
     _explain: bool = False,
 ) -> Optional[NodeState]:
-    """The node with this id (56 hexadecimal digits), or None. See :func:`list_nodes`."""
-    found = list_nodes(address, [("node_id", "=", id)], timeout=timeout)
-    return found[0] if found else None
+    """The node with this id (56 hexadecimal digits), or None."""
+    return _get(StateResource.NODES, id, address, timeout)
 
 
-def _nodes() -> List[NodeState]:
-    from ray._api import nodes
+def get_job(
+    id: str,  # noqa: A002
+    address: Optional[str] = None,
+    timeout: int = 30,
+    _explain: bool = False,
+) -> Optional[JobState]:
+    """The job with this id or submission id, or None."""
+    return _get(StateResource.JOBS, id, address, timeout)
 
-    return [
-        NodeState(
-            node_id=n["NodeID"],
-            node_ip=n["NodeManagerAddress"],
-            is_head_node="node:__internal_head__" in n["Resources"],
-            state="ALIVE" if n["Alive"] else "DEAD",
-            state_message=n["DeathReasonMessage"] or None,
-            node_name=n["NodeName"],
-            resources_total=n["Resources"],
-            labels=n["Labels"],
+
+def get_worker(
+    id: str,  # noqa: A002
+    address: Optional[str] = None,
+    timeout: int = 30,
+    _explain: bool = False,
+) -> Optional[WorkerState]:
+    """The worker process or driver with this id, or None."""
+    return _get(StateResource.WORKERS, id, address, timeout)
+
+
+def get_objects(
+    id: str,  # noqa: A002
+    address: Optional[str] = None,
+    timeout: int = 30,
+    _explain: bool = False,
+) -> List[ObjectState]:
+    """The references to an object."""
+    return _get(StateResource.OBJECTS, id, address, timeout)
+
+
+def get_placement_group(
+    id: str,  # noqa: A002
+    address: Optional[str] = None,
+    timeout: int = 30,
+    _explain: bool = False,
+) -> Optional[PlacementGroupState]:
+    """The placement group with this id, or None."""
+    return _get(StateResource.PLACEMENT_GROUPS, id, address, timeout)
+
+
+def summarize_tasks(
+    address: Optional[str] = None,
+    timeout: int = 30,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> Dict:
+    """How many attempts of each function are in each state: ``{"cluster": {"summary": …, "total_tasks": …}}``."""
+    return StateApiClient(address).summary(
+        SummaryResource.TASKS,
+        options=SummaryApiOptions(timeout=timeout),
+        raise_on_missing_output=raise_on_missing_output,
+    )
+
+
+def summarize_actors(
+    address: Optional[str] = None,
+    timeout: int = 30,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> Dict:
+    """How many actors of each class are in each state: ``{"cluster": {"summary": …, "total_actors": …}}``."""
+    return StateApiClient(address).summary(
+        SummaryResource.ACTORS,
+        options=SummaryApiOptions(timeout=timeout),
+        raise_on_missing_output=raise_on_missing_output,
+    )
+
+
+def summarize_objects(
+    address: Optional[str] = None,
+    timeout: int = 30,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> Dict:
+    """How many references there are by the place where they were made: ``{"cluster": {"summary": …, "total_objects": …}}``."""
+    _warn_of_sites()
+    return StateApiClient(address).summary(
+        SummaryResource.OBJECTS,
+        options=SummaryApiOptions(timeout=timeout),
+        raise_on_missing_output=raise_on_missing_output,
+    )
+
+
+def _warn_of_sites() -> None:
+    if not sites_recorded():
+        import warnings
+
+        warnings.warn(
+            "Callsite is not being recorded. To record callsite information for each ObjectRef created, set env variable "
+            "RAY_record_ref_creation_sites=1 during `ray start` and `ray.init`.",
+            stacklevel=3,
         )
-        for n in nodes()
-    ]
-
-
-class StateApiClient:
-    """A client of a cluster's state API. Not there yet."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        raise missing("the state API (StateApiClient)")
-
-    def get(self, resource, id, options, _explain: bool = False):  # noqa: A002
-        """One thing of a kind."""
-        raise missing("the state API (StateApiClient.get)")
-
-    def list(self, resource, options, raise_on_missing_output: bool, _explain: bool = False):
-        """All things of a kind."""
-        raise missing("the state API (StateApiClient.list)")
-
-    def summary(self, resource, *, options, raise_on_missing_output: bool, _explain: bool = False) -> Dict:
-        """A kind in figures."""
-        raise missing("the state API (StateApiClient.summary)")
-
-
-def _get_later(name: str):
-    def get(id: str, address: Optional[str] = None, timeout: int = 30, _explain: bool = False):  # noqa: A002
-        raise missing(f"the state API (ray.util.state.{name})")
-
-    return _named(get, name)
-
-
-def _list_later(name: str):
-    def list_(
-        address: Optional[str] = None,
-        filters: Optional[Sequence[Filter]] = None,
-        limit: int = 100,
-        timeout: int = 30,
-        detail: bool = False,
-        raise_on_missing_output: bool = True,
-        _explain: bool = False,
-    ):
-        raise missing(f"the state API (ray.util.state.{name})")
-
-    return _named(list_, name)
-
-
-def _summarize_later(name: str):
-    def summarize(
-        address: Optional[str] = None, timeout: int = 30, raise_on_missing_output: bool = True, _explain: bool = False
-    ):
-        raise missing(f"the state API (ray.util.state.{name})")
-
-    return _named(summarize, name)
-
-
-def _named(function, name: str):
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = "Not there yet."
-    return function
-
-
-get_job = _get_later("get_job")
-get_objects = _get_later("get_objects")
-get_placement_group = _get_later("get_placement_group")
-get_task = _get_later("get_task")
-get_worker = _get_later("get_worker")
-list_cluster_events = _list_later("list_cluster_events")
-list_jobs = _list_later("list_jobs")
-list_objects = _list_later("list_objects")
-list_placement_groups = _list_later("list_placement_groups")
-list_runtime_envs = _list_later("list_runtime_envs")
-list_tasks = _list_later("list_tasks")
-list_workers = _list_later("list_workers")
-summarize_objects = _summarize_later("summarize_objects")
-summarize_tasks = _summarize_later("summarize_tasks")
 
 
 def list_logs(

@@ -1,17 +1,20 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"net/url"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"gray/internal/core/actor"
+	"gray/internal/core/fault"
 	"gray/internal/core/ids"
 	"gray/internal/head"
 	"gray/internal/rpc"
+	"gray/internal/state"
 )
 
 var fakeActors = []actor.Row{
@@ -63,9 +66,9 @@ func TestActors(t *testing.T) {
 		var pids []float64
 		for _, row := range a.Data.Result.Result {
 			pids = append(pids, row["pid"].(float64))
-			want := head.ActorBrief
+			want := len(state.Actors.Names(false))
 			if strings.Contains(tc.query, "detail") {
-				want = len(head.ActorColumns)
+				want = len(state.Actors.Names(true))
 			}
 			if len(row) != want {
 				t.Errorf("%s: a row of %d columns, want %d", tc.query, len(row), want)
@@ -115,31 +118,63 @@ func TestActorSummary(t *testing.T) {
 	}
 }
 
-func TestActorState(t *testing.T) {
+// fakeState answers as the head does, from the fake actors and what a test says of tasks.
+func (f fakeCluster) State(_ context.Context, q *state.Question) (*state.Answer, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	if _, err := q.Match(); err != nil {
+		return nil, err
+	}
+	if q.Kind != state.Actors.Kind {
+		row := state.Row{"task_id": "aa", "state": fmt.Sprintf("%d %v %v %v %v %s %s", q.Limit, q.Detail, q.Seconds, q.Drivers, q.Filters, q.Want, q.Job)}
+		return &state.Answer{Total: 1, Kept: 1, Filtered: 1, Rows: []state.Row{row}, Missing: "a node is missing", Dropped: 3}, nil
+	}
+	var rows []state.Row
 	for i := range fakeActors {
-		m := head.ActorState(&fakeActors[i])
-		for _, c := range head.ActorColumns {
-			if _, ok := m[c]; !ok {
-				t.Errorf("no %s", c)
-			}
-		}
-		if len(m) != len(head.ActorColumns) || m["job_id"] != "01000000" {
-			t.Errorf("%d columns; job %v", len(m), m["job_id"])
-		}
+		rows = append(rows, head.ActorState(&fakeActors[i]))
 	}
-	if r := head.ActorState(&fakeActors[0])["required_resources"]; !reflect.DeepEqual(r, map[string]float64{"CPU": 0.5}) {
-		t.Errorf("resources %v", r)
+	if q.Want == state.Summary {
+		return &state.Answer{Total: 3, Rows: []state.Row{state.SummarizeActors(rows)}}, nil
 	}
-	for cause, want := range map[actor.Cause]string{
-		actor.Killed: "actor_died_error_context RAY_KILL", actor.Unreferred: "actor_died_error_context OUT_OF_SCOPE",
-		actor.InitFailed: "creation_task_failure_context <nil>", actor.Unplaceable: "actor_unschedulable_context <nil>",
+	return q.Select(rows)
+}
+
+func TestQuestions(t *testing.T) {
+	c := serve(t, Dashboard, Config{Cluster: fakeCluster{}}, rpc.BrowsersRead)
+	for path, want := range map[string]string{
+		"/api/v0/tasks": `"state":"100 false 0 false []  "`,
+		"/api/v0/tasks?limit=5&detail=true&timeout=2.5&exclude_driver=false&" + filters("name", "!=", "f"): `"state":"5 true 2.5 true [{name != f}]  "`,
+		"/api/v0/tasks/timeline?job_id=01000000":                                                           `timeline 01000000"`,
+		"/api/v0/tasks/summarize?summary_by=func_name":                                                     `"node_id_to_summary":{"cluster":{"state":`,
+		"/api/v0/objects": `"partial_failure_warning":"a node is missing"`,
+		"/api/v0/workers": `"num_after_truncation":1`,
 	} {
-		row := actor.Row{State: actor.Dead, Death: actor.Death{Cause: cause}}
-		for kind, of := range head.ActorState(&row)["death_cause"].(map[string]any) {
-			reason, _ := of.(map[string]any)["reason"].(string)
-			if got := kind + " " + reason; got != strings.Replace(want, "<nil>", "", 1) {
-				t.Errorf("%s: %s, want %s", cause, got, want)
-			}
+		status, body := c.get(path)
+		if status != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %s; want %s in it", path, status, body, want)
 		}
+	}
+	if _, body := c.get("/api/v0/tasks"); !strings.Contains(body, "3 task attempts that ended earlier are not listed any more") {
+		t.Errorf("what was dropped is not told: %s", body)
+	}
+	for path, want := range map[string]string{
+		"/api/v0/tasks?timeout=0":                                "is not a number of seconds",
+		"/api/v0/tasks/summarize?summary_by=colour":              "summary_by must be one of",
+		"/api/v0/tasks/summarize?summary_by=lineage":             "lineage",
+		"/api/v0/nodes?" + filters("is_head_node", "=", "maybe"): "for a boolean type column",
+	} {
+		if status, body := c.get(path); status != 500 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %s; want %s in it", path, status, body, want)
+		}
+	}
+	for _, table := range state.Tables {
+		if status, _, _ := c.do("GET", "/api/v0/"+table.Kind); status != 401 {
+			t.Errorf("%s without a token: %d", table.Kind, status)
+		}
+	}
+	busy := serve(t, Dashboard, Config{Cluster: fakeCluster{&fault.Error{Op: "x", Kind: fault.Limit}}}, rpc.BrowsersRead)
+	if status, _ := busy.get("/api/v0/tasks"); status != 429 {
+		t.Errorf("too many questions: %d", status)
 	}
 }
