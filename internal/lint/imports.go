@@ -36,6 +36,7 @@ var Layers = []Layer{
 	{"internal/link", []string{"internal/core", "internal/wire", "internal/rpc", "internal/machine"}, nil, "messages between daemons; what they mean is the core's business"},
 	{"internal/pool", []string{"internal/core", "internal/wire", "internal/session", "internal/machine"}, nil, "processes; what runs in them is the core's business"},
 	{"internal/head", []string{"internal/core", "internal/state", "internal/wire", "internal/rpc", "internal/session", "internal/machine", "internal/version"}, nil, "the head role does not know the node it runs beside"},
+	{"internal/logfile", []string{"internal/core/fault"}, nil, "files that grow; what stands in them is others' business"},
 	{"internal/sim", []string{"internal/core", "internal/wire"}, nil, "a simulation runs the core, never a shell around it"},
 	{"internal/node", []string{"internal"}, nil, "the shell around the core; may use every part below it"},
 	{"internal/api", []string{"internal"}, nil, "a face over node and head"},

@@ -266,11 +266,7 @@ func (h *handler) ActorAdopt(row actor.Row, spec []byte) {
 	}
 	n.withNode(row, func(e *engine.Engine, no engine.NodeNo) {
 		if n.jobs[row.Job] == nil {
-			info := &jobInfo{raw: st.JobInfo}
-			if j, err := wire.DecodeJob(info.raw); err == nil {
-				info.namespace = j.Namespace
-			}
-			n.jobs[row.Job] = info
+			n.jobs[row.Job] = newJobInfo(st.JobInfo)
 		}
 		t, err := n.spec(row.Job, st.Template)
 		if err != nil {

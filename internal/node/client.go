@@ -149,6 +149,16 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 		refuse(c, fault.System, "the driver's process cannot be watched: "+err.Error())
 		return
 	}
+	settings, err := decodeLogSettings(job.Logging)
+	if err != nil {
+		refuse(c, fault.Protocol, "the job's logging settings cannot be read: "+err.Error())
+		return
+	}
+	raw, err := wire.JobAt(h.Job, n.id)
+	if err != nil {
+		refuse(c, fault.Protocol, err.Error())
+		return
+	}
 	var key [16]byte
 	_, _ = rand.Read(key[:]) // never fails
 	id, err := n.newJob(&headstate.JobStart{Key: key, Driver: headstate.Driver{PID: pid, IP: n.ip, Namespace: job.Namespace, Entrypoint: job.Entrypoint}})
@@ -163,13 +173,16 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 	for k := 4; k < len(cl.wid); k++ {
 		cl.wid[k] = 0xff // a driver's worker id is its job id, then ff, as Ray's
 	}
+	if settings.ToDriver {
+		n.openDesk(id, &settings)
+	}
 	var first ids.Unique
 	n.locked(func(e *engine.Engine) {
 		cl.id, first = e.OpenDriver(id, driverIDs)
 		e.Introduce(cl.id, engine.WorkerID(cl.wid), pid)
 		n.clients[cl.id] = cl
 		n.byKey[cl.key] = cl.id
-		n.jobs[id] = &jobInfo{raw: append(wire.Raw(nil), h.Job...), namespace: job.Namespace}
+		n.jobs[id] = newJobInfo(raw)
 	})
 	w := n.welcome(cl, id, wire.IDBlock{First: first, Count: driverIDs})
 	if err := n.sendWelcome(c, &w); err != nil {
@@ -445,6 +458,7 @@ func (n *Node) endJob(job ids.Job) {
 	delete(n.jobs, job)
 	closed := n.closed
 	n.mu.Unlock()
+	n.closeDesk(job)
 	if closed {
 		return
 	}

@@ -142,6 +142,12 @@ func (n *Node) handleRare(cl *client, f wire.Frame) error {
 			e.CloseChannel(engine.Chan{Session: cl.id, Chan: no})
 		}
 		return err
+	case wire.KindLogs:
+		m, err := wire.DecodeLogs(f.Body)
+		if err == nil {
+			n.wantLogs(cl, m)
+		}
+		return err
 	case wire.KindCall:
 		m, err := wire.DecodeCall(f.Body)
 		if err == nil {

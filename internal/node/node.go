@@ -63,8 +63,12 @@ type Node struct {
 	fetcher   *transfer.Fetcher
 	sender    *transfer.Server
 	reactor   *reactor
+	logs      *logSource
 
 	registered chan *headstate.Registered
+
+	logMu sync.Mutex           // taken within mu
+	desks map[ids.Job]*logDesk // guarded by logMu; of the drivers here that want their workers' output
 
 	mu        sync.Mutex
 	eng       *engine.Engine
@@ -90,6 +94,8 @@ type Node struct {
 type jobInfo struct {
 	raw       wire.Raw
 	namespace string
+	driver    ids.NodeID // where its driver is
+	forward   bool       // the driver shows what workers print
 }
 
 // inlineMax is the largest value that travels in frames.
@@ -258,6 +264,7 @@ func (n *Node) Close() {
 		c.close()
 	}
 	n.pool.Stop()
+	n.logs.close()
 	for _, p := range links {
 		p.link.Close()
 	}

@@ -28,6 +28,8 @@ type peerTable struct {
 	byNo map[engine.NodeNo]*peer
 	last engine.NodeNo
 	dead map[ids.NodeID]bool
+	// early is what waits for nodes that the head has not told of yet.
+	early map[ids.NodeID][][]byte
 }
 
 // peer is another daemon and the link to it.
@@ -75,6 +77,10 @@ func (n *Node) viewPut(v headstate.NodeView) {
 			return
 		}
 		e.PeerNamed(p.no, v.Info.Name)
+		for _, b := range n.peers.early[v.ID] {
+			n.sendPeerLocked(p, b)
+		}
+		delete(n.peers.early, v.ID)
 		total, err1 := n.names.Set(v.Info.Total)
 		avail, err2 := n.names.Set(positive(v.Available))
 		if err1 != nil || err2 != nil {
@@ -250,6 +256,10 @@ func (s *sink) Peer(no engine.NodeNo, m engine.Msg) {
 		n.log.Error("a message cannot be encoded", "err", err)
 		return
 	}
+	n.sendPeerLocked(p, b)
+}
+
+func (n *Node) sendPeerLocked(p *peer, b []byte) {
 	if err := p.link.Send(b); err != nil && !n.closed {
 		n.log.Error("a message to a node is lost", "node", p.id.String(), "err", err)
 	}
@@ -283,6 +293,15 @@ func decodeMsg(b []byte) (engine.Msg, error) {
 
 // receive takes a peer's message to the engine.
 func (n *Node) receive(p *peer, b []byte) {
+	if len(b) > 0 && b[0] >= kindLogFrom {
+		m, err := decodeLog(b)
+		if err != nil {
+			n.log.Error("a node sent what cannot be read", "node", p.id.String(), "err", err)
+			return
+		}
+		n.takeLog(p.id, m)
+		return
+	}
 	m, err := decodeMsg(b)
 	if err != nil {
 		n.log.Error("a node sent what cannot be read", "node", p.id.String(), "err", err)
@@ -295,11 +314,7 @@ func (n *Node) receive(p *peer, b []byte) {
 			return
 		}
 		if len(t.JobInfo) > 0 && n.jobs[t.Job] == nil && !e.JobOver(t.Job) {
-			info := &jobInfo{raw: t.JobInfo}
-			if j, err := wire.DecodeJob(info.raw); err == nil {
-				info.namespace = j.Namespace
-			}
-			n.jobs[t.Job] = info
+			n.jobs[t.Job] = newJobInfo(t.JobInfo)
 		}
 		spec, err := n.spec(t.Job, t.Raw)
 		if err != nil {
@@ -316,6 +331,7 @@ func (n *Node) peerDead(id ids.NodeID, owners []ids.Owner, why string) {
 	n.peers.dead[id] = true
 	p := n.peers.byID[id]
 	delete(n.peers.byID, id)
+	delete(n.peers.early, id)
 	if p != nil {
 		delete(n.peers.byNo, p.no)
 		if p.stop != nil {
@@ -334,6 +350,10 @@ func (n *Node) peerDead(id ids.NodeID, owners []ids.Owner, why string) {
 	})
 	if p != nil {
 		n.spawn(p.link.Close) // not on the link's own goroutine
+	}
+	n.logs.nodeDead(id)
+	for _, d := range n.allDesks() {
+		d.nodeGone(id)
 	}
 }
 

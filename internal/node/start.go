@@ -52,7 +52,7 @@ func Run(ctx context.Context, cfg session.NodeConfig, log *slog.Logger, faces Fa
 	n := &Node{
 		cfg: cfg, log: log, id: newNodeID(), names: resource.NewNames(), started: time.Now(), cancel: cancel,
 		clients: map[engine.SessionID]*client{}, byKey: map[[wire.SessionSize]byte]engine.SessionID{}, byWorker: map[*pool.Worker]*client{},
-		peers: peerTable{byID: map[ids.NodeID]*peer{}, byNo: map[engine.NodeNo]*peer{}, dead: map[ids.NodeID]bool{}}, fetches: map[uint64]*fetching{}, headConns: map[*headConn]bool{},
+		peers: peerTable{byID: map[ids.NodeID]*peer{}, byNo: map[engine.NodeNo]*peer{}, dead: map[ids.NodeID]bool{}, early: map[ids.NodeID][][]byte{}}, fetches: map[uint64]*fetching{}, headConns: map[*headConn]bool{}, desks: map[ids.Job]*logDesk{},
 		jobs: map[ids.Job]*jobInfo{}, warnings: map[string]time.Time{}, registered: make(chan *headstate.Registered, 1),
 	}
 	if err := n.start(ctx, faces); err != nil {
@@ -63,6 +63,7 @@ func Run(ctx context.Context, cfg session.NodeConfig, log *slog.Logger, faces Fa
 	if err := ready(n.file); err != nil {
 		n.log.Warn("the program that started this daemon is gone", "err", err)
 	}
+	n.logs.guard() // the daemon's output goes there only now
 	n.Prestart()
 	<-ctx.Done()
 	err := context.Cause(ctx)
@@ -165,6 +166,7 @@ func (n *Node) machinery() error {
 	if n.arena, err = arena.Open(plan); err != nil {
 		return err
 	}
+	n.logs = startLogSource(n, n.logLimit())
 	n.pool, err = pool.Start(pool.Config{
 		Python: n.python(), LogDir: n.dir.LogDir(), SDKDir: sdkDir(), Preload: n.cfg.Preload, Env: workerEnv(n), Arena: n.arena.File(),
 		Log: n.log, OOMScoreAdj: 500, Died: n.died,
@@ -370,6 +372,9 @@ func (n *Node) abandon() {
 	if n.pool != nil {
 		n.pool.Stop()
 	}
+	if n.logs != nil {
+		n.logs.close()
+	}
 	if n.hangUp != nil {
 		n.hangUp()
 	}
@@ -459,6 +464,7 @@ func (n *Node) jobEnded(j ids.Job) {
 	n.locked(func(e *engine.Engine) {
 		e.JobEnded(j)
 		delete(n.jobs, j)
+		n.after = append(n.after, func() { n.logs.stop(j, true) })
 		for _, p := range n.peers.byID {
 			delete(p.jobs, j)
 		}

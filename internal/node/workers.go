@@ -105,7 +105,8 @@ func (n *Node) died(w *pool.Worker, x pool.Exit) {
 	}
 	cl.stream.shutdown(unix.SHUT_RD) // what it had written is still read, to its end, even if a child of its holds the other end
 	n.spawn(func() {
-		<-cl.readDone // a result that it sent before it died counts
+		n.logs.ended(w) // its last lines go before the news of its death
+		<-cl.readDone   // a result that it sent before it died counts
 		n.locked(func(e *engine.Engine) { e.WorkerGone(cl.id, kind, why) })
 		n.gone(cl)
 		_, _ = cl.channel0.Close(), w.Close()
@@ -136,8 +137,9 @@ func (n *Node) setup(sid engine.SessionID, s engine.Setup) {
 			m.Actor.Groups[name] = int64(k)
 		}
 	}
+	var info jobInfo
 	if j := n.jobs[s.Job]; j != nil {
-		m.Job, m.Namespace = j.raw, j.namespace
+		m.Job, m.Namespace, info = j.raw, j.namespace, *j
 	}
 	if s.Env != "" {
 		var env struct {
@@ -155,11 +157,15 @@ func (n *Node) setup(sid engine.SessionID, s engine.Setup) {
 		return
 	}
 	cl.send(n, b)
-	job := s.Job.String()
+	job := s.Job
+	if s.Actor != nil {
+		job = s.Actor.ID.Job() // of a detached actor it is its creator's: nobody is shown the job that it has for itself
+	}
 	n.after = append(n.after, func() {
-		if err := cl.worker.Rename(job); err != nil && !isClosedErr(err) {
+		if err := cl.worker.Rename(job.String()); err != nil && !isClosedErr(err) {
 			n.warn("rename", "a worker's log files keep their names without a job: "+err.Error())
 		}
+		n.logs.assign(cl.worker, job, info.driver, info.forward)
 	})
 }
 

@@ -54,6 +54,9 @@ type NodeConfig struct {
 	TokenSource     string `json:"token_source,omitempty"`      // where Token was found, for errors
 	AuthDisabled    bool   `json:"auth_disabled,omitempty"`
 
+	LogMaxBytes *int64 `json:"log_max_bytes,omitempty"` // of a file of output, before its beginning goes to a backup; nil: 100 MiB, 0: it may grow
+	LogBackups  *int64 `json:"log_backups,omitempty"`   // of each such file; nil: 5
+
 	SystemConfig map[string]any `json:"system_config,omitempty"`
 }
 

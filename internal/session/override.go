@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"strconv"
 	"strings"
 )
 
@@ -13,6 +14,9 @@ import (
 const (
 	EnvResources = "RAY_OVERRIDE_RESOURCES" // JSON object: name to amount, CPU, GPU, memory and object_store_memory among them
 	EnvLabels    = "RAY_OVERRIDE_LABELS"    // JSON object: key to value
+
+	EnvLogMaxBytes = "RAY_ROTATION_MAX_BYTES"
+	EnvLogBackups  = "RAY_ROTATION_BACKUP_COUNT"
 )
 
 // defaultLabels are the environment variables that say where a node is, and the labels that they become.
@@ -23,8 +27,8 @@ var defaultLabels = []struct{ env, label string }{
 	{"RAY_NODE_ZONE", "ray.io/availability-zone"},
 }
 
-// Override lets RAY_OVERRIDE_RESOURCES and RAY_OVERRIDE_LABELS win, name by name, and adds the labels that the
-// environment has for every node. Doing it twice changes nothing more.
+// Override lets RAY_OVERRIDE_RESOURCES and RAY_OVERRIDE_LABELS win, name by name, adds the labels that the environment has
+// for every node, and reads how large log files become. Doing it twice changes nothing more.
 func (c *NodeConfig) Override(getenv func(string) string) error {
 	resources, err := objectOf[float64](EnvResources, getenv(EnvResources))
 	if err != nil {
@@ -35,6 +39,18 @@ func (c *NodeConfig) Override(getenv func(string) string) error {
 		return err
 	}
 	var bad []error
+	for name, to := range map[string]**int64{EnvLogMaxBytes: &c.LogMaxBytes, EnvLogBackups: &c.LogBackups} {
+		text := getenv(name)
+		if text == "" {
+			continue
+		}
+		v, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || v < 0 || name == EnvLogBackups && v > 1000 {
+			bad = append(bad, fmt.Errorf("%s=%q: want a whole number from 0 on (at most 1000 backups)", name, text))
+			continue
+		}
+		*to = &v
+	}
 	for _, name := range sortedKeys(resources) {
 		v := resources[name]
 		switch name {

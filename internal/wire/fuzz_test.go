@@ -170,4 +170,10 @@ func FuzzNext(f *testing.F) { fuzzKind(f, KindNext) }
 
 func FuzzStreamDrop(f *testing.F) { fuzzKind(f, KindStreamDrop) }
 
+func FuzzLogs(f *testing.F) { fuzzKind(f, KindLogs) }
+
+func FuzzLog(f *testing.F) { fuzzKind(f, KindLog) }
+
+func FuzzLogsFlushed(f *testing.F) { fuzzKind(f, KindLogsFlushed) }
+
 func FuzzItems(f *testing.F) { fuzzKind(f, KindItems) }

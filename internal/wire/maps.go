@@ -101,6 +101,7 @@ type Job struct {
 	Logging    Raw               `msgpack:"logging"`
 	Metadata   Raw               `msgpack:"metadata"`
 	RuntimeEnv Raw               `msgpack:"runtime_env"`
+	DriverNode []byte            `msgpack:"driver_node"` // added by the driver's daemon: the node id
 }
 
 // DecodeJob reads Hello.Job.
@@ -110,6 +111,22 @@ func DecodeJob(raw Raw) (Job, error) {
 		return j, nil
 	}
 	return j, Unmarshal(raw, &j)
+}
+
+// JobAt is a driver's Hello.Job with the node that the driver is on, as other nodes and workers are told it.
+func JobAt(raw Raw, node ids.NodeID) (Raw, error) {
+	m := map[string]Raw{}
+	if len(raw) > 0 {
+		if err := Unmarshal(raw, &m); err != nil {
+			return nil, err
+		}
+	}
+	id, err := Marshal(node[:])
+	if err != nil {
+		return nil, err
+	}
+	m["driver_node"] = id
+	return Marshal(m)
 }
 
 // welcomeMap is Welcome as it travels: ids are binary, and what is zero stays away.

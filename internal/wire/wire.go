@@ -71,6 +71,7 @@ const (
 	KindStreamDrop   Kind = 0x24
 	KindTaskError    Kind = 0x2b
 	KindCallSite     Kind = 0x2c
+	KindLogs         Kind = 0x28
 	KindValue        Kind = 0x30
 	KindReady        Kind = 0x31
 	KindCreated      Kind = 0x32
@@ -79,6 +80,8 @@ const (
 	KindReply        Kind = 0x35
 	KindItems        Kind = 0x36
 	KindPart         Kind = 0x3c
+	KindLog          Kind = 0x38
+	KindLogsFlushed  Kind = 0x39
 	KindExecute      Kind = 0x40
 	KindExecTemplate Kind = 0x41
 	KindSetup        Kind = 0x42
@@ -100,6 +103,7 @@ var kindNames = [256]string{
 	KindExecDrop: "EXEC_TEMPLATE_DROP", KindActor: "ACTOR", KindActorCall: "ACTOR_CALL", KindCancel: "CANCEL",
 	KindItem: "ITEM", KindNext: "NEXT", KindStreamDrop: "STREAM_DROP", KindItems: "ITEMS",
 	KindTaskError: "TASK_ERROR", KindCallSite: "CALL_SITE", KindPart: "PART",
+	KindLogs: "LOGS", KindLog: "LOG", KindLogsFlushed: "LOGS_FLUSHED",
 }
 
 // Known tells whether k is a kind of this protocol version.
@@ -155,6 +159,7 @@ const (
 	FlagCall      uint16 = 1 << 5 // EXECUTE: a method of the worker's actor
 	FlagFetch     uint8  = 1 << 0 // WAIT: ready means ready on this machine
 	FlagBeside    uint8  = 1 << 0 // NEXT: it stands beside the channel's other requests
+	FlagFlush     uint8  = 1 << 0 // LOGS: LOGS_FLUSHED is wanted after all that was printed so far
 
 	DoneAll       uint8 = 0 // DONE: all was answered
 	DoneCancelled uint8 = 1 // DONE: the request was cancelled
