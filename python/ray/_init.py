@@ -211,6 +211,8 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         raise
     _private = daemon
     _context = RayContext(_address_info(node))
+    if job["logging"]["to_driver"]:
+        _core.state.client.show_logs()
     _settle(given["logging_config"] or getattr(given["job_config"], "py_logging_config", None))
     started = "Connected to Ray cluster." if daemon is None else "Started a local Ray instance."
     if _context.dashboard_url:
@@ -386,6 +388,7 @@ def _job(given: Dict[str, Any]) -> Dict[str, Any]:
     """The job map of the client protocol's HELLO."""
     import json
 
+    from ray._core import driver_logs
     from ray.job_config import JobConfig
 
     job_config = given["job_config"]
@@ -414,6 +417,8 @@ def _job(given: Dict[str, Any]) -> Dict[str, Any]:
             "to_driver": bool(to_driver),
             "level": logger.level if given["configure_logging"] else "info",
             "config": logging_config.to_dict() if logging_config is not None else None,
+            "plain": logging_config is not None,
+            **driver_logs.settings(),
         },
         "metadata": dict(config.metadata),
         "runtime_env": dict(env),

@@ -133,17 +133,30 @@ def _where() -> Dict[str, str]:
         return {}
     ids = {"job_id": state.job_id.hex(), "worker_id": state.worker_id.hex(), "node_id": state.node_id.hex()}
     if state.actor is not None:
-        ids.update(actor_id=state.actor.id.hex(), actor_name=state.actor.name)
+        ids["actor_id"] = state.actor.id.hex()
     task = _core.current_task()
     if task is not None:
         ids.update(task_id=task.task_id.hex(), task_name=task.name, task_func_name=task.qualname)
+    if state.actor is not None:
+        ids["actor_name"] = state.actor.name
     return ids
+
+
+def _more(record: logging.LogRecord, names: List[str]) -> Dict[str, Any]:
+    """What a line says besides its message: chosen attributes, what the caller added, where it comes from, and when."""
+    fields: Dict[str, Any] = {name: getattr(record, name, None) for name in names}
+    for name, value in record.__dict__.items():
+        if name not in _ATTRIBUTES and name not in fields:
+            fields[name] = value
+    fields.update(_where())
+    fields["timestamp_ns"] = int(record.created * 1e9)
+    return fields
 
 
 class _JsonFormatter(logging.Formatter):
     def __init__(self, config: LoggingConfig):
         super().__init__()
-        self._more = config.additional_log_standard_attrs
+        self._names = config.additional_log_standard_attrs
 
     def format(self, record: logging.LogRecord) -> str:
         import json
@@ -154,35 +167,19 @@ class _JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             "filename": record.filename,
             "lineno": record.lineno,
-            "name": record.name,
+            "process": record.process,
         }
-        fields.update(_where())
-        for name in self._more:
-            fields[name] = getattr(record, name, None)
-        for name, value in record.__dict__.items():
-            if name not in _ATTRIBUTES and name not in fields:
-                fields[name] = value
         if record.exc_info:
             fields["exc_text"] = self.formatException(record.exc_info)
-        fields["timestamp_ns"] = int(record.created * 1e9)
+        fields.update(_more(record, self._names))
         return json.dumps(fields, default=str)
 
 
 class _TextFormatter(logging.Formatter):
     def __init__(self, config: LoggingConfig):
-        super().__init__()
-        self._more = config.additional_log_standard_attrs
+        super().__init__(DEFAULT_FORMAT)
+        self._names = config.additional_log_standard_attrs
 
     def format(self, record: logging.LogRecord) -> str:
-        ids: Dict[str, Any] = dict(_where())
-        for name in self._more:
-            ids[name] = getattr(record, name, None)
-        for name, value in record.__dict__.items():
-            if name not in _ATTRIBUTES and name not in ids:
-                ids[name] = value
-        ids["timestamp_ns"] = int(record.created * 1e9)
-        pairs = " ".join(f"{k}={v}" for k, v in ids.items())
-        text = f"{self.formatTime(record)}\t{record.levelname} {record.filename}:{record.lineno} {pairs} -- {record.getMessage()}"
-        if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        return text
+        pairs = " ".join(f"{k}={v}" for k, v in _more(record, self._names).items())
+        return f"{super().format(record)} {pairs}"

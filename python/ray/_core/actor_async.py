@@ -13,7 +13,7 @@ import threading
 from collections import deque
 
 from ray import exceptions
-from ray._core import wire, yields
+from ray._core import printing, wire, yields
 from ray._core.actor_threads import ThreadedActor
 from ray._core.state import state
 from ray._core.task import OURS
@@ -150,6 +150,7 @@ class LoopGroup:
     def _flush(self):
         self._flush_due = False
         host = self.actor.worker
+        printing.flush()
         host.box.flush()
         if not self.running and self.thread is None:
             host.show(self.actor.class_name)

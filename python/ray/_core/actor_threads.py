@@ -11,7 +11,7 @@ from types import GeneratorType
 
 import msgpack
 
-from ray._core import wire, yields
+from ray._core import printing, wire, yields
 from ray._core.actor_worker import Actor, Call, Cancelled
 from ray._core.state import state
 from ray._core.task import OURS, DependencyFailed, FunctionMissing
@@ -57,6 +57,7 @@ class Group:
             try:
                 item = calls.get_nowait()
             except Empty:
+                printing.flush()
                 box.flush()
                 # A call that comes just before the token does was queued because there may be no more threads: it is
                 # found at once, and a token too many changes nothing then.

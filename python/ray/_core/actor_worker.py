@@ -19,7 +19,7 @@ from types import GeneratorType
 import msgpack
 
 from ray import exceptions
-from ray._core import serialization, wire, yields, zygote
+from ray._core import printing, serialization, wire, yields, zygote
 from ray._core.state import state
 from ray._core.task import OURS, DependencyFailed, FunctionMissing, Task
 
@@ -164,6 +164,7 @@ class Actor:
             host.client.sealed(oid, guard)
         host.alone = bool(flags & wire.ALONE)
         if len(box.frames) >= 32:
+            printing.flush()
             box.flush()
         if took > _LONG:
             self._look()
@@ -262,6 +263,7 @@ class Actor:
         task = Call(unique8 + self.id, template.name, template.qualname, attempt, self.resources)
         task.cancelled = task.told = task.exits = False
         host.show(template.name)
+        printing.as_actor(self.class_name)
         outcome, answer = 0, None
         undo = self.enter(task)
         try:
@@ -281,6 +283,8 @@ class Actor:
                 self._leave(e.code)
             elif not self.exiting:
                 outcome, answer = 1, self._not_made(e, template.name, unique8)
+        if answer is not None and answer.get("repr"):
+            printing.as_actor(answer["repr"])
         undo()
         if self.exiting or host.leaving:
             self.leave_with(unique8, attempt, 1)
@@ -292,6 +296,7 @@ class Actor:
             answer["error"] = answer.get("error", "")[:400000]
             data = b"\x05" + msgpack.packb(answer)
         output = wire.output(wire.OK, wire.INLINE, (), len(data), data)
+        printing.flush()
         host.box.frames.append(wire.result(unique8, attempt, outcome, (output,)))
         host.box.flush()
         host.show(self.class_name)

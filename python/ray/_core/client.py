@@ -43,6 +43,7 @@ class Client:
         self.suffix = b"\xff" * 12 + welcome["job_id"]
         self.suffix1 = self.suffix + b"\x01\x00\x00\x00"
         self.futures = None
+        self.logs = None
         self._key = key
         self._local = threading.local()
         self._channels = count(1)
@@ -86,18 +87,32 @@ class Client:
 
     def open_channel(self) -> Channel:
         """Connect a further channel; CHANNEL_CLOSE follows when it is collected."""
-        from ray._core import greeting
-
-        no = next(self._channels)
-        sock, _, _ = greeting.dial(
-            self.socket_path, self.role, self._key, version=self.version, session=self.session, chan=no
-        )
+        no = self.new_channel_number()
+        sock, _, _ = self.dial(no)
         channel = Channel(sock, no, self.box, self.arena)
         claim = refs.ChannelClaim(channel, self.table.put)
         claim.sock = sock
         claim.key = no
         self.table.held["channel", no] = claim
         return channel
+
+    def new_channel_number(self) -> int:
+        """A number that no other channel of this session has."""
+        return next(self._channels)
+
+    def dial(self, no):
+        """Connect to the daemon as this session's channel ``no``; see greeting.dial."""
+        from ray._core import greeting
+
+        return greeting.dial(
+            self.socket_path, self.role, self._key, version=self.version, session=self.session, chan=no
+        )
+
+    def show_logs(self):
+        """Show what the job's workers print, until the connection ends."""
+        from ray._core.driver_logs import DriverLogs
+
+        self.logs = DriverLogs(self)
 
     def answer(self, channel, req, timeout=None):
         """Wait for the one answer of a request."""
@@ -625,6 +640,9 @@ class Client:
 
     def close(self):
         """Send what is buffered and leave. Views of the arena stay readable."""
+        if self.logs is not None:
+            self.logs.flush()
+            self.logs.close()
         if self.futures is not None:
             self.futures.close()
         self.table.close()

@@ -16,7 +16,9 @@ TEMPLATE, TEMPLATE_DROP, SUBMIT, PUT, CREATE, SEAL, GET, WAIT = range(0x10, 0x18
 CANCEL_REQ, RELEASE, UNPIN, RESULT, CALL, CHANNEL_CLOSE, ABORT, CREDIT = range(0x18, 0x20)
 ACTOR, ACTOR_CALL, ITEM, NEXT, STREAM_DROP = range(0x20, 0x25)
 TASK_ERROR, CALL_SITE, PART = 0x2B, 0x2C, 0x3C
+LOGS = 0x28
 VALUE, READY, CREATED, DONE, ERROR, REPLY, ITEMS = range(0x30, 0x37)
+LOG, LOGS_FLUSHED = 0x38, 0x39
 EXECUTE, X_TEMPLATE, SETUP, EXIT, X_TEMPLATE_DROP, EXECUTE_AT, CANCEL = range(0x40, 0x47)
 
 INLINE, ARENA, ELSEWHERE = 0, 1, 2
@@ -25,6 +27,8 @@ ARGS_IN_DEP0, WEAK_HANDLE, STREAM, DYNAMIC, CREATION, METHOD, ALONE = 0x01, 0x02
 VALUES, RAISED, RETRIABLE, LEAVES, ACTOR_EXITS = range(5)  # outcomes of RESULT
 FETCH = 1
 BESIDE = 1
+FLUSH = 1
+LOG_OUT, LOG_ERR, LOG_BARS = range(3)
 
 # Value formats.
 PICKLE, PICKLE_BUFFERS, RAW, EXCEPTION, DAEMON_ERROR, MSGPACK = range(6)
@@ -53,6 +57,7 @@ dep = Struct("<28sBBI")
 unique = Struct(">Q")
 _item = Struct("<IB8sII")
 _next = Struct("<IBII28sIIB")
+_logs = Struct("<IBIIQB")
 items = Struct("<IBI28sIBI")  # up to n; 46 bytes
 handed = Struct("<BBII")  # status, where, n_contained, size
 
@@ -225,6 +230,11 @@ def call_site(unique8, text: str) -> bytes:
 
 def _utf8(text):
     return text[-_MOST_TEXT:].encode("utf-8", "replace")
+
+
+def logs(chan, req, taken, flags) -> bytes:
+    """LOGS: taken bytes of text in all were shown."""
+    return _logs.pack(18, LOGS, chan, req, taken, flags)
 
 
 def split_contained(oid, contained, room):

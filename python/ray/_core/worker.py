@@ -25,7 +25,7 @@ import ray.remote_function
 import ray.runtime_context
 import ray.util  # noqa: F401
 from ray import exceptions
-from ray._core import refs, serialization, sites, wire, yields, zygote
+from ray._core import printing, refs, serialization, sites, wire, yields, zygote
 from ray._core.actor_kinds import become
 from ray._core.arena import Arena
 from ray._core.client import Client, as_exception
@@ -159,10 +159,12 @@ class Worker:
 
     def _idle(self):
         if self.box is not None:
+            printing.flush()  # before the caller hears that the task has ended
             self.box.flush()
             if self._title is not None:
                 self._title = None
-                self._set_title(self.idle_title)
+                if self._set_title is not None:
+                    self._set_title(self.idle_title)
 
     def show(self, name):
         """Let the process's title tell what runs."""
@@ -266,9 +268,11 @@ class Worker:
             box.armed = True
             box.dead.put(None)
         state.task = Task(unique8 + client.suffix, name, template.qualname, attempt, template.resources)
-        if self._set_title is not None and name != self._title:
+        if name != self._title:
             self._title = name
-            self._set_title("ray::" + name)
+            if self._set_title is not None:
+                self._set_title("ray::" + name)
+            printing.as_task(name)
         if template.threads != self._threads and self._threads is not None:
             self._threads = template.threads if zygote.limit_threads(template.threads) else None
         retry_types = items = None
@@ -315,6 +319,7 @@ class Worker:
         state.task = None
         self.alone = bool(flags & wire.ALONE)
         if len(box.frames) >= 32 or took > _SHORT:
+            printing.flush()
             box.flush()  # now: to drop the arguments may take as long as the task
 
     def _load(self, template):

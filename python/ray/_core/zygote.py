@@ -29,7 +29,7 @@ import struct
 import sys
 from importlib import import_module
 
-from ray._core import title
+from ray._core import printing, title
 
 _CONTROL_FD = 3
 _LIFELINE_FD = 4
@@ -232,9 +232,7 @@ def _become_worker(request: dict, descriptors: list, oom_score_adj: int) -> dict
     if "threads" in request:
         limit_threads(int(request["threads"]))
     _reseed()
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # preloaded modules may have put something else there
-            stream.reconfigure(line_buffering=True)
+    printing.open_streams()
     title.set_title("ray::IDLE")
     _set_name("ray::worker")
     gc.enable()

@@ -1,0 +1,106 @@
+"""What a worker prints: its standard streams, and the lines in its files that say in whose name it prints.
+
+The node daemon reads the files and shows the lines to the job's driver, with the name of the task or actor that printed
+them. The name is written into the file when something is printed that follows another name: tasks that print nothing cost
+nothing. Output that does not come by way of ``sys.stdout`` and ``sys.stderr`` (of C code, of processes that a task starts)
+goes under the last name written, so a name is also written beforehand when a task begins after a while of others.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+
+_AHEAD = 0.001  # seconds between names that are written beforehand
+
+_mark = b""  # the line that says in whose name this process prints now
+_named = None
+_files: list = []
+_written = 0.0  # when names were last written beforehand
+
+
+class _File(io.FileIO):
+    """A descriptor into which the current name goes ahead of what is printed in it."""
+
+    last = b""  # the mark that was written last
+    fresh = True  # the next byte begins a line
+
+    def write(self, data):
+        mark = _mark
+        if mark is self.last or not self.fresh:
+            n = super().write(data)
+        else:
+            head = mark
+            whole = mark + bytes(data)
+            n = super().write(whole)
+            while n < len(head):  # as good as never: of a file that is written to in pieces
+                n += super().write(whole[n:])
+            self.last = mark
+            n -= len(head)
+        if n:
+            self.fresh = data[n - 1] == 10
+        return n
+
+    def ahead(self):
+        """Write the current name, unless it stands there or a line is under way."""
+        if _mark is not self.last and self.fresh:
+            self.write(b"")
+
+
+def open_streams():
+    """Make ``sys.stdout`` and ``sys.stderr`` of this worker."""
+    _files.clear()
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, name)
+        if type(old) is not io.TextIOWrapper:  # a preloaded module has put something else there
+            continue
+        raw = _File(fd, "wb", closefd=False)
+        raw.name = f"<{name}>"
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=old.encoding,
+            errors="backslashreplace",  # what cannot be encoded must not fail a task
+            line_buffering=True,
+        )
+        stream.mode = "w"
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+        _files.append(raw)
+
+
+def _line(kind: str, name: str) -> bytes:
+    return f":{kind}:{' '.join(name.split())}\n".encode("utf-8", "backslashreplace")
+
+
+def as_task(name: str):
+    """From now on a task of that name prints."""
+    global _mark, _named, _written
+    if name == _named:
+        return
+    _named = name
+    _mark = _line("task_name", name)
+    now = time.perf_counter()
+    if now - _written > _AHEAD:
+        _written = now
+        for file in _files:
+            file.ahead()
+
+
+def as_actor(name: str):
+    """From now on an actor of that name, or that looks like that, prints."""
+    global _mark, _named
+    flush()  # what it printed under another name
+    _named = None
+    _mark = _line("actor_name", name)
+    for file in _files:
+        file.ahead()
+
+
+def flush():
+    """Let go of lines that have no end yet."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        pass  # closed or replaced by user code, or the disk is full: no reason to end the worker
