@@ -63,7 +63,7 @@ func (f *logOutput) path() string {
 
 const (
 	logLook = 100 * time.Millisecond // between looks at all files, where nothing tells that they grow
-	logTick = 500 * time.Millisecond // after which the begin of a line is shown without its end
+	logTick = 200 * time.Millisecond // after which the begin of a line is shown without its end
 )
 
 func startLogSource(n *Node, limit logfile.Limit) *logSource {

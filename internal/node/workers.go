@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -105,12 +107,28 @@ func (n *Node) died(w *pool.Worker, x pool.Exit) {
 	}
 	cl.stream.shutdown(unix.SHUT_RD) // what it had written is still read, to its end, even if a child of its holds the other end
 	n.spawn(func() {
+		if x.Signal != 0 && !x.Killed {
+			n.noteSignal(w, x)
+		}
 		n.logs.ended(w) // its last lines go before the news of its death
 		<-cl.readDone   // a result that it sent before it died counts
 		n.locked(func(e *engine.Engine) { e.WorkerGone(cl.id, kind, why) })
 		n.gone(cl)
 		_, _ = cl.channel0.Close(), w.Close()
 	})
+}
+
+// noteSignal writes into a worker's output what killed it, as its last line.
+func (n *Node) noteSignal(w *pool.Worker, x pool.Exit) {
+	_, path := w.Logs()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0)
+	if err == nil {
+		_, err = fmt.Fprintf(f, "*** %s received at time=%d by process %d: %s ***\n", unix.SignalName(x.Signal), time.Now().Unix(), w.Pid, x)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		n.log.Warn("a worker's last line could not be written", "file", path, "err", err)
+	}
 }
 
 // setup tells a blank worker its job; the caller holds the lock.

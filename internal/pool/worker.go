@@ -345,11 +345,16 @@ func tail(path string) ([]string, error) {
 	lines = lines[max(0, len(lines)-tailLines):]
 	out := make([]string, 0, len(lines))
 	for _, line := range lines {
-		if len(lines) > 1 || len(line) > 0 {
+		if len(lines) > 1 && !isMark(line) || len(lines) == 1 && len(line) > 0 {
 			out = append(out, string(bytes.ToValidUTF8(line, []byte("\ufffd"))))
 		}
 	}
 	return out, nil
+}
+
+// isMark tells whether a worker's line says in whose name it prints, instead of being printed.
+func isMark(line []byte) bool {
+	return bytes.HasPrefix(line, []byte(":task_name:")) || bytes.HasPrefix(line, []byte(":actor_name:"))
 }
 
 func forkFault(spec WorkerSpec, kind fault.Kind, detail string, err error) error {

@@ -13,6 +13,10 @@ from ray._missing import missing
 from ray._version import version
 
 logger = logging.getLogger("ray")
+if not logger.level:
+    logger.setLevel(logging.INFO)
+if not logging.getLogger("ray.rllib").level:
+    logging.getLogger("ray.rllib").setLevel(logging.WARNING)  # it says more than others
 
 _lock = threading.RLock()
 _private: Optional[_daemon.Daemon] = None  # the cluster that this process started; guarded by _lock

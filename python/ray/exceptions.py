@@ -110,13 +110,9 @@ class WorkerCrashedError(RayError):
     """The worker process died while it ran the task, and no retry was left."""
 
     def __str__(self):
-        return (
-            self.args[0]
-            if self.args and isinstance(self.args[0], str)
-            else (
-                "The worker died unexpectedly while executing this task. "
-                "Check python-core-worker-*.log files for more information."
-            )
+        more = self.args[0] if self.args and isinstance(self.args[0], str) else None
+        return "The worker died unexpectedly while executing this task. " + (
+            more or "Check python-core-worker-*.log files for more information."
         )
 
 

@@ -35,7 +35,11 @@ const (
 	ColorByPid
 )
 
-const barMark = `"__ray_tqdm_magic_token__"`
+// barMark is in lines that are states of progress bars; neverMark in those that tests want to see each time.
+const (
+	barMark   = `"__ray_tqdm_magic_token__"`
+	neverMark = "__ray_testing_never_deduplicate__"
+)
 
 var colors = []string{"\x1b[36m", "\x1b[35m", "\x1b[32m", "\x1b[34m", "\x1b[94m", "\x1b[33m"}
 
@@ -139,6 +143,9 @@ func (p *Printer) show(now time.Duration, s Stream, source string, line, whole [
 	if p.style.Allow != nil && p.style.Allow(line) {
 		return true
 	}
+	if bytes.Contains(line, []byte(neverMark)) {
+		return true
+	}
 	key, ok := kind(line)
 	if !ok {
 		return true
@@ -212,7 +219,7 @@ func (p *Printer) expire(now time.Duration, s Stream, out func(s Stream, text []
 			text := fmt.Appendf(a.sample, " [repeated %dx across cluster]", a.n)
 			if !p.hinted {
 				p.hinted = true
-				text = append(text, " (Ray deduplicates logs by default. Set RAY_DEDUP_LOGS=0 to disable log deduplication, or set RAY_DEDUP_LOGS_ALLOW_REGEX to exempt lines.)"...)
+				text = append(text, " (Ray shows lines that are alike once by default. Set RAY_DEDUP_LOGS=0 to see all of them.)"...)
 			}
 			out(s, append(text, '\n'))
 		}

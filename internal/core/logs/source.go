@@ -57,7 +57,7 @@ type file struct {
 	size    int64 // as last heard
 	ended   bool  // nobody writes it any more
 	open    bool  // what was read of it last is the begin of a line
-	quiet   bool  // as open, and nothing came since the last Tick
+	late    bool  // it waits since before the last Tick
 	force   bool  // the begin of a line goes out as it is
 	queued  bool
 	dropped int64
@@ -188,18 +188,18 @@ func (s *Source) Flush(job ids.Job, no uint64) (done []uint64) {
 	return s.flushed(fl)
 }
 
-// Tick lets begins of lines go that have not grown since the Tick before. It is to be called from time to time while
+// Tick lets begins of lines go that wait since before the Tick before: a progress bar ends its line when all is done. It is to be called from time to time while
 // Waits.
 func (s *Source) Tick() {
 	for _, f := range s.files {
 		switch {
 		case !f.open:
-		case f.quiet:
+		case f.late:
 			f.force = true
 			s.setOpen(f, false)
 			s.queue(f)
 		default:
-			f.quiet = true
+			f.late = true
 		}
 	}
 }
@@ -217,7 +217,6 @@ func (s *Source) setOpen(f *file, open bool) {
 			s.opens--
 		}
 	}
-	f.quiet = false
 }
 
 // Behind is how many bytes of a file have not been sent; 0 if nobody wants them.
@@ -275,7 +274,9 @@ func (s *Source) Took(id FileID, b []byte) (job ids.Job, out []Batch, done []uin
 		out = append(out, Batch{Job: fl.job, Pid: f.pid, Name: p.Name, Err: f.err, Text: p.Text})
 		fl.credit -= len(p.Text)
 	}
-	f.name, f.off = name, f.off+int64(used)
+	if f.name, f.off = name, f.off+int64(used); used > 0 {
+		f.late = false
+	}
 	switch {
 	case len(b) == 0: // it is shorter than was heard
 		f.size, f.force = f.off, false

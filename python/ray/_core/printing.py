@@ -28,11 +28,11 @@ class _File(io.FileIO):
 
     def write(self, data):
         mark = _mark
-        if mark is self.last or not self.fresh:
+        if mark is self.last:
             n = super().write(data)
         else:
-            head = mark
-            whole = mark + bytes(data)
+            head = mark if self.fresh or self._at_begin() else b"\n" + mark
+            whole = head + bytes(data)
             n = super().write(whole)
             while n < len(head):  # as good as never: of a file that is written to in pieces
                 n += super().write(whole[n:])
@@ -43,9 +43,18 @@ class _File(io.FileIO):
         return n
 
     def ahead(self):
-        """Write the current name, unless it stands there or a line is under way."""
-        if _mark is not self.last and self.fresh:
+        """Write the current name, unless it stands there."""
+        if _mark is not self.last:
             self.write(b"")
+            self.fresh = True
+
+    def _at_begin(self) -> bool:
+        """Whether the file ends with a whole line: somebody else may have ended ours."""
+        try:
+            with open(f"/proc/self/fd/{self.fileno()}", "rb", buffering=0) as file:
+                return file.seek(-1, io.SEEK_END) < 0 or file.read(1) == b"\n"
+        except OSError:
+            return True  # it is empty, or no file
 
 
 def open_streams():

@@ -19,6 +19,7 @@ Descriptor 3 is the control socket; 4 is the lifeline, a pipe whose other end on
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import fcntl
 import gc
 import os
@@ -76,6 +77,10 @@ def main(once: bool = False) -> None:
         traceback.print_exc()
         _send(control, fatal=f"{type(e).__name__}: {e}")
         os._exit(1)
+    try:
+        faulthandler.enable(file=2, all_threads=False)  # a worker that crashes says where
+    except (AttributeError, OSError, ValueError):
+        pass  # preloaded modules have closed it
     threads, why = _unforkable()
     _send(control, ready=1, py="%d.%d" % sys.version_info[:2], threads=threads, why=why)
     gc.collect()

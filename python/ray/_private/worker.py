@@ -1,6 +1,6 @@
 """``global_worker``: what other packages read of this process's connection."""
 
-from typing import Any
+from typing import Any, Dict
 
 from ray import _core
 from ray._api import SCRIPT_MODE, WORKER_MODE, get, is_initialized, put, wait
@@ -17,6 +17,7 @@ __all__ = [
     "global_worker",
     "init",
     "is_initialized",
+    "print_worker_logs",
     "put",
     "remote",
     "shutdown",
@@ -24,6 +25,22 @@ __all__ = [
 ]
 
 _state = _core.state
+
+
+def print_worker_logs(data: Dict[str, Any], print_file: Any) -> None:
+    """Write lines that a worker printed as a driver shows them.
+
+    Args:
+        data: ``lines``, the ``pid`` and ``ip`` of who printed them, and ``actor_name`` or ``task_name`` if it has one.
+        print_file: Where to.
+    """
+    name = data.get("actor_name") or data.get("task_name")
+    who = f"{name} pid={data.get('pid')}" if name else f"pid={data.get('pid')}"
+    if data.get("ip") != _state.node_ip:
+        who += f", ip={data.get('ip')}"
+    for line in data.get("lines") or ():
+        print_file.write(f"({who}) {line}\n")
+    print_file.flush()
 
 
 class _Node:
