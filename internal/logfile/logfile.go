@@ -53,7 +53,7 @@ func (l Limit) Cut(path string, start int64) (c Cutting, err error) {
 	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
 		return c, os.NewSyscallError("fstatfs", err)
 	}
-	block := max(int64(fs.Bsize), 1)
+	block := max(fs.Bsize, 1)
 	c.From, c.To = start, (st.Size()-1)/block*block // the last byte stays: a whole file cannot be taken out
 	if c.To <= start {
 		return Cutting{}, nil

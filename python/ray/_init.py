@@ -216,7 +216,9 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
     _private = daemon
     _context = RayContext(_address_info(node))
     if job["logging"]["to_driver"]:
-        _core.state.client.show_logs()
+        from ray._core import driver_logs
+
+        _core.state.client.logs = driver_logs.DriverLogs(_core.state.client)
     _settle(given["logging_config"] or getattr(given["job_config"], "py_logging_config", None))
     started = "Connected to Ray cluster." if daemon is None else "Started a local Ray instance."
     if _context.dashboard_url:

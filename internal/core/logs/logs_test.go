@@ -125,7 +125,7 @@ type machine struct {
 	src   *Source
 	files map[FileID][]byte
 	lines map[FileID]int // printed
-	n     int // of files, numbered from 1
+	n     int            // of files, numbered from 1
 }
 
 // TestFlow runs sources and a desk with random steps: nothing is lost, nothing comes twice, each process's lines come in

@@ -63,7 +63,6 @@ type alike struct {
 	shared bool   // somebody else did, too
 	n      int    // that were not shown
 	sample []byte // the last of these, with its prefix
-	gone   bool
 }
 
 // NewPrinter makes one.

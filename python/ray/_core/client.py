@@ -43,7 +43,7 @@ class Client:
         self.suffix = b"\xff" * 12 + welcome["job_id"]
         self.suffix1 = self.suffix + b"\x01\x00\x00\x00"
         self.futures = None
-        self.logs = None
+        self.logs = None  # a DriverLogs, where workers' output is shown
         self._key = key
         self._local = threading.local()
         self._channels = count(1)
@@ -107,12 +107,6 @@ class Client:
         return greeting.dial(
             self.socket_path, self.role, self._key, version=self.version, session=self.session, chan=no
         )
-
-    def show_logs(self):
-        """Show what the job's workers print, until the connection ends."""
-        from ray._core.driver_logs import DriverLogs
-
-        self.logs = DriverLogs(self)
 
     def answer(self, channel, req, timeout=None):
         """Wait for the one answer of a request."""

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 
-from ray._core import greeting, wire
+from ray._core import wire
 
 _CHUNK = 256 << 10
 _FLUSH_IDLE = 2.0  # seconds without a line after which flush gives up

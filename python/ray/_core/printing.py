@@ -14,8 +14,7 @@ import time
 
 _AHEAD = 0.001  # seconds between names that are written beforehand
 
-_mark = b""  # the line that says in whose name this process prints now
-_named = None
+_name = ("task_name", "")  # in whose name this process prints now: what it is, and what it is called
 _files: list = []
 _written = 0.0  # when names were last written beforehand
 
@@ -23,20 +22,20 @@ _written = 0.0  # when names were last written beforehand
 class _File(io.FileIO):
     """A descriptor into which the current name goes ahead of what is printed in it."""
 
-    last = b""  # the mark that was written last
+    last = ("task_name", "")  # the name that was written last
     fresh = True  # the next byte begins a line
 
     def write(self, data):
-        mark = _mark
-        if mark is self.last:
+        name = _name
+        if name is self.last:
             n = super().write(data)
         else:
-            head = mark if self.fresh or self._at_begin() else b"\n" + mark
+            head = _line(*name) if self.fresh or self._at_begin() else b"\n" + _line(*name)
             whole = head + bytes(data)
             n = super().write(whole)
             while n < len(head):  # as good as never: of a file that is written to in pieces
                 n += super().write(whole[n:])
-            self.last = mark
+            self.last = name
             n -= len(head)
         if n:
             self.fresh = data[n - 1] == 10
@@ -44,7 +43,7 @@ class _File(io.FileIO):
 
     def ahead(self):
         """Write the current name, unless it stands there."""
-        if _mark is not self.last:
+        if _name is not self.last:
             self.write(b"")
             self.fresh = True
 
@@ -84,11 +83,10 @@ def _line(kind: str, name: str) -> bytes:
 
 def as_task(name: str):
     """From now on a task of that name prints."""
-    global _mark, _named, _written
-    if name == _named:
+    global _name, _written
+    if name == _name[1]:
         return
-    _named = name
-    _mark = _line("task_name", name)
+    _name = ("task_name", name)
     now = time.perf_counter()
     if now - _written > _AHEAD:
         _written = now
@@ -98,10 +96,9 @@ def as_task(name: str):
 
 def as_actor(name: str):
     """From now on an actor of that name, or that looks like that, prints."""
-    global _mark, _named
+    global _name
     flush()  # what it printed under another name
-    _named = None
-    _mark = _line("actor_name", name)
+    _name = ("actor_name", name)
     for file in _files:
         file.ahead()
 
