@@ -298,6 +298,18 @@ def many_tasks(session):
     return seconds
 
 
+@case("1,000,000 lines of a task shown by its driver", "s", TIME, must=3)
+def log_lines(session):
+    import subprocess
+    import tempfile
+
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "log_lines.py")
+    with tempfile.NamedTemporaryFile() as out:
+        argv = [sys.executable, program, "1000000", out.name]
+        done = subprocess.run(argv, stdout=out, stderr=subprocess.PIPE, text=True, check=True)
+    return float(done.stderr.splitlines()[-1])
+
+
 # --- what only Gray's daemon can be asked ---
 
 
