@@ -8,7 +8,7 @@ from machines import line, tell, until
 
 START = """
     import os, sys, time, ray
-    ray.init({address}, logging_level="warning")
+    ray.init({address}, logging_level="error")
 """
 HERE = START.format(address="num_cpus=2")
 AUTO = START.format(address='"auto"')
