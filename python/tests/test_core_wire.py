@@ -88,6 +88,7 @@ BUILD = {
     "CALL": lambda f, raw: wire.call(f["chan"], f["req"], raw[13:]),
     "CHANNEL_CLOSE": lambda f, raw: wire.channel_close(f),
     "ABORT": lambda f, raw: wire.abort(_bytes(f)),
+    "LOGS": lambda f, raw: wire.logs(f["chan"], f["req"], f["taken"], f["flags"]),
     "CREDIT": lambda f, raw: wire.credit(f["chan"], f["req"], f["total"]),
     "TASK_ERROR": lambda f, raw: wire.task_error(_unique(f["unique"]), _bytes(f["text"]).decode()),
     "CALL_SITE": lambda f, raw: wire.call_site(_unique(f["unique"]), _bytes(f["text"]).decode()),
