@@ -1,6 +1,6 @@
 """A driver of a task that prints a million lines; the case in cases.py runs it with a file for its output.
 
-    python bench/log_lines.py LINES FILE > FILE     # prints to stderr how long it took until FILE had all of them
+python bench/log_lines.py LINES FILE > FILE     # prints to stderr how long it took until FILE had all of them
 """
 
 import sys
