@@ -151,7 +151,7 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 	}
 	var key [16]byte
 	_, _ = rand.Read(key[:]) // never fails
-	id, err := n.newJob(&headstate.JobStart{Key: key, Driver: headstate.Driver{PID: pid, IP: n.ip, Namespace: job.Namespace, Entrypoint: job.Entrypoint}})
+	id, err := n.newJob(&headstate.JobStart{Key: key, Driver: headstate.Driver{PID: pid, IP: n.ip, Namespace: job.Namespace, Entrypoint: job.Entrypoint}, Packages: n.jobPackages(h.Job, nil)})
 	if err != nil {
 		refuse(c, fault.System, "the head at "+n.file.GCSAddress+" gave no job id: "+err.Error())
 		return

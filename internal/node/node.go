@@ -63,6 +63,7 @@ type Node struct {
 	fetcher   *transfer.Fetcher
 	sender    *transfer.Server
 	reactor   *reactor
+	envs      environs
 
 	registered chan *headstate.Registered
 
@@ -258,6 +259,7 @@ func (n *Node) Close() {
 		c.close()
 	}
 	n.pool.Stop()
+	n.closeEnvirons()
 	for _, p := range links {
 		p.link.Close()
 	}

@@ -370,6 +370,7 @@ func (n *Node) abandon() {
 	if n.pool != nil {
 		n.pool.Stop()
 	}
+	n.closeEnvirons()
 	if n.hangUp != nil {
 		n.hangUp()
 	}

@@ -239,6 +239,9 @@ type Setup struct {
 	Job          Raw // the driver's HELLO job
 	Env          map[string]string
 	Preload      []string         // modules that the environment names, which it was forked with
+	RuntimeEnv   Raw              // the environment as its template has it; empty: the job's own
+	WorkingDir   string           // folder of the environment's working_dir on this node
+	PyModules    []string         // and those of its py_modules
 	Accelerators map[string][]int // assigned instances, by resource
 	Resources    map[string]int64 // in 1/10000
 	Actor        *SetupActor      // of an actor's worker
@@ -249,6 +252,9 @@ type setupMap struct {
 	Job          Raw               `msgpack:"job,omitempty"`
 	Env          map[string]string `msgpack:"env,omitempty"`
 	Preload      []string          `msgpack:"preload,omitempty"`
+	RuntimeEnv   Raw               `msgpack:"runtime_env,omitempty"`
+	WorkingDir   string            `msgpack:"working_dir,omitempty"`
+	PyModules    []string          `msgpack:"py_modules,omitempty"`
 	Accelerators map[string][]int  `msgpack:"accelerators,omitempty"`
 	Resources    map[string]int64  `msgpack:"resources,omitempty"`
 	Actor        *SetupActor       `msgpack:"actor,omitempty"`
@@ -260,13 +266,13 @@ func DecodeSetup(body []byte) (Setup, error) {
 	if err := unmarshalMap(KindSetup, body, &m); err != nil {
 		return Setup{}, err
 	}
-	s := Setup{Job: m.Job, Env: m.Env, Preload: m.Preload, Accelerators: m.Accelerators, Resources: m.Resources, Actor: m.Actor}
+	s := Setup{Job: m.Job, Env: m.Env, Preload: m.Preload, RuntimeEnv: m.RuntimeEnv, WorkingDir: m.WorkingDir, PyModules: m.PyModules, Accelerators: m.Accelerators, Resources: m.Resources, Actor: m.Actor}
 	return s, s.fromMap(KindSetup, &m.welcomeMap)
 }
 
 // AppendSetup appends the frame.
 func AppendSetup(b []byte, s *Setup) ([]byte, error) {
 	at := len(b)
-	m := setupMap{s.toMap(), s.Job, s.Env, s.Preload, s.Accelerators, s.Resources, s.Actor}
+	m := setupMap{s.toMap(), s.Job, s.Env, s.Preload, s.RuntimeEnv, s.WorkingDir, s.PyModules, s.Accelerators, s.Resources, s.Actor}
 	return finishMap(begin(b, KindSetup), at, &m)
 }
