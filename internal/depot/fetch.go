@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +36,8 @@ type Fetcher struct {
 // Path is the folder of a package's content once it is fetched.
 func (f *Fetcher) Path(uri string) string {
 	if name, ok := NameOf(uri); ok {
-		return filepath.Join(f.Dir, strings.TrimSuffix(name, ".zip"))
+		stem, _, _ := strings.Cut(name, ".")
+		return filepath.Join(f.Dir, stem)
 	}
 	scheme, _, _ := strings.Cut(uri, "://")
 	sum := sha256.Sum256([]byte(uri))
@@ -55,10 +57,8 @@ func Supported(uri string) error {
 	case scheme != "file" && scheme != "https":
 		return uriError(uri, fault.NotImplemented, "packages are read from gcs://, file:// and https:// URIs only; Gray does not read "+scheme+":// yet", nil)
 	}
-	for _, ext := range []string{".zip", ".tar.gz", ".tgz"} {
-		if strings.HasSuffix(uri, ext) {
-			return nil
-		}
+	if slices.ContainsFunc(endings, func(end string) bool { return strings.HasSuffix(uri, end) }) {
+		return nil
 	}
 	return uriError(uri, fault.NotImplemented, "packages are .zip, .tar.gz and .tgz archives; Gray does not unpack others yet", nil)
 }

@@ -33,14 +33,21 @@ const (
 	part      = ".part"
 )
 
+// endings are those of archives that can be unpacked.
+var endings = []string{".zip", ".tar.gz", ".tgz"}
+
 // ValidName tells whether a package may have this name: it becomes a file's.
 func ValidName(name string) bool {
 	hash, ok := strings.CutPrefix(name, "_ray_pkg_")
 	if !ok {
 		return false
 	}
-	hash, ok = strings.CutSuffix(hash, ".zip")
-	return ok && len(hash) >= 16 && len(hash) <= 64 && strings.Trim(hash, "0123456789abcdef") == ""
+	i := strings.IndexByte(hash, '.')
+	if i < 0 || !slices.Contains(endings, hash[i:]) {
+		return false
+	}
+	hash = hash[:i]
+	return len(hash) >= 16 && len(hash) <= 64 && strings.Trim(hash, "0123456789abcdef") == ""
 }
 
 // NameOf is the name in a gcs:// URI.

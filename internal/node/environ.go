@@ -280,7 +280,7 @@ func (n *Node) envLate(key string, after time.Duration) {
 }
 
 func (n *Node) envText(why string) string {
-	return fmt.Sprintf("Failed to set up runtime environment.\n[Node %s] %s", n.ip, why)
+	return fmt.Sprintf("[Node %s] %s", n.ip, why)
 }
 
 // carryPackages does what core/packages decided; the caller holds the lock.

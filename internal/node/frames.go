@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"gray/internal/core/engine"
 	"gray/internal/core/fault"
