@@ -31,6 +31,8 @@ type Fetcher struct {
 	HeadURL string
 	// Web is for https URIs; nil is http.DefaultClient.
 	Web *http.Client
+
+	pause time.Duration // tests shorten firstPause
 }
 
 // Path is the folder of a package's content once it is fetched.
@@ -140,7 +142,10 @@ func (f *Fetcher) download(ctx context.Context, client *http.Client, from, uri s
 	if err := os.Remove(file.Name()); err != nil {
 		return nil, uriError(uri, fault.System, "", errors.Join(err, file.Close()))
 	}
-	pause := firstPause
+	pause := f.pause
+	if pause == 0 {
+		pause = firstPause
+	}
 	for k := 1; ; k++ {
 		again, err := get(ctx, client, from, file)
 		if err == nil {

@@ -73,6 +73,9 @@ func (u *unpacker) zip(f *os.File, strip bool) error {
 }
 
 func (u *unpacker) tar(f *os.File, strip bool) error {
+	if _, err := f.Seek(0, io.SeekStart); err != nil { // it may just have been written
+		return err
+	}
 	top := ""
 	if strip {
 		var names []string
