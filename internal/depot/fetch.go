@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"gray/internal/core/fault"
@@ -120,9 +121,12 @@ func (f *Fetcher) archive(ctx context.Context, uri string) (*os.File, error) {
 	if err != nil || u.Host != "" && u.Host != "localhost" {
 		return nil, uriError(uri, fault.RuntimeEnv, "a file URI names a file of the node: file:///folder/package.zip", err)
 	}
-	file, err := os.Open(u.Path)
+	file, err := os.OpenFile(u.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // what is no file must not make this wait
 	if err != nil {
 		return nil, uriError(uri, fault.RuntimeEnv, "it must be readable on each node", err)
+	}
+	if st, err := file.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil, uriError(uri, fault.RuntimeEnv, "it is not a file", errors.Join(err, file.Close()))
 	}
 	return file, nil
 }

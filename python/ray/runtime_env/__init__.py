@@ -437,7 +437,7 @@ def _preload(value: Any) -> List[str]:
     return list(value)
 
 
-def _packages(name: str):
+def _requirements(name: str):
     def check(value: Any) -> Dict:
         if isinstance(value, str):
             if not os.path.isfile(os.path.expanduser(value)):
@@ -467,8 +467,8 @@ _CHECKS = {
     "excludes": lambda value: _texts("excludes", value),
     "env_vars": _env_vars,
     "preload": _preload,
-    "pip": _packages("pip"),
-    "uv": _packages("uv"),
+    "pip": _requirements("pip"),
+    "uv": _requirements("uv"),
     "conda": _conda,
     "config": RuntimeEnvConfig.parse_and_validate_runtime_env_config,
 }
