@@ -291,7 +291,7 @@ def _check(given: Dict[str, Any]) -> None:
     if given.get("labels") is not None:
         from ray._labels import check_labels
 
-        check_labels(given["labels"])
+        check_labels(given["labels"], reserved=True)
 
 
 def check_namespace(namespace: Any) -> None:

@@ -63,7 +63,7 @@ def test_merge():
 
 def job(monkeypatch, **given):
     base = dict.fromkeys("job_config runtime_env namespace logging_config log_to_driver".split())
-    return _init._job({**base, "configure_logging": True, **given})
+    return _init._job({**base, "configure_logging": True, **given})[0]
 
 
 def test_job(monkeypatch):
