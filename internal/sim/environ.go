@@ -20,7 +20,7 @@ func (n *node) PrepareEnv(key string) {
 			return
 		}
 		w.hit()
-		if w.faults && w.chance(w.cfg.Crash) {
+		if w.faults && w.cfg.Crash > 0 && w.chance(0.1) { // far more seldom than a crash is it tried
 			w.Stats.EnvFails++
 			delete(n.envs, key)
 			n.do(func(e *engine.Engine) { e.EnvFailed(key, "no such package") })

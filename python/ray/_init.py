@@ -443,8 +443,6 @@ def _random_namespace() -> str:
 
 def _job_env(given: Dict[str, Any], config, submitted: Dict[str, Any]):
     """The job's environment with URIs for paths, the pickled set-up hook or None, and the packages to upload."""
-    from ray.runtime_env import RuntimeEnv, merge, resolved
-
     env = given["runtime_env"]
     if env is not None and not isinstance(env, dict):
         raise TypeError(f"runtime_env must be a dict or a ray.runtime_env.RuntimeEnv, got {type(env)}.")
@@ -454,6 +452,10 @@ def _job_env(given: Dict[str, Any], config, submitted: Dict[str, Any]):
 
         module, _, name = hook.rpartition(".")
         env = getattr(importlib.import_module(module), name)(dict(env or {}))
+    if not env and not config.runtime_env:
+        return {}, None, []
+    from ray.runtime_env import RuntimeEnv, merge, resolved
+
     if submitted and env:
         if os.environ.get("RAY_OVERRIDE_JOB_RUNTIME_ENV") == "1":
             env = merge(config.runtime_env, env)
