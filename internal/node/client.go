@@ -144,6 +144,10 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 		refuse(c, fault.Protocol, err.Error())
 		return
 	}
+	if len(h.Job) > maxJob {
+		refuse(c, fault.Limit, fmt.Sprintf("what the driver says of its job, its runtime_env above all, has %d bytes; at most %d are possible", len(h.Job), maxJob))
+		return
+	}
 	pid, start, err := peerProcess(c)
 	if err != nil {
 		refuse(c, fault.System, "the driver's process cannot be watched: "+err.Error())
@@ -197,6 +201,12 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 	}
 	n.read(cl, st)
 }
+
+// A worker is told its job and its environment in one packet.
+const (
+	maxJob = 64 << 10
+	maxEnv = 48 << 10
+)
 
 // newJob asks the head for a job id.
 func (n *Node) newJob(c *headstate.JobStart) (id ids.Job, err error) {

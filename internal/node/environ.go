@@ -27,8 +27,8 @@ import (
 // the packages themselves.
 type environs struct {
 	fetch *depot.Fetcher
-	store *depot.Store // nil where the head is elsewhere
-	ctx   context.Context
+	store *depot.Store    // nil where the head is elsewhere
+	ctx   context.Context //nolint:containedctx // of what is under way until the daemon ends
 	stop  context.CancelFunc
 
 	state  *packages.State        // guarded by Node.mu
@@ -333,7 +333,7 @@ func (n *Node) enter(m *wire.Setup, raw string) {
 		n.log.Warn("a runtime environment could not be read", "err", err)
 		return
 	}
-	m.Env, m.Preload, m.RuntimeEnv = env.EnvVars, env.Preload, wire.Raw(raw)
+	m.RuntimeEnv = wire.Raw(raw)
 	if env.WorkingDir != "" {
 		m.WorkingDir = n.envs.fetch.Path(env.WorkingDir)
 	}

@@ -312,6 +312,9 @@ func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
 	if err != nil {
 		return engine.TemplateSpec{}, err
 	}
+	if len(m.Env) > maxEnv {
+		return engine.TemplateSpec{}, protocolError("template", fmt.Sprintf("an environment of %d bytes; at most %d are possible", len(m.Env), maxEnv))
+	}
 	env, err := readEnv(m.Env)
 	if err != nil {
 		return engine.TemplateSpec{}, err

@@ -419,7 +419,6 @@ def _job(given: Dict[str, Any]):
         "sys_path": _sys_path(not env.get("working_dir")),
         "cwd": os.getcwd(),
         "entrypoint": " ".join(getattr(sys, "orig_argv", None) or [sys.executable, *sys.argv]),
-        "env_vars": dict(env.get("env_vars") or {}),
         "logging": {
             "to_driver": bool(to_driver),
             "level": logger.level if given["configure_logging"] else "info",
@@ -454,7 +453,7 @@ def _job_env(given: Dict[str, Any], config, submitted: Dict[str, Any]):
         env = getattr(importlib.import_module(module), name)(dict(env or {}))
     if not env and not config.runtime_env:
         return {}, None, []
-    from ray.runtime_env import RuntimeEnv, merge, resolved
+    from ray.runtime_env import RuntimeEnv, check_size, merge, resolved
 
     if submitted and env:
         if os.environ.get("RAY_OVERRIDE_JOB_RUNTIME_ENV") == "1":
@@ -478,11 +477,12 @@ def _job_env(given: Dict[str, Any], config, submitted: Dict[str, Any]):
         hook = None
     whole = RuntimeEnv(**env)
     whole.check_there()
+    check_size(whole)
     return resolved(whole, None) or {}, hook, packages
 
 
 # bytes that a worker_process_setup_hook may have: it goes to each worker with what else is said of the job
-_MAX_HOOK = 512 << 10
+_MAX_HOOK = 32 << 10
 
 
 def _pickled_hook(hook) -> bytes:

@@ -276,7 +276,6 @@ class Cluster:
             "sys_path": [],
             "cwd": "/",
             "entrypoint": "",
-            "env_vars": {},
             "logging": {},
         }
         _core.connect(

@@ -16,6 +16,7 @@ from ray.job_config import JobConfig
 from ray.runtime_env import RuntimeEnv, RuntimeEnvConfig, _ignore, _packages
 
 LOCK = threading.Lock()
+TEXT = "x" * 40_000
 
 
 def write(folder, files):
@@ -223,6 +224,7 @@ def test_fields():
         ({"py_modules": [os]}, TypeError, "`py_module` must be a string"),
         ({"worker_process_setup_hook": lambda: 1}, TypeError, "not JSON serializable"),
         ({"pip": ["x"]}, NotImplementedError, "runtime environments with 'pip'"),
+        ({"env_vars": {"A": "x" * 25_000}}, ValueError, "at most 24576 are possible"),
     ],
 )
 def test_bad_environments_of_tasks(env, error, text):
@@ -239,6 +241,8 @@ def test_bad_environments_of_tasks(env, error, text):
         ({"py_modules": "x"}, TypeError, "py_modules must be a List of local paths"),
         ({"excludes": "x"}, TypeError, r"runtime_env\['excludes'\]"),
         ({"worker_process_setup_hook": 5}, TypeError, "must be a function, got <class 'int'>"),
+        ({"worker_process_setup_hook": lambda text=TEXT: 1}, RuntimeEnvSetupError, "at most 32768 are"),
+        ({"env_vars": {"A": "x" * 25_000}}, ValueError, "at most 24576 are possible"),
         (
             {"worker_process_setup_hook": lambda lock=LOCK: 1},
             RuntimeEnvSetupError,
@@ -374,6 +378,17 @@ def test_pythonpath(own_env, tmp_path):
     ray.init(num_cpus=1)
     env = {"env_vars": {"PYTHONPATH": f"{tmp_path}/lib:${{PYTHONPATH}}"}}
     assert ray.get(load.options(runtime_env=env).remote("mod_of_path")) == 5
+
+
+def test_large_environments(own_env):
+    """As large as they may be, all that a worker is told still fits."""
+
+    def hook(text="x" * 30_000):
+        os.environ["HOOKED"] = text
+
+    ray.init(num_cpus=1, runtime_env={"env_vars": {"A": "a" * 24_000}, "worker_process_setup_hook": hook})
+    large = environment.options(runtime_env={"env_vars": {"B": "b" * 24_000}})
+    assert [len(v) for v in ray.get(large.remote("A", "B", "HOOKED"))] == [24_000, 24_000, 30_000]
 
 
 # the set-up hook

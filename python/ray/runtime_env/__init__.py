@@ -486,8 +486,27 @@ def check_task_env(value: Dict[str, Any]) -> None:
     for path in [env.working_dir(), *env.py_modules()]:
         if path and not _is_uri(path):
             raise ValueError(_NO_URI.format(path))
-    env.serialize()  # what has no JSON form could not be told to a node
+    check_size(env)
     env.check_there()
+
+
+# A worker is told its job's environment, its own and the job's set-up hook in one packet of 128 KiB.
+_MAX_JSON = 24 << 10
+
+
+def check_size(env: RuntimeEnv) -> None:
+    """Check that nodes can be told an environment.
+
+    Raises:
+        TypeError: A value has no JSON form.
+        ValueError: It is too large.
+    """
+    size = len(env.serialize())
+    if size > _MAX_JSON:
+        raise ValueError(
+            f"The runtime_env has {size} bytes as JSON; at most {_MAX_JSON} are possible. Put long values of env_vars into "
+            "a file of the working_dir."
+        )
 
 
 def merge(parent: Optional[Dict], child: Optional[Dict], strict: bool = False) -> Dict[str, Any]:
