@@ -51,10 +51,29 @@ class RayContext(Mapping):
         self.address_info = address_info
 
     def __getitem__(self, key: str) -> Any:
+        if key in self.address_info:
+            import warnings
+
+            warnings.warn(
+                f'Accessing values through ctx["{key}"] is deprecated. Use ctx.address_info["{key}"] instead.',
+                DeprecationWarning,
+                stacklevel=2,
+            )
         return self.address_info[key]
 
     def __len__(self) -> int:
+        import warnings
+
+        warnings.warn("len(ctx) is deprecated. Use len(ctx.address_info) instead.", stacklevel=2)
         return len(self.address_info)
+
+    def __bool__(self) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, RayContext) and self.address_info == other.address_info
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.address_info)

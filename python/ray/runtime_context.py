@@ -10,7 +10,7 @@ from ray._ids import ActorID, JobID, NodeID, PlacementGroupID, TaskID
 
 __all__ = ["RuntimeContext", "get_runtime_context"]
 
-_ACCELERATORS = ("GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN")
+_ACCELERATORS = ("GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN", "FURIOSA", "MBLT", "TTNPU")
 
 _state = _core.state
 
