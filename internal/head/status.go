@@ -53,6 +53,15 @@ func (s *Service) Status(ctx context.Context, verbose bool) (string, error) {
 	return sum.Status(verbose), nil
 }
 
+// Packages are the names of the packages that running jobs need.
+func (s *Service) Packages(ctx context.Context) (map[string]bool, error) {
+	inUse := make(chan map[string]bool, 1)
+	if err := s.query(ctx, func(time.Duration) { inUse <- s.state.Packages() }); err != nil {
+		return nil, err
+	}
+	return <-inUse, nil
+}
+
 // Healthy is nil while the head answers.
 func (s *Service) Healthy(ctx context.Context) error {
 	return s.query(ctx, func(time.Duration) {})

@@ -88,7 +88,7 @@ func (s *sink) RegisterActor(row *actor.Row, getIfExists bool, stored *engine.St
 		if err != nil {
 			panic("node: an actor cannot be encoded: " + err.Error()) // it holds nothing that cannot be
 		}
-		call.Spec = b
+		call.Spec, call.Packages = b, n.jobPackages(st.JobInfo, st.Template)
 	}
 	id := row.ID
 	n.after = append(n.after, func() {

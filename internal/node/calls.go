@@ -24,6 +24,7 @@ type callArgs struct {
 	Attempt   uint32     `msgpack:"attempt"`
 	Index     uint32     `msgpack:"index"`
 	Question  wire.Raw   `msgpack:"q"`
+	Path      string     `msgpack:"path"`
 }
 
 // call carries out a CALL; the caller holds the lock. Answers that need the head come later.
@@ -94,6 +95,8 @@ func (n *Node) call(cl *client, m wire.Call) error {
 		}
 		n.eng.Cancel(cl.id, ids.ObjectID(a.ID))
 		s.reply(ch, m.Req, map[string]any{})
+	case "package_has", "package_put":
+		return n.packageCall(ch, m.Req, method, &a)
 	default:
 		n.headCall(ch, m.Req, method, &a)
 	}

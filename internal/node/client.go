@@ -144,6 +144,10 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 		refuse(c, fault.Protocol, err.Error())
 		return
 	}
+	if len(h.Job) > maxJob {
+		refuse(c, fault.Limit, fmt.Sprintf("what the driver says of its job, its runtime_env above all, has %d bytes; at most %d are possible", len(h.Job), maxJob))
+		return
+	}
 	pid, start, err := peerProcess(c)
 	if err != nil {
 		refuse(c, fault.System, "the driver's process cannot be watched: "+err.Error())
@@ -161,7 +165,7 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 	}
 	var key [16]byte
 	_, _ = rand.Read(key[:]) // never fails
-	id, err := n.newJob(&headstate.JobStart{Key: key, Driver: headstate.Driver{PID: pid, IP: n.ip, Namespace: job.Namespace, Entrypoint: job.Entrypoint}})
+	id, err := n.newJob(&headstate.JobStart{Key: key, Driver: headstate.Driver{PID: pid, IP: n.ip, Namespace: job.Namespace, Entrypoint: job.Entrypoint}, Packages: n.jobPackages(h.Job, nil)})
 	if err != nil {
 		refuse(c, fault.System, "the head at "+n.file.GCSAddress+" gave no job id: "+err.Error())
 		return
@@ -210,6 +214,12 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 	}
 	n.read(cl, st)
 }
+
+// A worker is told its job and its environment in one packet.
+const (
+	maxJob = 64 << 10
+	maxEnv = 48 << 10
+)
 
 // newJob asks the head for a job id.
 func (n *Node) newJob(c *headstate.JobStart) (id ids.Job, err error) {

@@ -318,7 +318,14 @@ func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
 	if err != nil {
 		return engine.TemplateSpec{}, err
 	}
-	preload, err := preloadOf(m.Env)
+	if len(m.Env) > maxEnv {
+		return engine.TemplateSpec{}, protocolError("template", fmt.Sprintf("an environment of %d bytes; at most %d are possible", len(m.Env), maxEnv))
+	}
+	env, err := readEnv(m.Env)
+	if err != nil {
+		return engine.TemplateSpec{}, err
+	}
+	needed, err := env.packagesKey()
 	if err != nil {
 		return engine.TemplateSpec{}, err
 	}
@@ -327,7 +334,7 @@ func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
 		return engine.TemplateSpec{}, err
 	}
 	return engine.TemplateSpec{
-		Preload: preload, Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: limits,
+		Preload: env.forkedWith(), Packages: needed, Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: limits,
 		Raw: raw, Job: job, Fn: m.Fn, Name: m.Name, Func: functionName(&m), Resources: res, MaxRetries: int32(min(m.MaxRetries, 1<<30)),
 		Strategy: strategy(m.Strategy), Labels: labels, Env: string(m.Env), MaxCalls: uint32(min(m.MaxCalls, 1<<30)),
 		Backpressure: uint32(min(m.Backpressure, 1<<30)), NoEvents: m.NoEvents,
@@ -340,20 +347,6 @@ func functionName(m *wire.Spec) string {
 		return m.Name
 	}
 	return m.Qualname[strings.LastIndexByte(m.Qualname, '.')+1:]
-}
-
-// preloadOf is the list of modules that an environment has its workers forked with.
-func preloadOf(env wire.Raw) (string, error) {
-	if len(env) == 0 {
-		return "", nil
-	}
-	var m struct {
-		Preload []string `msgpack:"preload"`
-	}
-	if err := wire.Unmarshal(env, &m); err != nil {
-		return "", err
-	}
-	return strings.Join(m.Preload, ","), nil
 }
 
 // limits reads what a creation's template says of the actor.

@@ -60,6 +60,10 @@ func (s *benchSink) Value(ch engine.Chan, req uint32, v engine.Value) int {
 
 func (s *benchSink) Refuse(engine.SessionID, fault.Kind, string) {}
 
+func (s *benchSink) PrepareEnv(string) {}
+
+func (s *benchSink) DropEnv(string) {}
+
 func (s *benchSink) StartWorker(sid engine.SessionID, _ string) {
 	cl := &client{id: sid, chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
 	s.n.clients[sid] = cl

@@ -64,6 +64,7 @@ type Node struct {
 	sender    *transfer.Server
 	reactor   *reactor
 	logs      *logSource
+	envs      environs
 
 	registered chan *headstate.Registered
 
@@ -265,6 +266,7 @@ func (n *Node) Close() {
 	}
 	n.pool.Stop()
 	n.logs.close()
+	n.closeEnvirons()
 	for _, p := range links {
 		p.link.Close()
 	}

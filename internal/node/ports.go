@@ -59,6 +59,9 @@ func (n *Node) join(ctx context.Context, root *session.Root) error {
 // listen opens the node's port, and the head's where the head is here.
 func (n *Node) listen(ctx context.Context, faces Faces) error {
 	n.budget = rpc.DefaultBudget(n.log)
+	if err := n.openEnvirons(); err != nil {
+		return err
+	}
 	if n.cfg.Head {
 		if err := n.startHead(faces); err != nil {
 			return err
@@ -133,6 +136,7 @@ func (n *Node) startHead(faces Faces) error {
 	mux := &rpc.Mux{}
 	mux.Handle(rpc.JoinRoute, rpc.Token, rpc.JoinHandler(ca, n.identity, func(h rpc.Hello, _ netip.AddrPort) error { return rpc.Compatible(n.hello(), h) }))
 	mux.Handle(rpc.LinkRoute, rpc.Node, rpc.LinkHandler(n.hello, n.takeHeadLink))
+	n.packageRoutes(mux)
 	mux.HandleFunc("GET /api/gcs_healthz", rpc.Open, n.healthz)
 	mux.HandleFunc("GET /api/cluster_status", rpc.Token, n.clusterStatus)
 	mux.HandleFunc("GET /api/version", rpc.Token, n.versionInfo)

@@ -375,6 +375,7 @@ func (n *Node) abandon() {
 	if n.logs != nil {
 		n.logs.close()
 	}
+	n.closeEnvirons()
 	if n.hangUp != nil {
 		n.hangUp()
 	}

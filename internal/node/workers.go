@@ -25,17 +25,10 @@ func (n *Node) startWorker(sid engine.SessionID, preload string) {
 	_, _ = rand.Read(cl.wid[:])
 	n.clients[sid] = cl
 	n.byKey[cl.key] = sid
+	modules, variables := forkSpec(preload)
 	n.after = append(n.after, func() {
-		n.pool.Fork(pool.WorkerSpec{ID: hex.EncodeToString(cl.wid[:]), Threads: 1, Preload: modules(preload), Info: map[string]string{"socket": n.sock.Path}}, func(w *pool.Worker, err error) { n.forked(cl, w, err) })
+		n.pool.Fork(pool.WorkerSpec{ID: hex.EncodeToString(cl.wid[:]), Threads: 1, Preload: modules, Env: variables, Info: map[string]string{"socket": n.sock.Path}}, func(w *pool.Worker, err error) { n.forked(cl, w, err) })
 	})
-}
-
-// modules are the names in a comma-separated list.
-func modules(list string) []string {
-	if list == "" {
-		return nil
-	}
-	return strings.Split(list, ",")
 }
 
 // forked takes over a worker that has started.
@@ -160,14 +153,7 @@ func (n *Node) setup(sid engine.SessionID, s engine.Setup) {
 		m.Job, m.Namespace, info = j.raw, j.namespace, *j
 	}
 	if s.Env != "" {
-		var env struct {
-			EnvVars map[string]string `msgpack:"env_vars"`
-			Preload []string          `msgpack:"preload"`
-		}
-		if err := wire.Unmarshal([]byte(s.Env), &env); err != nil {
-			n.log.Warn("a runtime environment could not be read", "err", err)
-		}
-		m.Env, m.Preload = env.EnvVars, env.Preload
+		n.enter(&m, s.Env)
 	}
 	b, err := wire.AppendSetup(nil, &m)
 	if err != nil {

@@ -285,9 +285,9 @@ func (s *WorkerSpec) check() error {
 	return nil
 }
 
-// execOnly says whether a variable acts only on a program that starts with it.
-func execOnly(name string) bool {
-	return strings.HasPrefix(name, "LD_") || strings.HasPrefix(name, "PYTHON") ||
+// ExecOnly says whether a variable acts only on a program that starts with it. PYTHONPATH can be made up for later.
+func ExecOnly(name string) bool {
+	return strings.HasPrefix(name, "LD_") || strings.HasPrefix(name, "PYTHON") && name != "PYTHONPATH" ||
 		strings.HasPrefix(name, "MALLOC_") || name == "GLIBC_TUNABLES"
 }
 
@@ -298,7 +298,7 @@ func (p *Pool) sourceLocked(spec WorkerSpec) *source {
 		src.python = p.cfg.Python
 	}
 	for k, v := range spec.Env {
-		if execOnly(k) {
+		if ExecOnly(k) {
 			src.env = append(src.env, k+"="+v)
 		}
 	}

@@ -397,7 +397,7 @@ func (p *Pool) askLocked(z *zygote, r *request) (again bool, err error) {
 		m["info:"+k] = v
 	}
 	for k, v := range r.spec.Env {
-		if !execOnly(k) {
+		if !ExecOnly(k) {
 			m["env:"+k] = v
 		}
 	}

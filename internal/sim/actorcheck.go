@@ -126,7 +126,7 @@ func (w *World) registered(n *node, u ids.Unique, r *headstate.ActorRegistered) 
 
 // mayEnd tells whether something in this world explains that an actor is dead, or was for a moment.
 func (w *World) mayEnd(info *actorInfo, forEver bool) bool {
-	if info.doomed != "" || w.Stats.NodeDeaths > 0 || w.fenced() || w.Stats.StartFails > 0 || w.explained(string(fault.StoreFull)) {
+	if info.doomed != "" || w.Stats.NodeDeaths > 0 || w.fenced() || w.Stats.StartFails > 0 || w.Stats.EnvFails > 0 || w.explained(string(fault.StoreFull)) {
 		return true
 	}
 	if !info.detached && w.over[info.job] {

@@ -60,7 +60,7 @@ func (p *proc) addClasses() {
 	add := func(c *class, s spec, ordered bool, retries ...int32) {
 		k := len(w.classes[p.job])
 		s.name = fmt.Sprintf("%s/C%d", p.job, k)
-		s.job, s.fn, s.class, s.retries = p.job, p.fn, c, 0
+		s.job, s.fn, s.class, s.retries, s.packages = p.job, p.fn, c, 0, w.packages()
 		w.specs[s.name] = s
 		c.create = s.name
 		for i, r := range retries {

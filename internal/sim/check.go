@@ -63,6 +63,8 @@ func (w *World) explained(kind string) bool {
 		return w.cfg.Strategy
 	case fault.Cancelled:
 		return w.cfg.Frozen || w.Stats.Crashes > 0 || w.Stats.NodeDeaths > 0 || w.fenced()
+	case fault.RuntimeEnv:
+		return w.Stats.EnvFails > 0
 	case fault.System:
 		return w.cfg.Crash > 0 // no worker could be started
 	}

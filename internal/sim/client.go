@@ -36,14 +36,16 @@ type proc struct {
 	globals []ids.ObjectID
 	sent    uint64
 	limit   uint64
-	fn      ids.ObjectID
-	specs   []string
-	count   int
-	quiet   int                 // threads that have ended
-	weak    []ids.ActorID       // actors that it knows by name
-	loose   map[ids.Unique]bool // actors whose queue here may wait for a task
-	seqs    map[queueKey]int
-	body    *body // of an actor's worker
+	// packages are its environment's, of a worker.
+	packages string
+	fn       ids.ObjectID
+	specs    []string
+	count    int
+	quiet    int                 // threads that have ended
+	weak     []ids.ActorID       // actors that it knows by name
+	loose    map[ids.Unique]bool // actors whose queue here may wait for a task
+	seqs     map[queueKey]int
+	body     *body // of an actor's worker
 }
 
 // ref is what a process counts of an id: handles in the program, deliveries from the daemon.

@@ -42,6 +42,7 @@ type node struct {
 
 	procs   map[engine.SessionID]*proc
 	store   store
+	envs    map[string]int
 	copies  map[uint64]*copying
 	later   []func() // what sinks ask for that calls the engine again
 	events  int
@@ -53,7 +54,7 @@ type node struct {
 func (w *World) newNode(index int) *node {
 	n := &node{
 		w: w, index: index, names: resource.NewNames(), calls: map[uint64]func(headstate.Answer, error){}, jobs: map[ids.Job]bool{},
-		peers: map[ids.NodeID]engine.NodeNo{}, byNo: map[engine.NodeNo]*node{}, dead: map[ids.NodeID]bool{}, procs: map[engine.SessionID]*proc{},
+		peers: map[ids.NodeID]engine.NodeNo{}, byNo: map[engine.NodeNo]*node{}, dead: map[ids.NodeID]bool{}, procs: map[engine.SessionID]*proc{}, envs: map[string]int{},
 		copies: map[uint64]*copying{}, cpus: w.cfg.CPUs[index], tickAt: -1,
 	}
 	r := rand.New(rand.NewPCG(w.cfg.Seed, uint64(index)+77))

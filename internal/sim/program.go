@@ -48,6 +48,8 @@ type spec struct {
 	group   string
 	ordered bool
 	bound   uint32
+	// packages that must be there before its worker starts
+	packages string
 }
 
 // specFor is a function's template in a job: a detached actor's is its own, a method's is its caller's.
@@ -62,7 +64,7 @@ func (w *World) specFor(n *node, name string, job ids.Job) engine.TemplateSpec {
 	}
 	t := engine.TemplateSpec{
 		Raw: []byte(name), Job: job, Fn: s.fn, Name: s.name, Resources: res, MaxRetries: s.retries,
-		Strategy: resource.Strategy{Kind: s.kind, Node: s.node, Soft: s.soft}, MaxCalls: s.calls, Backpressure: s.bound,
+		Strategy: resource.Strategy{Kind: s.kind, Node: s.node, Soft: s.soft}, MaxCalls: s.calls, Backpressure: s.bound, Env: s.packages, Packages: s.packages,
 	}
 	if s.class != nil {
 		s.class.fill(n, &s, &t)
@@ -91,6 +93,10 @@ func (p *proc) addSpecs() {
 	if w.chance(0.3) {
 		add(spec{res: cpu(resource.Unit), retries: retries(), calls: 1})
 	}
+	if w.chance(0.5) {
+		add(spec{res: cpu(resource.Unit), retries: retries(), packages: "a"})
+		add(spec{res: cpu(resource.Unit / 2), retries: retries(), packages: w.packages()})
+	}
 	if w.cfg.Strategy {
 		add(spec{res: cpu(resource.Unit), retries: retries(), kind: resource.StrategySpread})
 		add(spec{res: cpu(resource.Unit), retries: retries(), kind: resource.StrategyNode, node: w.nodes[w.rng.IntN(len(w.nodes))].id, soft: w.chance(0.5)})
@@ -100,6 +106,9 @@ func (p *proc) addSpecs() {
 		add(spec{res: map[string]int64{"GPU": resource.Unit / 2}, retries: retries(), leaf: true, calls: 1})
 	}
 }
+
+// packages are those of an environment, of which there are few: jobs share them.
+func (w *World) packages() string { return []string{"", "a", "b"}[w.rng.IntN(3)] }
 
 // submit calls a function of the world with some of the refs.
 func (t *thread) submit(name string, depth int, deps, contained []ids.ObjectID) []ids.ObjectID {

@@ -92,5 +92,7 @@ func (s *Stats) add(o *Stats) {
 	s.Adoptions += o.Adoptions
 	s.HeadDeaths += o.HeadDeaths
 	s.StartFails += o.StartFails
+	s.Envs += o.Envs
+	s.EnvFails += o.EnvFails
 	s.Virtual += o.Virtual
 }

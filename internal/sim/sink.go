@@ -209,6 +209,7 @@ func (n *node) Setup(sid engine.SessionID, s engine.Setup) {
 	if p := n.procs[sid]; p != nil {
 		p.job, p.next = s.Job, s.IDs
 		p.limit = uint64(n.w.cfg.Credit / 4)
+		n.enter(p, s.Packages)
 		if s.Actor != nil {
 			p.embody(&s)
 		}

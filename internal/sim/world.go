@@ -58,10 +58,10 @@ type World struct {
 
 // Stats are what happened in a World, to see that a seed exercises what it should.
 type Stats struct {
-	Events, Tasks, Starts, Gets, Values, Errors, Crashes, NodeDeaths, Cuts, Fetches, Full int
-	Actors, Lives, Calls, Cancels, Kills, Exits, Ends, Adoptions, HeadDeaths, StartFails  int
-	Items, Reads                                                                          int
-	Virtual                                                                               time.Duration
+	Events, Tasks, Starts, Gets, Values, Errors, Crashes, NodeDeaths, Cuts, Fetches, Full                int
+	Actors, Lives, Calls, Cancels, Kills, Exits, Ends, Adoptions, HeadDeaths, StartFails, Envs, EnvFails int
+	Items, Reads                                                                                         int
+	Virtual                                                                                              time.Duration
 }
 
 type event struct {

@@ -142,7 +142,7 @@ func cases() []frameCase {
 	}}).Marshal())
 	actorSpec := must(Marshal(&ActorSpec{Name: "n", Namespace: "ns", Detached: true, GetIfExists: true, MaxRestarts: -1, ClassName: "A", Meta: []byte("meta"), Body: []byte("\x00body")}))
 	job := must(Marshal(map[string]any{
-		"namespace": "n", "sys_path": []string{"/a"}, "cwd": "/a", "entrypoint": "x.py", "env_vars": map[string]string{"A": "1"},
+		"namespace": "n", "sys_path": []string{"/a"}, "cwd": "/a", "entrypoint": "x.py",
 		"logging": nil, "metadata": map[string]any{}, "runtime_env": map[string]any{},
 	}))
 	welcome := Welcome{
@@ -205,7 +205,7 @@ func cases() []frameCase {
 		{"execute", KindExecute, Execute{Unique: ids.MakeUnique(1, 9), Attempt: 3, Job: ids.JobFromInt(2), Template: 7, NumReturns: 1, Overrides: overrides, Deps: deps, Contained: list(a), Args: []byte("args")}},
 		{"execute bare", KindExecute, Execute{Unique: ids.MakeUnique(1, 9), NumReturns: 0}},
 		{"exec template", KindExecTemplate, Template{1, spec}},
-		{"setup", KindSetup, Setup{Welcome: welcome, Job: job, Env: map[string]string{"OMP_NUM_THREADS": "1"}, Accelerators: map[string][]int{"GPU": {0, 3}}, Resources: map[string]int64{"CPU": 10000}}},
+		{"setup", KindSetup, Setup{Welcome: welcome, Job: job, RuntimeEnv: job, WorkingDir: "/w", PyModules: []string{"/m"}, Accelerators: map[string][]int{"GPU": {0, 3}}, Resources: map[string]int64{"CPU": 10000}}},
 		{"setup actor", KindSetup, Setup{Welcome: welcome, Actor: &SetupActor{ID: repeat(1, 16), Name: "n", Namespace: "ns", ClassName: "A", Incarnation: 2, MaxConcurrency: 1, Groups: map[string]int64{"io": 2}, IsAsync: true, Body: []byte("\x00body")}}},
 		{"exit", KindExit, uint8(2)},
 		{"exec template drop", KindExecDrop, uint32(1)},

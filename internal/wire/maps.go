@@ -93,15 +93,14 @@ func finishMap(b []byte, at int, v any) ([]byte, error) {
 
 // Job is what a driver says of its job. The fields of type Raw are read with Unmarshal; all that is not here is carried in Hello.Job as it came.
 type Job struct {
-	Namespace  string            `msgpack:"namespace"`
-	SysPath    []string          `msgpack:"sys_path"`
-	Cwd        string            `msgpack:"cwd"`
-	Entrypoint string            `msgpack:"entrypoint"`
-	EnvVars    map[string]string `msgpack:"env_vars"`
-	Logging    Raw               `msgpack:"logging"`
-	Metadata   Raw               `msgpack:"metadata"`
-	RuntimeEnv Raw               `msgpack:"runtime_env"`
-	DriverNode []byte            `msgpack:"driver_node"` // added by the driver's daemon: the node id
+	Namespace  string   `msgpack:"namespace"`
+	SysPath    []string `msgpack:"sys_path"`
+	Cwd        string   `msgpack:"cwd"`
+	Entrypoint string   `msgpack:"entrypoint"`
+	Logging    Raw      `msgpack:"logging"`
+	Metadata   Raw      `msgpack:"metadata"`
+	RuntimeEnv Raw      `msgpack:"runtime_env"`
+	DriverNode []byte   `msgpack:"driver_node"` // added by the driver's daemon: the node id
 }
 
 // DecodeJob reads Hello.Job.
@@ -253,9 +252,10 @@ func AppendRefused(b []byte, m *Refused) ([]byte, error) {
 // Setup specialises a worker.
 type Setup struct {
 	Welcome
-	Job          Raw // the driver's HELLO job
-	Env          map[string]string
-	Preload      []string         // modules that the environment names, which it was forked with
+	Job          Raw              // the driver's HELLO job
+	RuntimeEnv   Raw              // the environment as its template has it; empty: the job's own
+	WorkingDir   string           // folder of the environment's working_dir on this node
+	PyModules    []string         // and those of its py_modules
 	Accelerators map[string][]int // assigned instances, by resource
 	Resources    map[string]int64 // in 1/10000
 	Actor        *SetupActor      // of an actor's worker
@@ -263,12 +263,13 @@ type Setup struct {
 
 type setupMap struct {
 	welcomeMap
-	Job          Raw               `msgpack:"job,omitempty"`
-	Env          map[string]string `msgpack:"env,omitempty"`
-	Preload      []string          `msgpack:"preload,omitempty"`
-	Accelerators map[string][]int  `msgpack:"accelerators,omitempty"`
-	Resources    map[string]int64  `msgpack:"resources,omitempty"`
-	Actor        *SetupActor       `msgpack:"actor,omitempty"`
+	Job          Raw              `msgpack:"job,omitempty"`
+	RuntimeEnv   Raw              `msgpack:"runtime_env,omitempty"`
+	WorkingDir   string           `msgpack:"working_dir,omitempty"`
+	PyModules    []string         `msgpack:"py_modules,omitempty"`
+	Accelerators map[string][]int `msgpack:"accelerators,omitempty"`
+	Resources    map[string]int64 `msgpack:"resources,omitempty"`
+	Actor        *SetupActor      `msgpack:"actor,omitempty"`
 }
 
 // DecodeSetup reads SETUP's body.
@@ -277,13 +278,13 @@ func DecodeSetup(body []byte) (Setup, error) {
 	if err := unmarshalMap(KindSetup, body, &m); err != nil {
 		return Setup{}, err
 	}
-	s := Setup{Job: m.Job, Env: m.Env, Preload: m.Preload, Accelerators: m.Accelerators, Resources: m.Resources, Actor: m.Actor}
+	s := Setup{Job: m.Job, RuntimeEnv: m.RuntimeEnv, WorkingDir: m.WorkingDir, PyModules: m.PyModules, Accelerators: m.Accelerators, Resources: m.Resources, Actor: m.Actor}
 	return s, s.fromMap(KindSetup, &m.welcomeMap)
 }
 
 // AppendSetup appends the frame.
 func AppendSetup(b []byte, s *Setup) ([]byte, error) {
 	at := len(b)
-	m := setupMap{s.toMap(), s.Job, s.Env, s.Preload, s.Accelerators, s.Resources, s.Actor}
+	m := setupMap{s.toMap(), s.Job, s.RuntimeEnv, s.WorkingDir, s.PyModules, s.Accelerators, s.Resources, s.Actor}
 	return finishMap(begin(b, KindSetup), at, &m)
 }

@@ -55,10 +55,29 @@ class RayContext(Mapping):
         self.address_info = address_info
 
     def __getitem__(self, key: str) -> Any:
+        if key in self.address_info:
+            import warnings
+
+            warnings.warn(
+                f'Accessing values through ctx["{key}"] is deprecated. Use ctx.address_info["{key}"] instead.',
+                DeprecationWarning,
+                stacklevel=2,
+            )
         return self.address_info[key]
 
     def __len__(self) -> int:
+        import warnings
+
+        warnings.warn("len(ctx) is deprecated. Use len(ctx.address_info) instead.", stacklevel=2)
         return len(self.address_info)
+
+    def __bool__(self) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, RayContext) and self.address_info == other.address_info
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.address_info)
@@ -192,7 +211,7 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         from ray.client_builder import ClientBuilder
 
         return ClientBuilder(address).connect()
-    job = _job(given)
+    job, packages = _job(given)
     if source is not None:
         logger.info("Using address %s set in the environment variable RAY_ADDRESS", source)
     if address is None:
@@ -209,7 +228,10 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         _raise_file_limit()
     try:
         _core.connect(node["socket"], _address.token(node), job, ray_version=_said_version())
+        if packages:
+            _upload(packages)
     except BaseException:
+        _core.disconnect()
         if daemon is not None:
             daemon.stop()
         raise
@@ -225,6 +247,13 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         started += f" View the dashboard at \x1b[1m\x1b[32mhttp://{_context.dashboard_url} \x1b[39m\x1b[22m"
     logger.info(started)
     return _context
+
+
+def _upload(packages) -> None:
+    folder = os.path.join(_core.state.session_dir, "runtime_resources")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    for package in packages:
+        package.upload(_core.call, folder)
 
 
 def _said_version() -> str:
@@ -289,7 +318,7 @@ def _check(given: Dict[str, Any]) -> None:
     if given.get("labels") is not None:
         from ray._labels import check_labels
 
-        check_labels(given["labels"])
+        check_labels(given["labels"], reserved=True)
 
 
 def check_namespace(namespace: Any) -> None:
@@ -390,8 +419,8 @@ def _config(given: Dict[str, Any]) -> Dict[str, Any]:
     return {k: int(v) if k in whole else v for k, v in config.items() if v is not None}
 
 
-def _job(given: Dict[str, Any]) -> Dict[str, Any]:
-    """The job map of the client protocol's HELLO."""
+def _job(given: Dict[str, Any]):
+    """The job map of the client protocol's HELLO, and the packages to upload once there is a connection."""
     import json
 
     from ray._core import driver_logs
@@ -402,7 +431,7 @@ def _job(given: Dict[str, Any]) -> Dict[str, Any]:
         raise TypeError(f"job_config must be a ray.job_config.JobConfig, got {type(job_config)}.")
     submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     config = job_config or JobConfig.from_json(submitted)
-    env = _job_env(given, config, submitted if job_config is None else {})
+    env, hook, packages = _job_env(given, config, submitted if job_config is None else {})
     namespace = given["namespace"] or config.ray_namespace or _random_namespace()
     logging_config = given["logging_config"] or config.py_logging_config
     if logging_config is not None:
@@ -413,12 +442,11 @@ def _job(given: Dict[str, Any]) -> Dict[str, Any]:
     to_driver = given["log_to_driver"]
     if to_driver is None:
         to_driver = os.environ.get("RAY_LOG_TO_DRIVER", "1") != "0"
-    return {
+    job = {
         "namespace": namespace,
-        "sys_path": _sys_path(),
+        "sys_path": _sys_path(not env.get("working_dir")),
         "cwd": os.getcwd(),
         "entrypoint": " ".join(getattr(sys, "orig_argv", None) or [sys.executable, *sys.argv]),
-        "env_vars": dict(env.get("env_vars") or {}),
         "logging": {
             "to_driver": bool(to_driver),
             "level": logger.level if given["configure_logging"] else "info",
@@ -427,9 +455,12 @@ def _job(given: Dict[str, Any]) -> Dict[str, Any]:
             **driver_logs.settings(),
         },
         "metadata": dict(config.metadata),
-        "runtime_env": dict(env),
+        "runtime_env": env,
         "default_actor_lifetime": config._default_actor_lifetime,
     }
+    if hook is not None:
+        job["hook"] = hook
+    return job, packages
 
 
 def _random_namespace() -> str:
@@ -439,9 +470,8 @@ def _random_namespace() -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
-def _job_env(given: Dict[str, Any], config, submitted: Dict[str, Any]) -> Dict[str, Any]:
-    from ray.runtime_env import RuntimeEnv, merge
-
+def _job_env(given: Dict[str, Any], config, submitted: Dict[str, Any]):
+    """The job's environment with URIs for paths, the pickled set-up hook or None, and the packages to upload."""
     env = given["runtime_env"]
     if env is not None and not isinstance(env, dict):
         raise TypeError(f"runtime_env must be a dict or a ray.runtime_env.RuntimeEnv, got {type(env)}.")
@@ -451,6 +481,10 @@ def _job_env(given: Dict[str, Any], config, submitted: Dict[str, Any]) -> Dict[s
 
         module, _, name = hook.rpartition(".")
         env = getattr(importlib.import_module(module), name)(dict(env or {}))
+    if not env and not config.runtime_env:
+        return {}, None, []
+    from ray.runtime_env import RuntimeEnv, check_size, merge, resolved
+
     if submitted and env:
         if os.environ.get("RAY_OVERRIDE_JOB_RUNTIME_ENV") == "1":
             env = merge(config.runtime_env, env)
@@ -458,19 +492,58 @@ def _job_env(given: Dict[str, Any], config, submitted: Dict[str, Any]) -> Dict[s
             env = merge(config.runtime_env, env, strict=True)
     else:
         env = env if env is not None else config.runtime_env
-    whole = RuntimeEnv(**(env or {}))
+    if not env:
+        return {}, None, []
+    env, packages = dict(env), []
+    if any(env.get(name) for name in ("working_dir", "py_modules", "excludes")):
+        from ray.runtime_env._packages import replace_paths
+
+        packages = replace_paths(env)
+    hook = env.get("worker_process_setup_hook")
+    if hook is not None and not isinstance(hook, str):
+        env["worker_process_setup_hook"] = getattr(hook, "__name__", type(hook).__name__)
+        hook = _pickled_hook(hook)
+    else:
+        hook = None
+    whole = RuntimeEnv(**env)
     whole.check_there()
-    return whole.to_dict()
+    check_size(whole)
+    return resolved(whole, None) or {}, hook, packages
 
 
-def _sys_path():
+# bytes that a worker_process_setup_hook may have: it goes to each worker with what else is said of the job
+_MAX_HOOK = 32 << 10
+
+
+def _pickled_hook(hook) -> bytes:
+    from ray import cloudpickle
+    from ray.exceptions import RuntimeEnvSetupError
+
+    if not callable(hook):
+        raise TypeError(f"worker_process_setup_hook must be a function, got {type(hook)}.")
+    try:
+        data = cloudpickle.dumps(hook)
+    except Exception as e:
+        raise RuntimeEnvSetupError(f"Failed to export the setup function. {type(e).__name__}: {e}") from e
+    if len(data) > _MAX_HOOK:
+        raise RuntimeEnvSetupError(
+            f"Failed to export the setup function. It has {len(data)} bytes when pickled; at most {_MAX_HOOK} are "
+            "possible. Load what it needs from a file, or make it a module's function and pass its name."
+        )
+    return data
+
+
+def _sys_path(with_cwd: bool):
     # what a worker needs to import the modules beside the script, and those of the folder that it was started in
-    paths = []
-    if not getattr(sys.flags, "safe_path", False) and sys.path:
-        paths.append(os.path.abspath(sys.path[0] or os.getcwd()))
-    if os.getcwd() not in paths:
+    script = os.path.dirname(os.path.realpath(sys.argv[0])) if sys.argv and sys.argv[0] else None
+    paths = [script] if script is not None and script in sys.path else []
+    if with_cwd:
         paths.append(os.getcwd())
-    return paths
+    if (
+        not getattr(sys.flags, "safe_path", False) and sys.path
+    ):  # where a script is run by another, such as a test runner
+        paths.append(os.path.abspath(sys.path[0] or os.getcwd()))
+    return list(dict.fromkeys(paths))
 
 
 def _address_info(node: Dict[str, Any]) -> Dict[str, Any]:

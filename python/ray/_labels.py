@@ -31,8 +31,12 @@ def check_key(key: str) -> None:
         raise ValueError(f"Invalid label key name `{name}`. Name must be {_SHAPE}")
 
 
-def check_labels(labels: Dict[str, str]) -> None:
+def check_labels(labels: Dict[str, str], reserved: bool = False) -> None:
     """Check a node's labels.
+
+    Args:
+        labels: Keys and values.
+        reserved: Whether keys may begin with ``ray.io/``. Ray lets programs set such, and refuses them to `ray start`.
 
     Raises:
         TypeError: They are no dict of texts.
@@ -42,7 +46,7 @@ def check_labels(labels: Dict[str, str]) -> None:
         raise TypeError(f"labels must be a dict of str to str, but received type {type(labels)}")
     for key, value in labels.items():
         check_key(key)
-        if key.startswith("ray.io/"):
+        if key.startswith("ray.io/") and not reserved:
             raise ValueError(
                 f"Custom label keys `{key}` cannot start with the prefix `ray.io/`. This is reserved for Ray defined labels."
             )

@@ -32,6 +32,8 @@ class JobConfig:
         default_actor_lifetime: str = "non_detached",
         _py_driver_sys_path: Optional[List[str]] = None,
     ):
+        if code_search_path is not None and not isinstance(code_search_path, (list, tuple)):
+            raise TypeError(f"The type of code search path is incorrect: {type(code_search_path)}")
         if jvm_options or code_search_path:
             raise missing("Java and C++ (jvm_options, code_search_path)")
         self.jvm_options: List[str] = []

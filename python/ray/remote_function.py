@@ -261,25 +261,21 @@ def _rebuild(ref, about: Dict[str, Any]) -> RemoteFunction:
 
 def _env(runtime_env: Optional[Dict]) -> Optional[Dict[str, Any]]:
     """The ``env`` of a template: this process's own environment, and over it that of the task or actor."""
-    job = getattr(_state, "job", None) or {}
-    given = runtime_env or {}
-    variables = {**(getattr(_state, "env", None) or job.get("env_vars") or {}), **(given.get("env_vars") or {})}
-    preload = given.get("preload")
-    if preload is None:
-        preload = getattr(_state, "preload", None) or (job.get("runtime_env") or {}).get("preload")
-    env: Dict[str, Any] = {}
-    if variables:
-        env["env_vars"] = variables
-    if preload:
-        env["preload"] = list(preload)
-    return env or None
+    own = _state.runtime_env
+    if not own and not runtime_env:
+        return None
+    from ray.runtime_env import resolved
+
+    return resolved(own, runtime_env)
 
 
 def _env_key(env: Optional[Dict[str, Any]]):
     """What tells one environment of :func:`_env` from another."""
     if env is None:
         return None
-    return tuple(sorted(env.get("env_vars", {}).items())), tuple(env.get("preload", ()))
+    import json
+
+    return json.dumps(env)
 
 
 def _module_name(module: str) -> str:

@@ -10,7 +10,7 @@ from ray._ids import ActorID, JobID, NodeID, PlacementGroupID, TaskID
 
 __all__ = ["RuntimeContext", "get_runtime_context"]
 
-_ACCELERATORS = ("GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN")
+_ACCELERATORS = ("GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN", "FURIOSA", "MBLT", "TTNPU")
 
 _state = _core.state
 
@@ -194,18 +194,12 @@ class RuntimeContext:
         """The runtime environment of the running task, or of the job: a ``RuntimeEnv``."""
         from ray.runtime_env import RuntimeEnv
 
-        return RuntimeEnv(**json.loads(self.get_runtime_env_string()))
+        return RuntimeEnv.deserialize(self.get_runtime_env_string())
 
     def get_runtime_env_string(self) -> str:
         """The runtime environment as JSON."""
         self._connected("The runtime environment")
-        job = getattr(_state, "job", None) or {}
-        env = dict(job.get("runtime_env") or {})
-        if self._in_worker() and getattr(_state, "env", None):
-            env["env_vars"] = dict(_state.env)
-        if self._in_worker() and getattr(_state, "preload", None):
-            env["preload"] = list(_state.preload)
-        return json.dumps(env, sort_keys=True)
+        return json.dumps(_state.runtime_env or {}, sort_keys=True)
 
     @property
     def gcs_address(self) -> str:

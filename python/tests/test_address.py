@@ -250,7 +250,6 @@ def test_token_that_is_not_there(root, monkeypatch, tmp_path):
             ValueError,
             "Attempting to cap object store memory usage at 5 bytes, but the minimum allowed",
         ),
-        ({"labels": {"ray.io/x": "a"}}, ValueError, "reserved for Ray defined labels"),
         ({"labels": {"a b": "a"}}, ValueError, "Invalid label key name `a b`"),
         ({"labels": {"a": "x y"}}, ValueError, "Invalid label value `x y`"),
         ({"labels": 5}, TypeError, "labels must be a dict"),

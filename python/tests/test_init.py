@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 
 import pytest
 
@@ -65,8 +66,8 @@ def test_context(own_env):
         "node_ip_address redis_address object_store_address raylet_socket_name webui_url session_dir metrics_export_port "
         "gcs_address address dashboard_agent_listen_port node_id".split()
     )
-    assert context["address"] == info["gcs_address"] == ray.get_runtime_context().gcs_address
-    assert context["node_id"] == ray.get_runtime_context().get_node_id() and len(context) == 11
+    assert context.address_info["address"] == info["gcs_address"] == ray.get_runtime_context().gcs_address
+    assert context.address_info["node_id"] == ray.get_runtime_context().get_node_id() and len(context) == 11
     assert context.ray_version == ray.__version__ and context.python_version == ".".join(map(str, sys.version_info[:3]))
     assert context.dashboard_url == "" and repr(context).startswith("RayContext(dashboard_url='', python_version=")
     assert info["session_dir"].startswith(str(own_env)) and info["redis_address"] is None
@@ -80,7 +81,7 @@ def test_twice(own_env, capsys):
     context = ray.init(num_cpus=1)
     with pytest.raises(RuntimeError, match="Maybe you called ray.init twice by accident"):
         ray.init()
-    assert ray.init(ignore_reinit_error=True)["node_id"] == context["node_id"]
+    assert ray.init(ignore_reinit_error=True)["node_id"] == context.address_info["node_id"]
     err = capsys.readouterr().err
     assert "Calling ray.init() again after it has already been called." in err
     assert "INFO" in err and "Started a local Ray instance." in err
@@ -140,12 +141,15 @@ def test_second_driver_and_job_ids(own_env):
         print(ray.get(f.remote()), ray.get_runtime_context().get_job_id())
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), context["address"]], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", textwrap.dedent(code), context.address_info["address"]],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stdout == "02000000 02000000\n", done.stderr
     assert f"Connecting to existing Ray cluster at address: {context['address']}..." in done.stderr
     assert "Connected to Ray cluster." in done.stderr
-    done = run(code, env={"RAY_ADDRESS": context["address"]})
+    done = run(code, env={"RAY_ADDRESS": context.address_info["address"]})
     assert done.stdout == "03000000 03000000\n", done.stderr
     assert f"Using address {context['address']} set in the environment variable RAY_ADDRESS" in done.stderr
     assert ray.get(one.remote()) == 1
@@ -227,7 +231,7 @@ def test_what_a_daemon_says_when_it_cant_start(own_env, monkeypatch, tmp_path):
 
 def test_nothing_secret_in_argv_or_environment(own_env):
     context = ray.init(num_cpus=1)
-    with open(os.path.join(context["session_dir"], "auth_token")) as f:
+    with open(os.path.join(context.address_info["session_dir"], "auth_token")) as f:
         token = f.read().strip()
     assert len(token) >= 32
     for pid in children(os.getpid()):
@@ -237,7 +241,7 @@ def test_nothing_secret_in_argv_or_environment(own_env):
                     assert token.encode() not in f.read()
             except PermissionError:  # the daemon hides its own memory
                 continue
-    mode = os.stat(context["session_dir"]).st_mode & 0o777
+    mode = os.stat(context.address_info["session_dir"]).st_mode & 0o777
     assert mode == 0o700
 
 
@@ -300,7 +304,7 @@ def test_ctrl_c_does_not_reach_the_cluster(own_env):
     assert os.getsid(daemon) == daemon != os.getsid(0)
     os.kill(daemon, signal.SIGINT)
     os.kill(daemon, signal.SIGHUP)
-    assert ray.get(one.remote()) == 1 and context["address"]
+    assert ray.get(one.remote()) == 1 and context.address_info["address"]
 
 
 def test_config_travels_by_pipe(own_env):
@@ -315,3 +319,16 @@ def test_config_travels_by_pipe(own_env):
         daemon.stop()
     assert not daemon.alive()
     daemon.stop()
+
+
+def test_context_as_a_mapping(ray_2):
+    with pytest.warns(DeprecationWarning, match=r'ctx\["address"\] is deprecated. Use ctx.address_info\["address"\]'):
+        assert ray_2["address"] == ray_2.address_info["address"]
+    with pytest.warns(UserWarning, match=r"len\(ctx\) is deprecated"):
+        assert len(ray_2) == 11
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ray_2 and any(key == "address" for key in ray_2) and ray_2.get("nope") is None
+        assert ray_2 != ray_2.address_info and ray_2 == ray.init(ignore_reinit_error=True)
+    with pytest.raises(KeyError, match="nope"):
+        ray_2["nope"]

@@ -28,8 +28,8 @@ def calls(monkeypatch):
     monkeypatch.setattr(_core, "Template", Template)
     monkeypatch.setattr(remote_function, "_submit", submit)
     monkeypatch.setattr(_core.state, "client", client)
-    monkeypatch.setattr(_core.state, "job", {"env_vars": {}})
-    monkeypatch.setattr(_core.state, "env", {})
+    monkeypatch.setattr(_core.state, "job", {})
+    monkeypatch.setattr(_core.state, "runtime_env", {})
     seen_templates = templates
     seen.append(seen_templates)
     yield seen
@@ -198,11 +198,11 @@ def test_returns_of_generators(calls):
 
 
 def test_env_vars_are_merged(calls, monkeypatch):
-    monkeypatch.setattr(_core.state, "job", {"env_vars": {"A": "job", "B": "job"}})
+    monkeypatch.setattr(_core.state, "runtime_env", {"env_vars": {"A": "job", "B": "job"}})
     g = ray.remote(f)
     g.remote(1)
     g.options(runtime_env={"env_vars": {"B": "task", "C": "task"}}).remote(1)
-    monkeypatch.setattr(_core.state, "env", {"A": "parent"})
+    monkeypatch.setattr(_core.state, "runtime_env", {"env_vars": {"A": "parent"}})
     ray.remote(f).options(runtime_env={"env_vars": {"C": "task"}}).remote(1)
     assert calls[1][0]["env"]["env_vars"] == {"A": "job", "B": "job"}
     assert calls[2][0]["env"]["env_vars"] == {"A": "job", "B": "task", "C": "task"}

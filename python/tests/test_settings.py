@@ -63,13 +63,13 @@ def test_merge():
 
 def job(monkeypatch, **given):
     base = dict.fromkeys("job_config runtime_env namespace logging_config log_to_driver".split())
-    return _init._job({**base, "configure_logging": True, **given})
+    return _init._job({**base, "configure_logging": True, **given})[0]
 
 
 def test_job(monkeypatch):
     monkeypatch.setenv("RAY_LOG_TO_DRIVER", "1")
     made = job(monkeypatch, runtime_env={"env_vars": {"a": "b"}}, namespace="n")
-    assert made["namespace"] == "n" and made["env_vars"] == {"a": "b"} and made["logging"]["to_driver"] is True
+    assert made["namespace"] == "n" and made["logging"]["to_driver"] is True
     assert made["runtime_env"] == {"env_vars": {"a": "b"}}
     assert len(job(monkeypatch)["namespace"]) == 36 and job(monkeypatch)["namespace"] != job(monkeypatch)["namespace"]
     import uuid
@@ -84,11 +84,15 @@ def test_job_of_a_submission(monkeypatch):
     submitted = {"runtime_env": {"env_vars": {"A": "1"}}, "metadata": {"k": "v"}, "ray_namespace": "s"}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(submitted))
     made = job(monkeypatch, runtime_env={"env_vars": {"B": "2"}})
-    assert made["env_vars"] == {"A": "1", "B": "2"} and made["metadata"] == {"k": "v"} and made["namespace"] == "s"
+    assert (
+        made["runtime_env"] == {"env_vars": {"A": "1", "B": "2"}}
+        and made["metadata"] == {"k": "v"}
+        and made["namespace"] == "s"
+    )
     with pytest.raises(ValueError, match="conflict"):
         job(monkeypatch, runtime_env={"env_vars": {"A": "2"}})
     monkeypatch.setenv("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
-    assert job(monkeypatch, runtime_env={"env_vars": {"A": "2"}})["env_vars"] == {"A": "2"}
+    assert job(monkeypatch, runtime_env={"env_vars": {"A": "2"}})["runtime_env"] == {"env_vars": {"A": "2"}}
 
 
 def test_runtime_env_hook(monkeypatch):
@@ -99,8 +103,8 @@ def test_runtime_env_hook(monkeypatch):
     module.hook = lambda env: {**env, "env_vars": {"H": "1"}}
     monkeypatch.setitem(sys.modules, "env_hook_of_a_test", module)
     monkeypatch.setenv("RAY_RUNTIME_ENV_HOOK", "env_hook_of_a_test.hook")
-    assert job(monkeypatch)["env_vars"] == {"H": "1"}
-    assert job(monkeypatch, _skip_env_hook=True)["env_vars"] == {}
+    assert job(monkeypatch)["runtime_env"] == {"env_vars": {"H": "1"}}
+    assert job(monkeypatch, _skip_env_hook=True)["runtime_env"] == {}
 
 
 def test_job_config():

@@ -13,6 +13,7 @@ func (e *Engine) Check() error {
 	c.queues()
 	c.slots()
 	c.workers()
+	c.environs()
 	c.actors()
 	c.objects()
 	c.holds()

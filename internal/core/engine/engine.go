@@ -98,6 +98,9 @@ type Engine struct {
 	actors      map[ids.Unique]*actorRec // by the unique of their creation
 	dirtyActors []*actorRec
 
+	envs      map[string]*environ // by TemplateSpec.Packages
+	envsLoose int                 // of them, how many have no worker
+
 	mem      *memory.State
 	memBusy  bool
 	bundles  map[uint32]*bundle  // of tasks that run here; key: task
@@ -161,7 +164,7 @@ func New(cfg Config, sink Sink) *Engine {
 		lookups: map[ids.Owner][]uint32{}, settles: map[uint64]*settle{},
 		memObjs: map[uint64]uint32{}, memWants: map[uint64]memWant{},
 		covered: map[uint32][]uint32{}, keeps: map[ids.Unique]*keep{}, results: map[objKey]*keep{}, deadOwners: map[ids.Owner]string{},
-		actors: map[ids.Unique]*actorRec{}, templates: []*template{nil}, shapes: []*shape{nil}, nextUnique: 1,
+		envs: map[string]*environ{}, actors: map[ids.Unique]*actorRec{}, templates: []*template{nil}, shapes: []*shape{nil}, nextUnique: 1,
 	}
 	e.res = resource.NewNode(cfg.Names, cfg.Total)
 	e.cpu, _ = cfg.Names.Intern("CPU")

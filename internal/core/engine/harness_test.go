@@ -24,7 +24,8 @@ type rig struct {
 	names   *resource.Names
 	log     []string
 	quiet   bool
-	started []SessionID // workers asked for
+	started []SessionID    // workers asked for
+	envs    map[string]int // times that an environment's packages were asked for; 0 once dropped
 	execs   map[SessionID][]Execute
 	taken   map[SessionID]int // of these, received by the worker
 	peers   map[NodeNo]*rig
@@ -206,6 +207,19 @@ func (r *rig) Refuse(s SessionID, kind fault.Kind, text string) {
 func (r *rig) StartWorker(s SessionID, _ string) {
 	r.started = append(r.started, s)
 	r.say("start %d", s)
+}
+
+func (r *rig) PrepareEnv(key string) {
+	if r.envs == nil {
+		r.envs = map[string]int{}
+	}
+	r.envs[key]++
+	r.say("prepare %s", key)
+}
+
+func (r *rig) DropEnv(key string) {
+	r.envs[key]--
+	r.say("drop %s", key)
 }
 
 func (r *rig) Setup(w SessionID, s Setup) { r.say("setup %d %v", w, s.Accelerators) }
@@ -403,6 +417,10 @@ func (r *rig) spec(j ids.Job, words string) TemplateSpec {
 	}
 	for _, f := range strings.Fields(words) {
 		k, v, ok := strings.Cut(f, "=")
+		if k == "packages" {
+			s.Packages, s.Env = v, v
+			continue
+		}
 		if k == "in" {
 			s.Group = v
 			continue

@@ -39,6 +39,7 @@ type Execute struct {
 type Setup struct {
 	Job          ids.Job
 	Env          string           // environment key, "" = the job's own
+	Packages     string           // that lie unpacked for it
 	Accelerators map[string][]int // instance numbers by resource
 	Resources    map[string]int64
 	IDs          ids.Unique
@@ -73,10 +74,14 @@ type Sink interface {
 	// Refuse ends a session that broke the protocol.
 	Refuse(s SessionID, kind fault.Kind, text string)
 
-	// StartWorker asks for a blank worker with a session number, forked with some modules loaded; WorkerStarted or
+	// StartWorker asks for a blank worker with a session number, forked as TemplateSpec.Preload says; WorkerStarted or
 	// WorkerFailed answers.
 	StartWorker(s SessionID, preload string)
 	Setup(w SessionID, setup Setup)
+	// PrepareEnv asks for the packages of an environment, named by TemplateSpec.Packages; EnvReady or EnvFailed answers.
+	// They stay until DropEnv.
+	PrepareEnv(packages string)
+	DropEnv(packages string)
 	Template(w SessionID, no uint32)
 	Execute(w SessionID, x *Execute)
 	// ExecuteAt writes the body of x at an arena offset and sends a note of it.

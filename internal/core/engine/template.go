@@ -26,11 +26,13 @@ type TemplateSpec struct {
 	Labels     resource.Selector
 	Env        string // canonical; "" = the job's own
 	MaxCalls   uint32
-	Preload    string       // modules that its workers are forked with; "" = the node's own
-	Method     string       // of an actor; then there is no Fn
-	Group      string       // the method's concurrency group
-	Ordered    bool         // calls of one caller run in their order
-	Actor      *ActorLimits // of a template that creates an actor
+	// Preload is how its workers are forked: with modules, joined by commas, then variables, each after a zero byte; "" = as the node's own.
+	Preload  string
+	Packages string       // of Env: what must be unpacked here before its workers start; "" = nothing
+	Method   string       // of an actor; then there is no Fn
+	Group    string       // the method's concurrency group
+	Ordered  bool         // calls of one caller run in their order
+	Actor    *ActorLimits // of a template that creates an actor
 	// Backpressure is how many items of its streams may be unread; 0 = as many as memory allows.
 	Backpressure uint32
 	NoEvents     bool // its attempts are not listed

@@ -12,6 +12,7 @@ func (e *Engine) Tick() {
 	e.startWanted() // if starting one failed before
 	idle := len(e.pool.blank) > 0 || e.pool.nIdle > 0 || len(e.asks) > 0
 	e.tickActors()
+	e.tickEnvs()
 	for _, sid := range e.pool.sorted() {
 		w := e.pool.all[sid]
 		if w.state != workBusy || len(w.fifo) < 2 {
@@ -54,7 +55,7 @@ func (e *Engine) tellDemands() {
 
 // Busy tells whether Tick has anything to watch.
 func (e *Engine) Busy() bool {
-	return len(e.active) > 0 || len(e.pool.all)-e.pool.actors > e.cfg.CPUs || e.pool.leaving > 0 || e.tasks.live > 0 || len(e.memWants) > 0
+	return len(e.active) > 0 || len(e.pool.all)-e.pool.actors > e.cfg.CPUs || e.pool.leaving > 0 || e.envsLoose > 0 || e.tasks.live > 0 || len(e.memWants) > 0
 }
 
 // writesSoon tells whether the session itself waits for store bytes.

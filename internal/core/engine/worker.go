@@ -58,7 +58,8 @@ type worker struct {
 	exit      string // Ray's type of its end, once its process is gone
 	exitText  string
 	host      *host  // of an actor's worker
-	preload   string // modules that it was forked with; "" = the node's own
+	preload   string // how it was forked, see TemplateSpec; "" = as the node's own
+	packages  string // of its environment
 }
 
 // workers is the pool: who is idle, who is starting, which tasks wait for one.
@@ -149,7 +150,11 @@ func (e *Engine) WorkerFailed(sid SessionID, why string) {
 	delete(e.sessions, sid)
 	e.sink.Warn("a worker could not be started: " + why)
 	if w.preload != "" {
-		e.failPending(func(t *task) bool { return e.preloadOf(t) == w.preload }, fault.RuntimeEnv, "modules "+w.preload+" could not be preloaded: "+why)
+		what, variables, _ := strings.Cut(w.preload, "\x00")
+		if what = "modules " + what + " could not be preloaded"; variables != "" {
+			what = "no worker could be started with " + strings.ReplaceAll(variables, "\x00", ", ")
+		}
+		e.failPending(func(t *task) bool { return e.preloadOf(t) == w.preload }, fault.RuntimeEnv, what+": "+why)
 		return
 	}
 	if e.pool.failed++; e.pool.failed < maxFailedStarts || e.pool.starting > 0 || len(e.pool.all) > 0 {
@@ -210,6 +215,10 @@ func (e *Engine) assign(i uint32, t *task) {
 		e.send(w, i, t)
 		return
 	}
+	if !e.envReady(t) {
+		e.pool.pending = append(e.pool.pending, i)
+		return
+	}
 	if w := e.pool.takeBlank(e.preloadOf(t)); w != nil {
 		e.specialise(w, t, key)
 		if t.create != nil {
@@ -241,7 +250,11 @@ func (e *Engine) startWanted() {
 		if e.pool.starting >= most {
 			return
 		}
-		if p := e.preloadOf(e.tasks.at(i)); coming[p] > 0 {
+		t := e.tasks.at(i)
+		if !e.envReady(t) {
+			continue // a worker is forked soon enough then
+		}
+		if p := e.preloadOf(t); coming[p] > 0 {
 			coming[p]--
 		} else {
 			e.startWorker(p)
@@ -270,8 +283,9 @@ func (e *Engine) specialise(w *worker, t *task, key string) {
 	sl := e.slots.at(t.slot)
 	w.key, w.job, w.s.job = key, t.job, t.job
 	w.to(workIdle)
+	e.joinEnv(w, tm.spec.Packages)
 	first := e.GiveIDs(w.s.id, workerIDs)
-	setup := Setup{Job: t.job, Env: tm.spec.Env, Accelerators: e.accelerators(sl), Resources: e.cfg.Names.Map(sl.alloc.Need), IDs: first, IDCount: workerIDs}
+	setup := Setup{Job: t.job, Env: tm.spec.Env, Packages: tm.spec.Packages, Accelerators: e.accelerators(sl), Resources: e.cfg.Names.Map(sl.alloc.Need), IDs: first, IDCount: workerIDs}
 	if t.create != nil {
 		setup.Actor, setup.Incarnation, setup.Limits = t.create, t.attempt, tm.spec.Actor
 	}
@@ -506,6 +520,7 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 	e.takeBack(w)
 	delete(e.pool.all, sid)
 	e.pool.remove(w)
+	e.leaveEnv(w)
 	if w.blocked {
 		w.blocked = false
 		e.pool.blocked--

@@ -135,18 +135,22 @@ func (s *State) actorRegister(now time.Duration, n *node, m *ActorRegister) {
 		s.fail(n, m, faultLimit, "head.ActorRegister: all job ids of this cluster are used up; start a new cluster")
 		return
 	}
-	s.sendAfter(s.createActor(now, n, row, m.Spec), n.id(), &ActorRegistered{Req: m.Req, Created: true, Row: s.actors.byID[row.ID].row})
+	if len(m.Packages) > maxPackages {
+		s.fail(n, m, faultLimit, "head.ActorRegister: its environment has %d packages; at most %d are possible", len(m.Packages), maxPackages)
+		return
+	}
+	s.sendAfter(s.createActor(now, n, row, m.Spec, m.Packages), n.id(), &ActorRegistered{Req: m.Req, Created: true, Row: s.actors.byID[row.ID].row})
 }
 
 // createActor makes the row of a new actor, and gives the batch for which its registration waits: one may free the name.
-func (s *State) createActor(now time.Duration, n *node, row actor.Row, spec []byte) uint64 {
+func (s *State) createActor(now time.Duration, n *node, row actor.Row, spec []byte, packages []string) uint64 {
 	row.Manager, row.StartMs, row.EndMs = n.id(), 0, 0
 	if row.State == actor.Dead || !actor.State("").CanGo(row.State) {
 		row.State = actor.Pending
 	}
 	r := &actorRec{row: row, said: s.actors.safe}
 	if row.Detached {
-		r.row.Job, r.spec = s.startVirtualJob(now, row), spec
+		r.row.Job, r.spec = s.startVirtualJob(now, row, packages), spec
 		s.put(&ActorSpec{ID: row.ID, Spec: spec})
 		s.putActor(r)
 	}
@@ -155,10 +159,10 @@ func (s *State) createActor(now time.Duration, n *node, row actor.Row, spec []by
 }
 
 // startVirtualJob gives a detached actor a job that ends with it and with nothing else.
-func (s *State) startVirtualJob(now time.Duration, row actor.Row) ids.Job {
+func (s *State) startVirtualJob(now time.Duration, row actor.Row, packages []string) ids.Job {
 	j := &job{made: s.next, row: JobRow{
 		ID: ids.JobFromInt(s.meta.NextJob), Key: [16]byte(row.ID), Driver: Driver{Namespace: row.Namespace}, State: JobRunning,
-		StartMs: s.wallMs(now), Virtual: true,
+		StartMs: s.wallMs(now), Virtual: true, Packages: packages,
 	}}
 	s.meta.NextJob++
 	s.jobs[j.row.ID] = j

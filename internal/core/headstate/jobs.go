@@ -30,12 +30,16 @@ func (s *State) jobStart(now time.Duration, n *node, m *JobStart) {
 		s.sendAfter(s.jobs[id].made, n.id(), &JobStarted{Req: m.Req, Job: id})
 		return
 	}
+	if len(m.Packages) > maxPackages {
+		s.fail(n, m, faultLimit, "head.JobStart: its environment has %d packages; at most %d are possible", len(m.Packages), maxPackages)
+		return
+	}
 	if s.meta.NextJob == math.MaxUint32 {
 		s.fail(n, m, faultLimit, "head.JobStart: all job ids of this cluster are used up; start a new cluster")
 		return
 	}
 	j := &job{made: s.next, row: JobRow{
-		ID: ids.JobFromInt(s.meta.NextJob), Key: m.Key, Node: n.id(), Driver: m.Driver, State: JobRunning, StartMs: s.wallMs(now),
+		ID: ids.JobFromInt(s.meta.NextJob), Key: m.Key, Node: n.id(), Driver: m.Driver, State: JobRunning, StartMs: s.wallMs(now), Packages: m.Packages,
 	}}
 	s.meta.NextJob++
 	s.jobs[j.row.ID] = j
@@ -90,6 +94,23 @@ func (s *State) endJob(now time.Duration, j *job, failed bool, text string) {
 func (s *State) putJob(j *job) {
 	row := j.row
 	s.put(&row)
+}
+
+// maxPackages is how many packages a job's environment may have.
+const maxPackages = 1000
+
+// Packages are the names of the packages that running jobs, those of detached actors included, need.
+func (s *State) Packages() map[string]bool {
+	inUse := map[string]bool{}
+	for _, j := range s.jobs {
+		if j.row.State != JobRunning {
+			continue
+		}
+		for _, name := range j.row.Packages {
+			inUse[name] = true
+		}
+	}
+	return inUse
 }
 
 // runningOn are the running jobs whose driver is on a node, by number.

@@ -317,6 +317,8 @@ type JobStart struct {
 	Req    uint64
 	Key    [16]byte
 	Driver Driver
+	// Packages are the names of the packages of its environment, which stay as long as the job runs.
+	Packages []string
 }
 
 // JobStarted answers JobStart.
@@ -403,6 +405,8 @@ type JobRow struct {
 	StartMs int64 // Unix time
 	EndMs   int64 // Unix time, 0 while running
 	Virtual bool  // a detached actor's own: people aren't shown it, and it ends with the actor
+	// Packages are those that the job needs while it runs.
+	Packages []string
 }
 
 // JobList answers Jobs, by job id.
@@ -435,8 +439,9 @@ type Failed struct {
 type ActorRegister struct {
 	Req         uint64
 	Row         actor.Row
-	GetIfExists bool   // the one that has the name will do
-	Spec        []byte // of a detached actor: what another daemon needs to make it
+	GetIfExists bool     // the one that has the name will do
+	Spec        []byte   // of a detached actor: what another daemon needs to make it
+	Packages    []string // of a detached actor: as those of a job
 }
 
 // ActorRegistered answers ActorRegister. If Created, Row is the registered actor's, and its Job is the job that it

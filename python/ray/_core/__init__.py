@@ -10,7 +10,7 @@ State (one a process)::
       .mode                  # None, SCRIPT_MODE (driver, 0) or WORKER_MODE (1)
       .job_id .node_id .worker_id .driver_task   # bytes (4, 28, 28, 24)
       .node_ip .gcs_address .session_dir .session_name .namespace .dashboard_url    # str
-      .job                   # the job map of HELLO (in a worker: the driver's), .env {str: str}, .accelerators {"GPU": [..]}
+      .job                   # the job map of HELLO (in a worker: the driver's), .runtime_env {}, .accelerators {"GPU": [..]}
       .actor                 # in an actor's process: .id .name .namespace .class_name .incarnation .meta .resources .instance
                              # .exit() .is_cancelled(task); else None
       .context               # in an actor that runs several calls at once: the ContextVar of the running one; else None

@@ -14,7 +14,6 @@ class State:
         "context",
         "dashboard_url",
         "driver_task",
-        "env",
         "forked",
         "gcs_address",
         "job",
@@ -23,8 +22,8 @@ class State:
         "namespace",
         "node_id",
         "node_ip",
-        "preload",
         "resources",
+        "runtime_env",
         "session_dir",
         "session_name",
         "task",
@@ -47,8 +46,7 @@ class State:
             "job_id node_id worker_id driver_task node_ip gcs_address session_dir session_name namespace dashboard_url"
         ).split():
             setattr(self, name, welcome.get(name))
-        self.env = welcome.get("env") or {}
-        self.preload = welcome.get("preload")
+        self.runtime_env = welcome.get("runtime_env") or job.get("runtime_env") or {}
         self.accelerators = welcome.get("accelerators") or {}
         self.resources = welcome.get("resources") or {}
         self.job = job

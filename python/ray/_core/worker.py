@@ -25,7 +25,7 @@ import ray.remote_function
 import ray.runtime_context
 import ray.util  # noqa: F401
 from ray import exceptions
-from ray._core import printing, refs, serialization, sites, wire, yields, zygote
+from ray._core import environ, printing, refs, serialization, sites, wire, yields, zygote
 from ray._core.actor_kinds import become
 from ray._core.arena import Arena
 from ray._core.client import Client, as_exception
@@ -224,24 +224,23 @@ class Worker:
         fields["accelerators"] = _show_devices(fields.get("accelerators") or {})
         fields["resources"] = {k: v / 10000 for k, v in (fields.get("resources") or {}).items()}
         state.fill(WORKER_MODE, self.client, fields, job)
-        env = {**(job.get("env_vars") or {}), **(fields.get("env") or {})}
+        env = state.runtime_env.get("env_vars") or {}
         os.environ.update([(k, expanded(v)) for k, v in env.items()])
         sites.enable(self.client)
         if "OMP_NUM_THREADS" in env:
             self._threads = None
         if "TZ" in os.environ:
             time.tzset()
-        try:
-            if job.get("cwd"):
-                os.chdir(job["cwd"])
-        except OSError:
-            pass  # the driver's folder need not exist on this machine
-        for entry in reversed(job.get("sys_path") or ()):
-            if entry not in sys.path:
-                sys.path.insert(0, entry)
         if job.get("logging"):
             ray._logging.configure_worker(job["logging"])
         self.suffix = self.client.suffix
+        try:
+            environ.enter(job, fields, env)
+            if state.runtime_env.get("worker_process_setup_hook"):
+                environ.run_hook(job, state.runtime_env)
+        except Exception as e:
+            self.execute = environ.unfit(e, state.runtime_env)
+            return
         if fields.get("actor"):
             become(self, fields["actor"])
 
@@ -329,7 +328,7 @@ class Worker:
             raise FunctionMissing(
                 f"The remote function failed to import on the worker: {template.qualname}. This may be because needed "
                 f"library dependencies are not installed in the worker environment or cannot be found on sys.path {sys.path}:\n\n"
-                f"{traceback.format_exc()}"
+                f"{traceback.format_exc()}{environ.advice(e)}"
             ) from e
         template.function = function
         return function
@@ -506,6 +505,7 @@ class Worker:
                 )
             else:
                 text = "".join(traceback.format_exception(type(cause), cause, tb))
+            text += environ.advice(cause)
         of_actor = self.actor.described() if self.actor is not None else {}
         return exceptions.RayTaskError(
             name, text, cause, proctitle="ray::" + name, pid=os.getpid(), ip=state.node_ip, **of_actor

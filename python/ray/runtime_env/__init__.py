@@ -1,7 +1,8 @@
 """Runtime environments: what a job's or a task's workers find around them.
 
-Today ``env_vars`` are set and the modules of ``preload`` are loaded; every other field is checked, kept, and refused with
-its name where it would have to act.
+``working_dir`` and ``py_modules`` come to every node as packages (see :mod:`ray.runtime_env._packages`), ``env_vars`` are
+set, the modules of ``preload`` are loaded and the ``worker_process_setup_hook`` is run. The other fields that Ray has are
+checked, kept, and refused with their names where they would have to act.
 """
 
 import json
@@ -14,7 +15,17 @@ __all__ = ["RuntimeEnv", "RuntimeEnvConfig"]
 
 _PACKAGERS = ("pip", "uv", "conda")
 _WITH_IMAGE = frozenset(("image_uri", "config", "env_vars"))
-_HONOURED = frozenset(("env_vars", "preload", "config"))
+_HONOURED = frozenset(
+    "env_vars preload config working_dir py_modules excludes worker_process_setup_hook _inject_current_ray _ray_release "
+    "_ray_commit".split()
+)
+_SCHEMES = frozenset("gcs conda pip uv https s3 gs azure abfss file".split())
+_REMOTE = ("https://", "s3://", "gs://", "azure://", "abfss://", "file://")
+_ENDINGS = {
+    "working_dir": (".zip", ".tar.gz", ".tgz", ".tar.xz"),
+    "py_modules": (".zip", ".whl", ".tar.gz", ".tgz", ".tar.xz"),
+}
+_EXTENSIONS = frozenset(("_inject_current_ray", "_ray_commit", "_ray_release"))
 
 
 class RuntimeEnvConfig(dict):
@@ -45,7 +56,9 @@ class RuntimeEnvConfig(dict):
         if not isinstance(eager_install, bool):
             raise TypeError(f"eager_install must be a boolean. got {type(eager_install)}")
         if log_files is not None and not (isinstance(log_files, list) and all(isinstance(f, str) for f in log_files)):
-            raise TypeError(f"log_files must be a list of strings, got {log_files!r}")
+            raise TypeError(
+                f"log_files must be a list of strings or None, got {log_files} with type {type(log_files)}."
+            )
         self["setup_timeout_seconds"] = setup_timeout_seconds
         self["eager_install"] = eager_install
         self["log_files"] = log_files or []
@@ -63,7 +76,7 @@ class RuntimeEnvConfig(dict):
 
             logging.getLogger("ray").warning(
                 "The following unknown entries in the runtime_env_config dictionary will be ignored: %s.",
-                sorted(unknown),
+                unknown,
             )
         return RuntimeEnvConfig(**{k: v for k, v in config.items() if k not in unknown})
 
@@ -126,14 +139,17 @@ class RuntimeEnv(dict):
         }
         for name, value in given.items():
             if value is not None:
-                self[name] = _checked(name, value) if _validate else value
+                value = _checked(name, value) if _validate else value
+                if value != {} or name != "env_vars":
+                    super().__setitem__(name, value)
         if not _validate:
             return
         if sum(self.get(name) is not None for name in _PACKAGERS) > 1:
-            given_ones = "\n".join(f"specified {name} field: {self.get(name)}" for name in ("pip", "conda", "uv"))
+            given_ones = "\n".join(f"specified {name} field: {given.get(name)}" for name in ("pip", "conda", "uv"))
             raise ValueError(
                 "The 'pip' field, 'uv' field, and 'conda' field of runtime_env cannot be specified at the same time.\n"
-                f"{given_ones}\nTo use pip with conda, put the pip dependencies into the conda environment's own description."
+                f"{given_ones}\nTo use pip with conda, please only set the 'conda' field, and put the pip dependencies into the "
+                "conda environment's own description."
             )
         if self.get("image_uri") is not None:
             others = set(self) - _WITH_IMAGE
@@ -143,15 +159,21 @@ class RuntimeEnv(dict):
                     f"Specified fields: {others}"
                 )
 
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, _checked(name, value))
+
     def check_there(self) -> None:
-        """Refuse what can't be set up yet.
+        """Refuse what can't be set up yet, and tell of fields that mean nothing.
 
         Raises:
             NotImplementedError: Naming the field.
         """
         for name, value in self.items():
-            if name not in _HONOURED and value not in (None, {}, []):
-                raise missing(f"runtime environments with {name!r} (only env_vars and preload)")
+            if name in _HONOURED or value in (None, {}, []):
+                continue
+            if name in _KNOWN:
+                raise missing(f"runtime environments with {name!r}")
+            _warn_unknown(name)
 
     def to_dict(self) -> Dict[str, Any]:
         """The environment as a plain dict."""
@@ -172,7 +194,7 @@ class RuntimeEnv(dict):
         Raises:
             TypeError: A value of the wrong type.
         """
-        self[name] = _checked(name, value)
+        self[name] = value
 
     def get(self, name, default=None, data_class=None):
         """A field; ``data_class`` makes an object of it."""
@@ -190,6 +212,32 @@ class RuntimeEnv(dict):
     def working_dir_uri(self) -> Optional[str]:
         """The working_dir, or None."""
         return self.get("working_dir")
+
+    def get_extension(self, key: str) -> Any:
+        """A field that is for the cluster's own use.
+
+        Raises:
+            ValueError: There is no such field.
+        """
+        if key not in _EXTENSIONS:
+            raise ValueError(f"Extension key must be one of {set(_EXTENSIONS)}, got: {key}")
+        return self.get(key)
+
+    def pip_uri(self) -> Optional[str]:
+        """What names the pip field's environment, or None."""
+        return _hashed_uri("pip", self.get("pip"))
+
+    def uv_uri(self) -> Optional[str]:
+        """What names the uv field's environment, or None."""
+        return _hashed_uri("uv", self.get("uv"))
+
+    def conda_uri(self) -> Optional[str]:
+        """What names the conda field's environment, or None."""
+        return _hashed_uri("conda", self.get("conda"))
+
+    def plugin_uris(self) -> List[str]:
+        """What names the environments of plugins: none, since there are no plugins."""
+        return []
 
     def py_modules(self) -> List[str]:
         """The py_modules, or an empty list."""
@@ -303,25 +351,71 @@ def _texts(name: str, value: Any) -> List[str]:
 
 
 def _is_uri(text: str) -> bool:
-    return "://" in text
+    scheme, mark, _ = text.partition("://")
+    return bool(mark) and scheme in _SCHEMES
+
+
+def _check_place(field: str, value: str) -> None:
+    """Check a path or URI of a package."""
+    if "://" not in value:
+        if value and not os.path.exists(os.path.expanduser(value)):
+            raise ValueError(f"{value} is not a valid path.")
+        return
+    if not _is_uri(value):
+        raise ValueError(_NO_URI.format(value))
+    endings = _ENDINGS[field]
+    if value.startswith(_REMOTE) and not value.endswith(endings):
+        raise ValueError(f"Only {', '.join(endings)} files are supported for {field} URIs; got {value}.")
+
+
+_NO_URI = (
+    "{} is not a valid URI. Passing directories or modules to be dynamically uploaded is only supported at the job level "
+    "(i.e., passed to `ray.init`)."
+)
 
 
 def _working_dir(value: Any) -> str:
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"`working_dir` must be a string, got {type(value)}.")
     value = os.fspath(value)
-    if not _is_uri(value) and not os.path.exists(os.path.expanduser(value)):
-        raise ValueError(f"{value} is not a valid path.")
+    _check_place("working_dir", value)
     return value
 
 
 def _py_modules(value: Any) -> list:
     if not isinstance(value, list):
         raise TypeError(f"`py_modules` must be a list of strings, got {type(value)}.")
+    for module in value:
+        if not isinstance(module, str):
+            raise TypeError(f"`py_module` must be a string, got {type(module)}.")
+        _check_place("py_modules", module)
     return value
 
 
+def _hashed_uri(kind: str, config: Any) -> Optional[str]:
+    if not config:
+        return None
+    if kind == "conda" and isinstance(config, str):
+        return f"conda://{config}"
+    import hashlib
+
+    return f"{kind}://{hashlib.sha1(json.dumps(config, sort_keys=True).encode()).hexdigest()}"
+
+
+_told: set = set()
+
+
+def _warn_unknown(name: str) -> None:
+    if name not in _told and len(_told) < 100:
+        _told.add(name)
+        import logging
+
+        logging.getLogger("ray").warning("The field %r of the runtime_env has no meaning here and is ignored.", name)
+
+
 def _env_vars(value: Any) -> Dict[str, str]:
+    if not value:
+        return {}
     if not isinstance(value, dict):
         raise TypeError(f"runtime_env['env_vars'] must be of type Dict[str, str], got {type(value)}")
     for key, text in value.items():
@@ -343,9 +437,11 @@ def _preload(value: Any) -> List[str]:
     return list(value)
 
 
-def _packages(name: str):
+def _requirements(name: str):
     def check(value: Any) -> Dict:
         if isinstance(value, str):
+            if not os.path.isfile(os.path.expanduser(value)):
+                raise ValueError(f"{value} is not a valid file")
             with open(os.path.expanduser(value), encoding="utf-8") as f:
                 value = [line for line in map(str.strip, f) if line and not line.startswith("#")]
         if isinstance(value, list):
@@ -371,8 +467,8 @@ _CHECKS = {
     "excludes": lambda value: _texts("excludes", value),
     "env_vars": _env_vars,
     "preload": _preload,
-    "pip": _packages("pip"),
-    "uv": _packages("uv"),
+    "pip": _requirements("pip"),
+    "uv": _requirements("uv"),
     "conda": _conda,
     "config": RuntimeEnvConfig.parse_and_validate_runtime_env_config,
 }
@@ -386,13 +482,31 @@ def check_task_env(value: Dict[str, Any]) -> None:
         TypeError: A field of the wrong type.
         NotImplementedError: A field that can't be set up yet.
     """
-    for path in [value.get("working_dir"), *(value.get("py_modules") or [])]:
-        if path is not None and not (isinstance(path, str) and _is_uri(path)):
-            raise ValueError(
-                f"{path} is not a valid URI. Passing directories or modules to be dynamically uploaded is only supported at "
-                "the job level (i.e., passed to `ray.init`)."
-            )
-    RuntimeEnv(**value).check_there()
+    env = RuntimeEnv(**value)
+    for path in [env.working_dir(), *env.py_modules()]:
+        if path and not _is_uri(path):
+            raise ValueError(_NO_URI.format(path))
+    check_size(env)
+    env.check_there()
+
+
+# A worker is told its job's environment, its own and the job's set-up hook in one packet of 128 KiB.
+_MAX_JSON = 24 << 10
+
+
+def check_size(env: RuntimeEnv) -> None:
+    """Check that nodes can be told an environment.
+
+    Raises:
+        TypeError: A value has no JSON form.
+        ValueError: It is too large.
+    """
+    size = len(env.serialize())
+    if size > _MAX_JSON:
+        raise ValueError(
+            f"The runtime_env has {size} bytes as JSON; at most {_MAX_JSON} are possible. Put long values of env_vars into "
+            "a file of the working_dir."
+        )
 
 
 def merge(parent: Optional[Dict], child: Optional[Dict], strict: bool = False) -> Dict[str, Any]:
@@ -421,3 +535,24 @@ def merge(parent: Optional[Dict], child: Optional[Dict], strict: bool = False) -
     if variables:
         merged["env_vars"] = variables
     return merged
+
+
+def resolved(parent: Optional[Dict], child: Optional[Dict]) -> Optional[Dict[str, Any]]:
+    """The environment that a task or actor works in, as nodes are told it.
+
+    Args:
+        parent: The environment that its caller works in.
+        child: What its options say.
+
+    Returns:
+        A dict of plain values, equal environments in the same order; None for an empty one.
+    """
+    if child:
+        child = {name: value for name, value in RuntimeEnv(**child).items() if name != "excludes"}
+        parent = merge(parent, child)
+    env = {
+        name: dict(sorted(value.items())) if isinstance(value, dict) else value
+        for name, value in sorted((parent or {}).items())
+        if value not in (None, {}, [], "")
+    }
+    return env or None
