@@ -200,7 +200,7 @@ func (q *memoryQuestion) figures(rows []map[string]any) string {
 	var b strings.Builder
 	for _, line := range [][]string{header, cells} {
 		for i, cell := range line {
-			fmt.Fprintf(&b, "%-*s  ", max(len(header[i]), 12), cell)
+			fmt.Fprintf(&b, "%-*s  ", []int{19, 16, 12, 13, 19, 13}[i], cell)
 		}
 		b.WriteString("\n")
 	}

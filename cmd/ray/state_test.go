@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -35,6 +37,17 @@ func smallState(mux *rpc.Mux) {
 		}
 		fmt.Fprintf(w, `{"result":true,"msg":"","data":{"result":{"total":%d,"num_filtered":%d,"result":[%s]}}}`, total, total, strings.Join(rows, ","))
 	})
+	for path, body := range map[string]string{
+		"tasks/summarize": `{"result":true,"data":{"result":{"result":{"node_id_to_summary":{"cluster":{"total_tasks":3,"summary_by":"func_name","summary":{` +
+			`"f":{"func_or_class_name":"f","type":"NORMAL_TASK","state_counts":{"RUNNING":1,"FINISHED":2}}}}}}}}}`,
+		"objects": `{"result":true,"data":{"result":{"num_filtered":2,"result":[` +
+			`{"object_id":"aa","object_size":8000247,"task_status":"FINISHED","attempt_number":1,"reference_type":"PINNED_IN_MEMORY","call_site":"disabled","type":"WORKER","pid":8,"ip":"10.0.0.1"},` +
+			`{"object_id":"ff","object_size":-1,"task_status":"NIL","attempt_number":1,"reference_type":"ACTOR_HANDLE","call_site":"disabled","type":"DRIVER","pid":7,"ip":"10.0.0.1"}]}}}`,
+		"objects/usage":  `{"result":true,"data":{"result":{"result":[{"capacity":1024000000,"used":8000247,"objects":3}]}}}`,
+		"tasks/timeline": `[{"ph":"X"}]`,
+	} {
+		mux.HandleFunc("GET /api/v0/"+path, rpc.Token, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) })
+	}
 	mux.HandleFunc("GET /api/v0/actors/summarize", rpc.Token, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, `{"result":true,"msg":"","data":{"result":{"result":{"node_id_to_summary":{"cluster":{"total_actors":4,"summary_by":"class","summary":{`+
 			`"P":{"class_name":"P","state_counts":{"PENDING_CREATION":1}},"A":{"class_name":"A","state_counts":{"ALIVE":2,"DEAD":1}}}}}}}}}`)
@@ -160,5 +173,43 @@ func TestPlainTable(t *testing.T) {
 	want := []string{"    NAME       N", " 0  a          1", " 1           200", "10  bcdefgh", "    i"}
 	if lines := strings.Split(got, "\n"); !reflect.DeepEqual(lines, want) {
 		t.Errorf("%q, want %q", lines, want)
+	}
+}
+
+func TestSummaryAndMemory(t *testing.T) {
+	s := newShell(t)
+	s.head()
+	out := s.must("summary", "tasks")
+	contains(t, out, "======== Tasks Summary: ", "total_tasks: 3\n", "Table (group by func_name):", "    FUNC_OR_CLASS_NAME    STATE_COUNTS    TYPE\n 0  f                     FINISHED: 2     NORMAL_TASK\n                          RUNNING: 1\n")
+	out = s.must("list", "objects")
+	contains(t, out, "7.630 MiB", "-1.000 B", "UserWarning: Callsite is not being recorded.")
+	out = s.must("memory", "--units", "KB", "--sort-by=PID")
+	contains(t, out,
+		"Grouping by node address...        Sorting by pid...        Display all entries per group...\n",
+		"--- Summary for node address: 10.0.0.1 ---\nMem Used by Objects  Local References  Pinned",
+		"8000.247 KB          0, (0.0 KB)       1, (8000.247 KB)  0, (0.0 KB)    0, (0.0 KB)          1, (0.0 KB)",
+		"\n10.0.0.1      | 7        | Driver  | disabled  | -         | 1        | ?        | ACTOR_HANDLE   | ff\n\n\n10.0.0.1      | 8        | Worker  | disabled  | FINISHED  | 1        | 8000.247 KB | PINNED_IN_MEMORY | aa\n",
+		"To record callsite information for each ObjectRef created, set env variable RAY_record_ref_creation_sites=1\n",
+		"--- Aggregate object store stats across all nodes ---\nPlasma memory usage 7 MiB, 3 objects, 0.78% full, 0.78% needed\n",
+	)
+	out = s.must("memory", "--stats-only")
+	if strings.Contains(out, "Grouping by") {
+		t.Error(out)
+	}
+	if out = s.must("memory", "--num-entries=1", "--group-by=STACK_TRACE"); strings.Contains(out, "| aa") || !strings.Contains(out, "--- Summary for stack trace: disabled ---") {
+		t.Error(out)
+	}
+	out = s.must("timeline")
+	contains(t, out, "Trace file written to "+s.temp+"/ray-timeline-", "You can open this with chrome://tracing in the Chrome browser.")
+	files, err := filepath.Glob(s.temp + "/ray-timeline-*.json")
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	if b, err := os.ReadFile(files[0]); err != nil || string(b) != `[{"ph":"X"}]` {
+		t.Errorf("%s, %v", b, err)
+	}
+	out, status := s.ray("memory", "--sort-by=COLOUR")
+	if status != 2 {
+		t.Errorf("status %d: %s", status, out)
 	}
 }

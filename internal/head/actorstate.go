@@ -18,7 +18,7 @@ func ActorState(r *actor.Row) map[string]any {
 		"serialized_runtime_env": nil, "required_resources": resources, "death_cause": nil, "is_detached": r.Detached,
 		"placement_group_id": nil, "repr_name": r.Repr, "num_restarts": r.Incarnation,
 		"num_restarts_due_to_lineage_reconstruction": 0, "num_restarts_due_to_node_preemption": 0, "call_site": nil,
-		"label_selector": map[string]any(texts(r.Labels)), "fallback_strategy": nil,
+		"label_selector": texts(r.Labels), "fallback_strategy": nil,
 	}
 	if r.Site != "" {
 		m["call_site"] = r.Site

@@ -209,6 +209,7 @@ func nodeRows(rows []headstate.NodeRow) []map[string]any {
 			"node_id": r.Info.ID[:], "alive": r.Alive, "ip": r.Info.IP, "hostname": r.Info.Hostname, "port": r.Info.Port,
 			"object_port": r.Info.ObjectPort, "resources": res, "labels": r.Info.Labels, "name": r.Info.Name, "head": r.Info.Head,
 			"death_reason": r.DeathReason, "death_message": r.DeathMessage, "socket": r.Info.Socket, "metrics_port": r.Info.MetricsPort, "agent_port": r.Info.AgentPort,
+			"available": floats(r.Available),
 		})
 	}
 	return out

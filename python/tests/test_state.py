@@ -10,6 +10,7 @@ import warnings
 import pytest
 
 import ray
+import ray._private.state as private_state
 from ray.util import state
 from ray.util.state import (
     StateApiClient,
@@ -278,6 +279,23 @@ def test_workers_and_jobs(ray_2):
     job = get_job(ray.get_runtime_context().get_job_id())
     assert job.status == "RUNNING" and job.type == "DRIVER" and job.driver_info.pid == str(os.getpid())
     assert [j.job_id for j in list_jobs()] == [job.job_id]
+    (old,) = private_state.jobs()
+    assert (old["JobID"], old["DriverPid"], old["IsDead"]) == (job.job_id, os.getpid(), False)
+
+
+def test_what_each_node_has_free(ray_2, tmp_path):
+    node = ray.get_runtime_context().get_node_id()
+    assert private_state.total_resources_per_node()[node]["CPU"] == 2
+    go = str(tmp_path / "go")
+    ref = gate.remote(go)
+    eventually(lambda: _free(node, 1))
+    open(go, "w").close()
+    ray.get(ref)
+    eventually(lambda: _free(node, 2))
+
+
+def _free(node, cpus):
+    assert private_state.available_resources_per_node()[node].get("CPU") == cpus
 
 
 def test_what_there_is_none_of(ray_2):

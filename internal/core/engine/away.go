@@ -132,7 +132,7 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 	a.busy = max(a.busy-1, 0)
 	delete(e.remoteRun, runKey{m.Unique})
 	t.at = 0
-	e.heard(p, t, m.Ran)
+	e.heard(p, t, &m.Ran)
 	tm := e.templates[t.tmpl]
 	if d := time.Duration(m.Micros) * time.Microsecond; m.Lost == "" && t.create == nil {
 		if tm.mean == 0 {

@@ -304,7 +304,7 @@ func (e *Engine) callBack(t *task) {
 func (e *Engine) callDone(p *peer, i uint32, t *task, m *TaskDone) {
 	q, inc := t.call, t.inc
 	e.callBack(t)
-	e.heard(p, t, m.Ran)
+	e.heard(p, t, &m.Ran)
 	e.settleResult(p, m)
 	switch {
 	case m.Lost == string(fault.ActorDied):

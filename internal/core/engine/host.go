@@ -24,6 +24,7 @@ type host struct {
 	groups  map[string]*group
 	inTurn  []*group              // the same, by name
 	calls   map[ids.Unique]uint32 // sent to the worker and not answered
+	sent    int64                 // when the last was, in microseconds since 1970
 	up      bool                  // the constructor has returned
 	leaving bool                  // told to leave once what was sent is done
 	since   time.Time             // when it was told
@@ -209,6 +210,8 @@ func (e *Engine) sendCall(h *host, g *group, i uint32, t *task) {
 	g.sent++
 	h.calls[t.unique] = i
 	e.deliver(h.w, i, t)
+	t.when.sent = max(t.when.sent, h.sent+1) // no two at the same time: it tells which one runs
+	h.sent = t.when.sent
 }
 
 // actorResult takes a RESULT of an actor's worker.

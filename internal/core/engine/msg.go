@@ -135,14 +135,14 @@ type (
 		Outcome uint8
 		Keep    bool // the slot stays the owner's
 		Micros  uint32
-		Ran     *RanPart // where and when, if it is to be listed
+		Ran     RanPart // where and when, if it is to be listed
 		Outputs []ObjInfo
 		Kept    []ids.ObjectID // refs that stay in use here and are being claimed from third nodes
 		Lost    string
 		Why     string
 		Up      *ActorUp // of a creation
 	}
-	// RanPart says in which process an attempt ran, when (microseconds since 1970), and what the process said of its error.
+	// RanPart says in which process an attempt ran (none: 0), when (microseconds since 1970), and what the process said of its error.
 	RanPart struct {
 		Worker             WorkerID
 		PID                int

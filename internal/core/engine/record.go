@@ -231,17 +231,17 @@ func (e *Engine) leaves(t *task) {
 }
 
 // ran is what the owner of an attempt that ends here is told of it.
-func (e *Engine) ran(t *task) *RanPart {
+func (e *Engine) ran(t *task) RanPart {
 	if t.flags&flagQuiet != 0 || t.proc == 0 {
-		return nil
+		return RanPart{}
 	}
 	p := e.rec.procs.at(t.proc)
-	return &RanPart{Worker: p.id, PID: p.pid, Sent: t.when.sent, Began: t.when.began, Ended: e.us, Exited: t.exited, Note: e.noted(t)}
+	return RanPart{Worker: p.id, PID: p.pid, Sent: t.when.sent, Began: t.when.began, Ended: e.us, Exited: t.exited, Note: e.noted(t)}
 }
 
 // heard takes what another node says of where an attempt of ours ran.
 func (e *Engine) heard(p *peer, t *task, r *RanPart) {
-	if r == nil {
+	if r.PID == 0 {
 		return
 	}
 	e.leaves(t)

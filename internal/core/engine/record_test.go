@@ -256,3 +256,33 @@ func TestLoadingAClassLendsNoCPU(t *testing.T) {
 		t.Errorf("free is %d, want 0", free)
 	}
 }
+
+// Of calls that were sent to an actor in one go, the first one runs.
+func TestTheFirstOfSeveralCallsRuns(t *testing.T) {
+	r := newRig(t, settings{owner: 1, cpus: 1})
+	c := r.driver(1)
+	r.workers()
+	h := c.actor("hold")
+	r.born(h.id)
+	r.e.templates[r.e.sessions[c.sid].templates[h.template("method a")]].mean = time.Microsecond // so that some are sent ahead
+	r.do(func(*Engine) {
+		for range 5 {
+			m := &ActorSubmission{Submission: Submission{Returns: 1, Template: h.template("method a"), Unique: h.client.id().Unique(), Bytes: 1}, Actor: h.id}
+			r.e.CallActor(h.sid, m)
+		}
+	})
+	if n := len(r.e.actors[h.id.Unique()].host.calls); n < 2 {
+		t.Fatalf("%d calls were sent, want some ahead", n)
+	}
+	want := []string{"FINISHED", "RUNNING"}
+	for range 4 {
+		want = append(want, "PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY")
+	}
+	var got []string
+	for _, line := range r.listed() {
+		got = append(got, strings.Fields(line)[1])
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -2,15 +2,17 @@
 
 from typing import Any, Dict, List, Optional
 
-from ray._api import available_resources, cluster_resources, nodes
+from ray._api import available_resources, cluster_resources, nodes, timeline
 
 __all__ = [
     "actors",
     "available_resources",
     "available_resources_per_node",
     "cluster_resources",
+    "jobs",
     "node_ids",
     "nodes",
+    "timeline",
     "total_resources_per_node",
 ]
 
@@ -83,7 +85,30 @@ def total_resources_per_node() -> Dict[str, Dict[str, float]]:
 
 
 def available_resources_per_node() -> Dict[str, Dict[str, float]]:
-    """What is free on each node. Not there yet."""
-    from ray._missing import missing
+    """What is free on each living node, by node id, as the head heard last."""
+    from ray._api import _call_state
 
-    raise missing("ray._private.state.available_resources_per_node()")
+    return {
+        n["node_id"].hex(): {k: v for k, v in n["available"].items() if v}
+        for n in _call_state("nodes")["nodes"]
+        if n["alive"]
+    }
+
+
+def jobs() -> List[Dict[str, Any]]:
+    """The jobs of the cluster, with Ray's keys."""
+    from ray.util.state import list_jobs
+
+    return [
+        {
+            "JobID": job.job_id,
+            "DriverIPAddress": job.driver_info.node_ip_address,
+            "DriverPid": int(job.driver_info.pid),
+            "Timestamp": job.end_time or job.start_time,
+            "StartTime": job.start_time,
+            "EndTime": job.end_time,
+            "IsDead": job.status != "RUNNING",
+            "Entrypoint": job.entrypoint,
+        }
+        for job in list_jobs(detail=True, limit=10_000)
+    ]
