@@ -186,7 +186,8 @@ class Template:
             env: The environment's map.
             max_calls: After how many tasks a worker leaves; 0 for never.
             labels: Labels a node must have.
-            more: What actors need: ``method`` ``group`` ``ordered``, or ``actor``; ``backpressure`` of a generator.
+            more: What actors need: ``method`` ``group`` ``ordered``, or ``actor``; ``backpressure`` and
+                ``per_yield`` of a generator.
         """
         self.function = function
         self.name = name

@@ -62,6 +62,7 @@ class _Template:
         "mean",
         "method",
         "name",
+        "per_yield",
         "qualname",
         "resources",
         "retry",
@@ -80,6 +81,7 @@ class _Template:
         self.group = fields.get("group") or ""
         self.actor = fields.get("actor")
         self.bound = fields.get("backpressure") or 0
+        self.per_yield = fields.get("per_yield") or 1
         self.function = None
         self.calls = 0
         self.mean = None  # seconds a call
@@ -282,7 +284,7 @@ class Worker:
             else:
                 result = function(*args)
             if flags & wire.STREAM:
-                items = yields.Items(self, unique8, attempt, num_returns, template.bound)
+                items = yields.Items(self, unique8, attempt, num_returns, template)
                 outputs, guards, keep = yields.run(items, result)
             elif type(result) is GeneratorType:
                 outputs, guards, keep, outcome = self.collected(unique8, result, num_returns, flags, name, retry)
@@ -488,7 +490,7 @@ class Worker:
             text = f"Traceback (most recent call last):\nRuntimeError: {error}"
         else:
             cause = error
-            if isinstance(error, KeyboardInterrupt) and self.actor is None:
+            if isinstance(error, KeyboardInterrupt):
                 from ray._ids import TaskID
 
                 cause = exceptions.TaskCancelledError(TaskID(unique8 + self.suffix))
