@@ -131,9 +131,7 @@ def keep_per_yield(options: Dict[str, Any], defined, what: str, decorator: str) 
     if key in options:
         _check(key, options[key], TASK_OPTIONS, "remote functions")
         if options[key] != (defined or 1):
-            raise ValueError(
-                f"{key} cannot be overridden per {what} call. Use @ray.{decorator}({key}=...) instead."
-            )
+            raise ValueError(f"{key} cannot be overridden per {what} call. Use @ray.{decorator}({key}=...) instead.")
 
 
 def check_actor_options(options: Dict[str, Any], in_options: bool) -> None:

@@ -256,7 +256,7 @@ def _visible(text: str, header: str) -> str:
         elif not (hidden and line.startswith("    ")):
             hidden = False
             out.append(line)
-    if header not in out:  # Python begins the traceback of a group in another way
+    if out[0].startswith("  + Exception Group Traceback"):  # the first line of a group's own traceback
         out.insert(0, header)
     return "\n".join(out)
 

@@ -336,6 +336,9 @@ class Worker:
 
         Returns:
             args, kwargs, retry types
+
+        Raises:
+            DependencyFailed: An argument is an error, or can't be rebuilt here.
         """
         deps = []
         for _ in range(n_deps):
@@ -345,24 +348,29 @@ class Worker:
         at += 4
         ids = wire.split_ids(bytes(buf[at : at + n * wire.ID])) if n else ()
         at += n * wire.ID
-        if flags & wire.ARGS_IN_DEP0:
-            holder = deps.pop(0)
-            if holder.status:
-                raise DependencyFailed(as_exception(holder))
-            call = serialization.load(holder)
-        elif at == end:
-            return (), None, None
-        else:
-            lease = self._lease(ids) if ids else None
-            call = serialization.deserialize(_kept(buf[at:end]), ids, lease)
-        if len(call) == 2:
-            return call[0], call[1], None
-        args, kwargs, positions, keywords, retry_types = call
-        values = []
-        for dep in deps:
-            if dep.status:
-                raise DependencyFailed(as_exception(dep))
-            values.append(serialization.load(dep))
+        try:
+            if flags & wire.ARGS_IN_DEP0:
+                holder = deps.pop(0)
+                if holder.status:
+                    raise DependencyFailed(as_exception(holder))
+                call = serialization.load(holder)
+            elif at == end:
+                return (), None, None
+            else:
+                lease = self._lease(ids) if ids else None
+                call = serialization.deserialize(_kept(buf[at:end]), ids, lease)
+            if len(call) == 2:
+                return call[0], call[1], None
+            args, kwargs, positions, keywords, retry_types = call
+            values = []
+            for dep in deps:
+                if dep.status:
+                    raise DependencyFailed(as_exception(dep))
+                values.append(serialization.load(dep))
+        except DependencyFailed:
+            raise
+        except Exception as e:  # whatever the classes of an argument raise while it is rebuilt
+            raise DependencyFailed(serialization.unreadable(e)) from e
         args = list(args)
         kwargs = dict(kwargs) if kwargs else {}
         for i, position in enumerate(positions):
