@@ -185,8 +185,7 @@ class ObjectRef:
         return b""
 
     def tensor_transport(self):
-        """None: the value is in the object store."""
-        return None
+        """None: the value is in the object store, not in the memory of a device."""
 
     def future(self):
         """A ``concurrent.futures.Future`` of the object's value (or its error)."""
