@@ -67,6 +67,15 @@ class CrossLanguageError(RayError):
             f"An exception raised from {ray_exception.language}:\n{ray_exception.formatted_exception_string}"
         )
 
+    def __reduce__(self):
+        return _cross_language, self.args
+
+
+def _cross_language(text):
+    error = CrossLanguageError.__new__(CrossLanguageError, text)
+    error.args = (text,)
+    return error
+
 
 class TaskCancelledError(RayError):
     """The task was cancelled."""
