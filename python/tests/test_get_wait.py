@@ -14,14 +14,18 @@ from ray.exceptions import GetTimeoutError, RayTaskError
 class Gate:
     """What its methods return waits until it is opened."""
 
-    def __init__(self):
-        self.opened = asyncio.Event()
+    opened = None
+
+    def event(self):
+        # made by a coroutine: Python 3.9 ties it to the loop that runs where it is made
+        self.opened = self.opened or asyncio.Event()
+        return self.opened
 
     async def open(self):
-        self.opened.set()
+        self.event().set()
 
     async def wait(self, value=None):
-        await self.opened.wait()
+        await self.event().wait()
         return value
 
 
