@@ -26,6 +26,7 @@ class Method:
         backpressure: How many items of a generator may be there and not be taken, as ``@ray.method`` has it, or None.
         decorator: Its ``__ray_invocation_decorator__``, or None.
         events: Whether its calls are listed, as ``@ray.method`` has it, or None.
+        per_yield: How many objects a generator makes of each thing it yields.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Method:
         "backpressure",
         "decorator",
         "events",
+        "per_yield",
     )
 
     def __init__(
@@ -53,6 +55,7 @@ class Method:
         backpressure=None,
         decorator=None,
         events=None,
+        per_yield=1,
     ):
         self.name = name
         self.arity = arity
@@ -64,6 +67,7 @@ class Method:
         self.backpressure = backpressure
         self.decorator = decorator
         self.events = events
+        self.per_yield = per_yield
 
 
 class Meta:
@@ -110,6 +114,7 @@ class Meta:
                 m.backpressure,
                 m.decorator,
                 m.events,
+                m.per_yield,
             )
             for m in self.methods.values()
         ]
@@ -167,6 +172,7 @@ class Meta:
                 f"The concurrency group {group!r} of {self.short}.{method.name} is not defined. The actor class has "
                 f"the concurrency groups {list(self.groups)}; add it with @ray.remote(concurrency_groups={{{group!r}: 1}})."
             )
+        _options.keep_per_yield(options, method.per_yield, "actor method", "method")
         bound = options.get("_generator_backpressure_num_objects")
         if bound is None:
             bound = method.backpressure
@@ -191,6 +197,7 @@ class Meta:
                 ordered=self.ordered,
                 **({"backpressure": bound} if bound else {}),
                 **({} if events else {"no_events": True}),
+                **({"per_yield": method.per_yield} if method.per_yield > 1 else {}),
             )
         return template
 
@@ -223,6 +230,7 @@ def methods_of(cls: type) -> Dict[str, Method]:
             getattr(function, "__ray_generator_backpressure_num_objects__", None),
             getattr(function, "__ray_invocation_decorator__", None),
             getattr(function, "__ray_enable_task_events__", None),
+            getattr(function, "__ray_num_objects_per_yield__", None) or 1,
         )
     for name, arity in _BUILT_IN.items():
         methods[name] = Method(name, arity)

@@ -109,9 +109,29 @@ def check_task_options(options: Dict[str, Any], in_options: bool) -> None:
         _check(key, value, TASK_OPTIONS, "remote functions")
     if in_options and "max_calls" in options:
         raise ValueError("Setting 'max_calls' is not supported in '.options()'.")
+    if not in_options:
+        check_per_yield(options)
     _check_together(options)
     if options.get("object_store_memory") is not None:
         raise ValueError("Setting 'object_store_memory' is not implemented for tasks")
+
+
+def check_per_yield(options: Dict[str, Any]) -> None:
+    """Check the option _num_objects_per_yield where a function or method is defined."""
+    key = "_num_objects_per_yield"
+    if key in options:
+        _check(key, options[key], TASK_OPTIONS, "remote functions")
+        if options[key] is not None and options[key] < 1:
+            raise ValueError(f"{key} is a private streaming generator option that must be set to a positive integer.")
+
+
+def keep_per_yield(options: Dict[str, Any], defined, what: str, decorator: str) -> None:
+    """Check the option _num_objects_per_yield where a function or method is called: it must be as ``defined``."""
+    key = "_num_objects_per_yield"
+    if key in options:
+        _check(key, options[key], TASK_OPTIONS, "remote functions")
+        if options[key] != (defined or 1):
+            raise ValueError(f"{key} cannot be overridden per {what} call. Use @ray.{decorator}({key}=...) instead.")
 
 
 def check_actor_options(options: Dict[str, Any], in_options: bool) -> None:
@@ -453,5 +473,3 @@ def check_there(options: Dict[str, Any]) -> None:
     """
     if options.get("_labels"):
         raise missing("the option _labels")
-    if options.get("_num_objects_per_yield") is not None:
-        raise missing("generators (the option _num_objects_per_yield)")

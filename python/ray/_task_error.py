@@ -128,14 +128,17 @@ class RayTaskError(RayError):
         cause = self.cause
         cause_cls = type(cause)
         name = f"RayTaskError({cause_cls.__name__})"
+        # A user's exception may insist on arguments of its own; an instance is made whole below.
         cls: Any = type(
             name,
-            (_Dual, cause_cls),
+            (RayTaskError, cause_cls),
             {
                 "__module__": "ray.exceptions",
                 "__qualname__": name,
-                "__str__": _Dual.__str__,
-                "__init__": _Dual.__init__,
+                "__init__": _ignore_arguments,
+                "__getattr__": _of_cause,
+                "__str__": _text_of_whole,
+                "__reduce__": _reduce_dual,
             },
         )
         base = cls
@@ -144,7 +147,10 @@ class RayTaskError(RayError):
         group = getattr(base, "derive", None) is not None and issubclass(base, _BaseExceptionGroup)
         dual = base.__new__(cls, cause.message, cause.exceptions) if group else base.__new__(cls)
         dual.__dict__.update(cause=cause, _ray_task_error_args=(cause,), _ray_task_error=self)
-        dual.args = (cause,)
+        try:
+            dual.args = (cause,)
+        except AttributeError:  # the user's class has a property of that name
+            pass
         for klass in base.__mro__:  # fields such as OSError.errno live outside __dict__
             if klass in (BaseException, object) or group:
                 break
@@ -169,33 +175,34 @@ class RayTaskError(RayError):
         return _rebuild, (type(self), self.args, self.__dict__.copy())
 
 
-class _Dual(RayTaskError):
-    """What all classes made by make_dual_exception_instance have in common."""
-
-    # A user's exception may insist on arguments of its own; an instance is made whole by make_dual_exception_instance.
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __getattr__(self, name):
-        cause = self.__dict__.get("cause")
-        if cause is None or name.startswith("__") and name != "__notes__":
-            raise AttributeError(name)
-        try:
-            return getattr(cause, name)
-        except AttributeError:
-            whole = self.__dict__["_ray_task_error"]
-            if name in whole.__dict__:
-                return whole.__dict__[name]
-            raise
-
-    def __str__(self):
-        return str(self.__dict__["_ray_task_error"])
-
-    def __reduce__(self):
-        return _rebuild_dual, (self.__dict__["_ray_task_error"],)
+# The methods of all classes made by make_dual_exception_instance.
 
 
-# The intermediate class does not show: `RayTaskError(ValueError)` has RayTaskError and ValueError as its bases.
+def _ignore_arguments(self, *args, **kwargs):
+    pass
+
+
+def _of_cause(self, name):
+    cause = self.__dict__.get("cause")
+    if cause is None or name.startswith("__") and name != "__notes__":
+        raise AttributeError(name)
+    try:
+        return getattr(cause, name)
+    except AttributeError:
+        whole = self.__dict__["_ray_task_error"]
+        if name in whole.__dict__:
+            return whole.__dict__[name]
+        raise
+
+
+def _text_of_whole(self):
+    return str(self.__dict__["_ray_task_error"])
+
+
+def _reduce_dual(self):
+    return _rebuild_dual, (self.__dict__["_ray_task_error"],)
+
+
 _BaseExceptionGroup: Any = getattr(__import__("builtins"), "BaseExceptionGroup", ())
 
 
@@ -212,7 +219,7 @@ def _rebuild_dual(whole: RayTaskError):
 
 def _flattened(cause):
     # a failure that passed through several tasks keeps its first cause
-    while isinstance(cause, _Dual):
+    while isinstance(cause, RayTaskError) and "_ray_task_error" in cause.__dict__:
         cause = cause.__dict__["cause"]
     return cause
 
@@ -249,6 +256,8 @@ def _visible(text: str, header: str) -> str:
         elif not (hidden and line.startswith("    ")):
             hidden = False
             out.append(line)
+    if out[0].startswith("  + Exception Group Traceback"):  # the first line of a group's own traceback
+        out.insert(0, header)
     return "\n".join(out)
 
 

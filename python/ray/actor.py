@@ -3,6 +3,7 @@
 from ray import _core
 from ray._actor_class import ActorClass, ActorClassInheritanceException
 from ray._actor_handle import ActorHandle, ActorMethod
+from ray._options import check_per_yield
 
 __all__ = ["ActorClass", "ActorClassInheritanceException", "ActorHandle", "ActorMethod", "exit_actor", "method"]
 
@@ -33,6 +34,7 @@ def method(*args, **kwargs):
                 f"Unexpected keyword argument to @ray.method: '{name}'. The supported keyword arguments are "
                 f"{list(_METHOD_OPTIONS)}"
             )
+    check_per_yield(kwargs)
 
     def annotate(function):
         for name, value in kwargs.items():

@@ -67,6 +67,15 @@ class CrossLanguageError(RayError):
             f"An exception raised from {ray_exception.language}:\n{ray_exception.formatted_exception_string}"
         )
 
+    def __reduce__(self):
+        return _cross_language, self.args
+
+
+def _cross_language(text):
+    error = CrossLanguageError.__new__(CrossLanguageError, text)
+    error.args = (text,)
+    return error
+
 
 class TaskCancelledError(RayError):
     """The task was cancelled."""
@@ -430,21 +439,23 @@ class PendingCallsLimitExceeded(RayError):
     """More calls are unfinished than max_pending_calls of the actor allows."""
 
 
-class _Unschedulable(RayError):
+class TaskUnschedulableError(RayError):
+    """No node can run the task, and none ever will."""
+
     def __init__(self, error_message: str):
         super().__init__(error_message)
         self.error_message = error_message
-
-
-class TaskUnschedulableError(_Unschedulable):
-    """No node can run the task, and none ever will."""
 
     def __str__(self):
         return f"The task is not schedulable: {self.error_message}"
 
 
-class ActorUnschedulableError(_Unschedulable):
+class ActorUnschedulableError(RayError):
     """No node can run the actor, and none ever will."""
+
+    def __init__(self, error_message: str):
+        super().__init__(error_message)
+        self.error_message = error_message
 
     def __str__(self):
         return f"The actor is not schedulable: {self.error_message}"
@@ -480,6 +491,9 @@ class RayChannelError(RaySystemError):
 
 class RayChannelTimeoutError(RayChannelError, TimeoutError):
     """A channel of a compiled graph did not answer in time."""
+
+    def __reduce__(self):  # that of OSError forgets the arguments of an __init__ of one's own
+        return type(self), (self.client_exc, self.traceback_str)
 
 
 class RayCgraphCapacityExceeded(RaySystemError):

@@ -179,15 +179,19 @@ class RemoteFunction(_Submitter):
             TypeError: An option of the wrong type.
         """
         _options.check_task_options(task_options, in_options=True)
-        self._check_returns(task_options)
+        self._check_call(task_options)
         return _WithOptions(self, {**self._default_options, **task_options})
 
     def _remote(self, args=None, kwargs=None, **task_options):
         """Start a task; ``args`` and ``kwargs`` are those of the function, the rest are options."""
         _options.check_task_options(task_options, in_options=False)
-        self._check_returns(task_options)
+        self._check_call(task_options)
         options = {**self._default_options, **task_options}
         return _WithOptions(self, options).remote(*(args or ()), **(kwargs or {}))
+
+    def _check_call(self, options: Dict[str, Any]) -> None:
+        _options.keep_per_yield(options, self._default_options.get("_num_objects_per_yield"), "task", "remote")
+        self._check_returns(options)
 
     def _check_returns(self, options: Dict[str, Any]) -> None:
         value = options.get("num_returns")
@@ -218,6 +222,7 @@ class RemoteFunction(_Submitter):
         calls = _options.max_calls(options)
         bound = _options.backpressure(options)
         quiet = options.get("enable_task_events") is False
+        per_yield = options.get("_num_objects_per_yield") or 1  # as defined: it is the same in all templates
         key = (
             tuple(sorted(resources.items())),
             tuple(sorted(strategy.items())) if isinstance(strategy, dict) else strategy,
@@ -246,6 +251,7 @@ class RemoteFunction(_Submitter):
                 labels=labels,
                 **({"backpressure": bound} if bound else {}),
                 **({"no_events": True} if quiet else {}),
+                **({"per_yield": per_yield} if per_yield > 1 else {}),
             )
         name = options.get("name")
         if name and name != self._default_options.get("name"):

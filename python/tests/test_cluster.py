@@ -3,6 +3,7 @@
 import os
 import time
 
+import numpy as np
 import pytest
 
 import ray
@@ -165,3 +166,27 @@ def test_two_clusters_side_by_side(cluster):
     finally:
         ray.shutdown()
         other.shutdown()
+
+
+def test_values_here_and_elsewhere(cluster):
+    cluster.add_node(num_cpus=1, resources={"here": 1})
+    ray.init(address=cluster.address)
+    cluster.add_node(num_cpus=1, resources={"there": 1})
+    cluster.wait_for_nodes()
+
+    @ray.remote
+    def fail():
+        raise ValueError("no")
+
+    @ray.remote
+    def make(n):
+        return np.full(n, 7)
+
+    sizes = (1, 200_000) * 2
+    refs = [make.options(resources={where: 0.1}).remote(n) for n in sizes for where in ("here", "there")]
+    refs += [ray.put(1), fail.options(resources={"there": 0.1}).remote()]
+    assert ray.wait(refs, num_returns=len(refs), fetch_local=False, timeout=60) == (refs, [])
+    assert ray.wait(refs, num_returns=len(refs), timeout=60) == (refs, [])
+    assert [len(a) for a in ray.get(refs[:8])] == [n for n in sizes for _ in range(2)]
+    with pytest.raises(ValueError, match="no"):
+        ray.get(refs)

@@ -4,6 +4,7 @@ import pickle
 import sys
 import threading
 import traceback
+import types
 
 import pytest
 
@@ -320,3 +321,54 @@ def test_authentication_error_says_where_tokens_are():
     text = str(e.AuthenticationError("Token is missing"))
     assert text.startswith("Token is missing. ")
     assert "RAY_AUTH_TOKEN_PATH" in text and "https://docs.ray.io/en/latest/ray-security/token-auth.html" in text
+
+
+_ARGUMENTS = {
+    "TaskCancelledError": (ray.TaskID.nil(), "m"),
+    "RayActorError": ("ab", "m", True, True),
+    "ActorDiedError": ({"actor_id": b"a" * 16, "error_message": "m", "preempted": True},),
+    "ActorUnavailableError": ("m", b"a" * 16),
+    "RaySystemError": ("e", "tb"),
+    "RayChannelTimeoutError": ("e", "tb"),
+    "ObjectReconstructionFailedError": ("ab", 12),
+    "RpcError": ("m", 3),
+    "RayTaskError": ("f", "tb", ValueError(1), "ray::f", 3, "1.2.3.4"),
+    "CrossLanguageError": (types.SimpleNamespace(language="J", formatted_exception_string="x"),),
+}
+
+
+@pytest.mark.parametrize(
+    "cls",
+    sorted(
+        (c for c in vars(e).values() if isinstance(c, type) and issubclass(c, e.RayError)), key=lambda c: c.__name__
+    ),
+    ids=lambda c: c.__name__,
+)
+def test_every_error_can_be_pickled(cls):
+    error = cls(*_ARGUMENTS.get(cls.__name__, ("m",)))
+    for back in (pickle.loads(pickle.dumps(error)), e.RayError.from_bytes(error.to_bytes())):
+        assert type(back) is type(error) and str(back) == str(error)
+        ours, theirs = (dict(vars(x)) for x in (error, back))
+        assert {k: repr(v) for k, v in ours.items()} == {k: repr(v) for k, v in theirs.items()}
+
+
+def test_a_dual_class_has_two_bases():
+    whole = e.RayTaskError("f", "tb", KeyError("k"), "ray::f", 3, "1.2.3.4")
+    assert type(whole.as_instanceof_cause()).__bases__ == (e.RayTaskError, KeyError)
+
+
+def test_a_cause_whose_args_are_a_property():
+    class Odd(Exception):
+        @property
+        def args(self):
+            return (1, 2)
+
+    dual = e.RayTaskError("f", "tb", Odd(), "ray::f", 3, "1.2.3.4").as_instanceof_cause()
+    assert isinstance(dual, Odd) and dual.args == (1, 2) and dual.cause.args == (1, 2)
+
+
+def test_the_text_of_a_group_says_where():
+    text = "  + Exception Group Traceback (most recent call last):\n  | ExceptionGroup: g (1 sub-exception)\n"
+    assert str(e.RayTaskError("f", text, ValueError(), "ray::f", 3, "1.2.3.4")).startswith(
+        "\x1b[36mray::f()\x1b[39m (pid=3, ip="
+    )

@@ -439,3 +439,95 @@ def test_interrupts_lose_and_leave_nothing():
             assert seen == sorted(set(seen)) and len(seen) + slipped == n
     del gen, stream, got, one_call_in_c
     until(lambda: stored() <= before)
+
+
+@ray.remote(_num_objects_per_yield=2)
+def pairs(n, fail=None):
+    for i in range(n):
+        if i == fail:
+            raise ValueError(i)
+        yield (i, i * 10) if i % 2 else [i, i * 10]
+
+
+def test_several_objects_of_each_yield():
+    assert ray.get(list(pairs.remote(3))) == [0, 0, 1, 10, 2, 20]
+    refs = list(pairs.remote(3, 1))
+    assert ray.get(refs[:2]) == [0, 0] and len(refs) == 3
+    with pytest.raises(ValueError, match="1"):
+        ray.get(refs[2])
+    assert [len(list(pairs.options(**o).remote(1))) for o in ({}, {"_num_objects_per_yield": 2}, {"name": "n"})] == [
+        2,
+        2,
+        2,
+    ]
+    assert ray.get(pairs.options(num_returns=1).remote(1)) == [0, 0]
+
+
+@pytest.mark.parametrize("value", [(1, 2, 3), (1,), "ab", {1: 1, 2: 2}, np.arange(2), None], ids=repr)
+def test_something_else_than_was_said_of_each_yield(value):
+    @ray.remote(_num_objects_per_yield=2)
+    def wrong():
+        yield 1, 2
+        yield value
+
+    refs = list(wrong.remote())
+    assert ray.get(refs[:2]) == [1, 2] and len(refs) == 3
+    with pytest.raises(ValueError, match="_num_objects_per_yield=2 must yield a tuple or list of length 2"):
+        ray.get(refs[2])
+
+
+def test_objects_of_each_yield_are_said_once():
+    text = "_num_objects_per_yield cannot be overridden per task call"
+    for value in (1, 3, None):
+        with pytest.raises(ValueError, match=text):
+            pairs.options(_num_objects_per_yield=value)
+    for value in (0, -1):
+        with pytest.raises(ValueError, match="must be set to a positive integer"):
+            ray.remote(_num_objects_per_yield=value)(lambda: 1)
+        with pytest.raises(ValueError, match="must be set to a positive integer"):
+            ray.method(_num_objects_per_yield=value)
+    with pytest.raises(TypeError, match="_num_objects_per_yield"):
+        ray.remote(_num_objects_per_yield=1.5)(lambda: 1)
+
+    @ray.remote
+    class Actor:
+        def f(self):
+            yield 1, 2
+
+    with pytest.raises(ValueError, match="cannot be overridden per actor method call"):
+        Actor.remote().f.options(_num_objects_per_yield=2).remote()
+
+
+@pytest.mark.parametrize("kind", ["plain", "threaded", "async"])
+def test_several_objects_of_each_yield_of_a_method(kind):
+    class Plain:
+        @ray.method(_num_objects_per_yield=2)
+        def f(self, n):
+            for i in range(n):
+                yield i, -i
+
+    class Async:
+        @ray.method(_num_objects_per_yield=2)
+        async def f(self, n):
+            for i in range(n):
+                await asyncio.sleep(0)
+                yield i, -i
+
+    options = {"max_concurrency": 3} if kind == "threaded" else {}
+    actor = ray.remote(Async if kind == "async" else Plain).options(**options).remote()
+    streams = [actor.f.remote(3) for _ in range(2)]
+    assert [ray.get(list(s)) for s in streams] == [[0, 0, 1, -1, 2, -2]] * 2
+
+
+def test_a_bound_counts_objects(tmp_path):
+    @ray.remote(_num_objects_per_yield=2, _generator_backpressure_num_objects=4)
+    def bounded():
+        for i in range(10):
+            (tmp_path / str(i)).touch()
+            yield i, i
+
+    stream = bounded.remote()
+    until(lambda: len(list(tmp_path.iterdir())) == 2)
+    assert ray.get(next(stream)) == 0
+    until(lambda: len(list(tmp_path.iterdir())) == 3)
+    assert len(list(stream)) == 19

@@ -285,7 +285,7 @@ def test_group_with_strategy():
         _options.strategy_and_labels({"placement_group_bundle_index": 0})
 
 
-@pytest.mark.parametrize("options", [{"_labels": {"a": "b"}}, {"_num_objects_per_yield": 2}])
+@pytest.mark.parametrize("options", [{"_labels": {"a": "b"}}])
 def test_options_that_are_not_there(options):
     with pytest.raises(NotImplementedError, match="the option _"):
         _options.check_there(options)

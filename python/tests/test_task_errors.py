@@ -249,3 +249,89 @@ def test_max_calls(tmp_path):
 
 def test_the_cluster_goes_on_after_failures():
     assert ray.get(take.remote(1, 2)) == (1, 2)
+
+
+def test_keyboard_interrupt_in_an_actor_is_a_cancellation():
+    @ray.remote
+    class Actor:
+        def stop(self):
+            raise KeyboardInterrupt
+
+        def on(self):
+            return 1
+
+    actor = Actor.remote()
+    with pytest.raises(ray.exceptions.TaskCancelledError):
+        ray.get(actor.stop.remote())
+    assert ray.get(actor.on.remote()) == 1
+
+
+class Slotted(Exception):
+    __slots__ = ("code",)
+
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
+
+
+class Made(Exception):
+    def __new__(cls, a, b):
+        return super().__new__(cls, a, b)
+
+    def __init__(self, a, b):
+        self.a = a
+
+
+class Silent(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class Outside(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "kind, args", [(Slotted, (5,)), (Made, (1, 2)), (Silent, ()), (Outside, ("b",)), (GeneratorExit, ())]
+)
+def test_odd_classes(kind, args):
+    with pytest.raises(kind) as e:
+        ray.get(fail.remote(kind, *args))
+    assert isinstance(e.value, RayTaskError) and "ray::fail()" in scrubbed(e.value) and kind.__name__ in str(e.value)
+    assert type(e.value.cause).__name__ == kind.__name__
+
+
+def test_chains_of_causes_pass_through_tasks():
+    @ray.remote
+    def leaf():
+        try:
+            {}["a"]
+        except KeyError as e:
+            raise ValueError("leaf") from e
+
+    @ray.remote
+    class Middle:
+        def call(self):
+            try:
+                return ray.get(leaf.remote())
+            except ValueError as e:
+                raise OSError(5, "middle") from e
+
+    @ray.remote
+    def top(actor):
+        return ray.get(actor.call.remote())
+
+    with pytest.raises(OSError, match="middle") as e:
+        ray.get(top.remote(Middle.remote()))
+    lines = [line for line in scrubbed(e.value).split("\n") if "ray::" in line or "Error: " in line]
+    assert [re.sub(r", actor_id=\w+, repr=.*", ")", line) for line in lines] == [
+        "ray::top() (pid=P, ip=A)",
+        "ray.exceptions.RayTaskError(OSError): ray::Middle.call() (pid=P, ip=A)",
+        "ray.exceptions.RayTaskError(ValueError): ray::leaf() (pid=P, ip=A)",
+        "KeyError: 'a'",
+        "ray::leaf() (pid=P, ip=A)",
+        "ValueError: leaf",
+        "ray::Middle.call() (pid=P, ip=A)",
+        "OSError: [Errno 5] middle",
+    ]
+    assert e.value.errno == 5 and type(e.value.cause) is OSError

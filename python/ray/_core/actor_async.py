@@ -88,6 +88,8 @@ class LoopGroup:
                 call.future = self.loop.create_task(self._drive(call, self._iterate(call, result), retry_types))
                 return
             if yields.is_async(result):
+                if call.flags & wire.DYNAMIC:
+                    raise ValueError('Functions with @ray.remote(num_returns="dynamic" must return a generator')
                 raise TypeError("'async_generator' object is not iterable")
             actor.returned(call, result)
         except BaseException as e:

@@ -163,7 +163,7 @@ class ThreadedActor(Actor):
 
     def items(self, call):
         """Where the items of a generator go."""
-        call.items = yields.Items(self.worker, call.unique8, call.attempt, call.num_returns, call.template.bound)
+        call.items = yields.Items(self.worker, call.unique8, call.attempt, call.num_returns, call.template)
         return call.items
 
     def raised(self, call, error, retry_types):

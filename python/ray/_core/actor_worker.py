@@ -134,7 +134,7 @@ class Actor:
             if task.told:
                 raise self._was_cancelled(unique8)
             if flags & wire.STREAM:
-                items = yields.Items(host, unique8, attempt, num_returns, template.bound)
+                items = yields.Items(host, unique8, attempt, num_returns, template)
                 outputs, guards, keep = yields.run(items, result)
                 if task.told:
                     raise self._was_cancelled(unique8)

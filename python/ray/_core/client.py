@@ -181,6 +181,8 @@ class Client:
         try:
             return serialization.serialize(value)
         except (TypeError, pickle.PicklingError) as e:
+            if isinstance(e.__cause__, RecursionError):
+                raise  # what is too deep for pickle is too deep for repr()
             from ray._core.tasks import inspected
 
             raise TypeError(f"Could not serialize {what()}:\n{inspected(value)}") from e
@@ -611,7 +613,7 @@ class Client:
         """Raise the TypeError that names the argument that cannot be pickled."""
         import pickle
 
-        if not isinstance(error, (TypeError, pickle.PicklingError)):
+        if not isinstance(error, (TypeError, pickle.PicklingError)) or isinstance(error.__cause__, RecursionError):
             return
         for value in (*args, *(kwargs or {}).values()):
             try:

@@ -180,6 +180,13 @@ class ObjectRef:
         """Where the ref was made; not recorded."""
         return ""
 
+    def owner_address(self) -> bytes:
+        """Empty: objects belong to daemons, and a client needs no address of theirs."""
+        return b""
+
+    def tensor_transport(self):
+        """None: the value is in the object store, not in the memory of a device."""
+
     def future(self):
         """A ``concurrent.futures.Future`` of the object's value (or its error)."""
         from ray._core import futures
@@ -227,6 +234,9 @@ class ObjectRef:
             )
         _pinned.append(self)
         return ObjectRef, (self._id,)
+
+
+ObjectRef.__module__ = "ray"
 
 
 def _drop(live, oid, dead):

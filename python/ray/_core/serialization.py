@@ -14,6 +14,9 @@ from types import FunctionType
 
 from ray._core import refs, wire
 from ray._core.refs import ObjectRef, Value
+from ray._core.task import OURS
+
+OURS.add(__file__)
 
 PLAIN = frozenset((int, float, str, bool, type(None)))
 _ALIGN = 64
@@ -86,7 +89,7 @@ class _RefPickler(pickle.Pickler):
     """Containers of builtins and refs. Anything else needs cloudpickle, whose start-up and calls cost more."""
 
     def __init__(self, file, contained):
-        super().__init__(file, 5)
+        super().__init__(file, 5, buffer_callback=_not_in_band)
         self.contained = contained
 
     def reducer_override(self, obj):
@@ -155,6 +158,17 @@ def serialize(value, status=0) -> Payload:
         return Payload([(0, data)], len(data))
     if t is bytes:
         return Payload([(0, _FMT_RAW), (1, value)], 1 + len(value))
+    try:
+        return _serialize_whole(value)
+    except RecursionError as e:
+        raise pickle.PicklingError("Could not pickle object as excessively deep recursion required.") from e
+
+
+def _not_in_band(buffer):
+    raise _NotPlain
+
+
+def _serialize_whole(value) -> Payload:
     contained = []
     file = io.BytesIO()
     file.write(_FMT_PICKLE)
@@ -268,11 +282,33 @@ def deserialize(data, ids=(), lease=None):
 
 
 def load(value: Value):
-    """The Python value of a Value that is no error."""
+    """The Python value of a Value that is no error.
+
+    Raises:
+        RaySystemError: What was pickled can't be rebuilt here.
+    """
     data = value.data
-    if data[0] == 0 and not value.ids:
-        return _loads(memoryview(data)[1:])
-    return deserialize(data, value.ids, value.lease)
+    try:
+        if data[0] == 0 and not value.ids:
+            return _loads(memoryview(data)[1:])
+        return deserialize(data, value.ids, value.lease)
+    except Exception as e:  # whatever the classes of a value raise while it is rebuilt
+        raise unreadable(e) from e
+
+
+def unreadable(error: Exception):
+    """What is raised because a value could not be rebuilt: a RayError as it is, others as a RaySystemError."""
+    import traceback
+
+    from ray import exceptions
+
+    if isinstance(error, exceptions.RayError):
+        return error
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename in OURS:
+        tb = tb.tb_next
+    text = "".join(traceback.format_exception(type(error), error, tb))
+    return exceptions.RaySystemError(str(error) or type(error).__name__, text)
 
 
 def serialize_args(args, kwargs, retry_types=None):

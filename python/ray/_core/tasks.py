@@ -8,7 +8,7 @@ from ray._core import refs, serialization, wire
 from ray._core.state import connected, state
 
 _WARN_SIZE = 10 << 20
-_ERROR_SIZE = 100 << 20
+_ERROR_SIZE = 100 * 10**6
 
 
 class Function:
@@ -108,7 +108,7 @@ class Function:
         try:
             payload = serialization.serialize(self._callable)
         except (TypeError, pickle.PicklingError) as e:
-            raise TypeError(f"Could not serialize the {self.kind} {self.qualname}. {inspected(self._callable)}") from e
+            raise TypeError(f"Could not serialize the {self.kind} {self.qualname}:\n{inspected(self._callable)}") from e
         limit = int(os.environ.get("FUNCTION_SIZE_ERROR_THRESHOLD", _ERROR_SIZE))
         if payload.size > limit:
             raise ValueError(
@@ -186,7 +186,8 @@ class Template:
             env: The environment's map.
             max_calls: After how many tasks a worker leaves; 0 for never.
             labels: Labels a node must have.
-            more: What actors need: ``method`` ``group`` ``ordered``, or ``actor``; ``backpressure`` of a generator.
+            more: What actors need: ``method`` ``group`` ``ordered``, or ``actor``; ``backpressure`` and
+                ``per_yield`` of a generator.
         """
         self.function = function
         self.name = name

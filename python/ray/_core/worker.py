@@ -62,6 +62,7 @@ class _Template:
         "mean",
         "method",
         "name",
+        "per_yield",
         "qualname",
         "resources",
         "retry",
@@ -80,6 +81,7 @@ class _Template:
         self.group = fields.get("group") or ""
         self.actor = fields.get("actor")
         self.bound = fields.get("backpressure") or 0
+        self.per_yield = fields.get("per_yield") or 1
         self.function = None
         self.calls = 0
         self.mean = None  # seconds a call
@@ -285,7 +287,7 @@ class Worker:
             else:
                 result = function(*args)
             if flags & wire.STREAM:
-                items = yields.Items(self, unique8, attempt, num_returns, template.bound)
+                items = yields.Items(self, unique8, attempt, num_returns, template)
                 outputs, guards, keep = yields.run(items, result)
             elif type(result) is GeneratorType:
                 outputs, guards, keep, outcome = self.collected(unique8, result, num_returns, flags, name, retry)
@@ -338,6 +340,9 @@ class Worker:
 
         Returns:
             args, kwargs, retry types
+
+        Raises:
+            DependencyFailed: An argument is an error, or can't be rebuilt here.
         """
         deps = []
         for _ in range(n_deps):
@@ -347,24 +352,29 @@ class Worker:
         at += 4
         ids = wire.split_ids(bytes(buf[at : at + n * wire.ID])) if n else ()
         at += n * wire.ID
-        if flags & wire.ARGS_IN_DEP0:
-            holder = deps.pop(0)
-            if holder.status:
-                raise DependencyFailed(as_exception(holder))
-            call = serialization.load(holder)
-        elif at == end:
-            return (), None, None
-        else:
-            lease = self._lease(ids) if ids else None
-            call = serialization.deserialize(_kept(buf[at:end]), ids, lease)
-        if len(call) == 2:
-            return call[0], call[1], None
-        args, kwargs, positions, keywords, retry_types = call
-        values = []
-        for dep in deps:
-            if dep.status:
-                raise DependencyFailed(as_exception(dep))
-            values.append(serialization.load(dep))
+        try:
+            if flags & wire.ARGS_IN_DEP0:
+                holder = deps.pop(0)
+                if holder.status:
+                    raise DependencyFailed(as_exception(holder))
+                call = serialization.load(holder)
+            elif at == end:
+                return (), None, None
+            else:
+                lease = self._lease(ids) if ids else None
+                call = serialization.deserialize(_kept(buf[at:end]), ids, lease)
+            if len(call) == 2:
+                return call[0], call[1], None
+            args, kwargs, positions, keywords, retry_types = call
+            values = []
+            for dep in deps:
+                if dep.status:
+                    raise DependencyFailed(as_exception(dep))
+                values.append(serialization.load(dep))
+        except DependencyFailed:
+            raise
+        except Exception as e:  # whatever the classes of an argument raise while it is rebuilt
+            raise DependencyFailed(serialization.unreadable(e)) from e
         args = list(args)
         kwargs = dict(kwargs) if kwargs else {}
         for i, position in enumerate(positions):
@@ -492,7 +502,7 @@ class Worker:
             text = f"Traceback (most recent call last):\nRuntimeError: {error}"
         else:
             cause = error
-            if isinstance(error, KeyboardInterrupt) and self.actor is None:
+            if isinstance(error, KeyboardInterrupt):
                 from ray._ids import TaskID
 
                 cause = exceptions.TaskCancelledError(TaskID(unique8 + self.suffix))

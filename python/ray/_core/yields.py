@@ -25,15 +25,16 @@ class Items:
         index: Of the last item that was sent; 1 = none.
     """
 
-    __slots__ = ("_asked", "_attempt", "_client", "_last", "_limit", "_skip", "_stem", "_unique8", "index")
+    __slots__ = ("_asked", "_attempt", "_client", "_last", "_limit", "_skip", "_stem", "_unique8", "index", "per_yield")
 
-    def __init__(self, host, unique8, attempt, skip, bound):
+    def __init__(self, host, unique8, attempt, skip, template):
         self._client = host.client
         self._unique8 = unique8
         self._stem = unique8 + host.suffix
         self._attempt = attempt
         self._skip = skip + 1  # items up to this index are there, from an earlier attempt
-        self._limit = 1 + (bound or _AHEAD)
+        self._limit = 1 + (template.bound or _AHEAD)
+        self.per_yield = template.per_yield
         self._asked = 0  # bytes sent since
         self._last = 0.0
         self.index = 1
@@ -87,8 +88,30 @@ class Items:
         box.flush()
 
 
+def _parts(value, n):
+    """The ``n`` objects that a generator has yielded together (its option _num_objects_per_yield)."""
+    if not isinstance(value, (tuple, list)) or len(value) != n:
+        raise ValueError(
+            f"Streaming generator tasks with _num_objects_per_yield={n} must yield a tuple or list of length {n}."
+        )
+    return value
+
+
+def _split(generator, n):
+    for value in generator:
+        yield from _parts(value, n)
+
+
+async def _split_async(generator, n):
+    async for value in generator:
+        for part in _parts(value, n):
+            yield part
+
+
 def run(items, generator):
     """Send all that a generator yields; returns what its RESULT says."""
+    if items.per_yield > 1:
+        generator = _split(generator, items.per_yield)
     for value in generator:
         items.send(value)
         if items.must_ask():
@@ -100,6 +123,8 @@ async def run_async(items, generator):
     """As run, of an async generator."""
     import asyncio
 
+    if items.per_yield > 1:
+        generator = _split_async(generator, items.per_yield)
     async for value in generator:
         items.send(value)
         if items.must_ask():

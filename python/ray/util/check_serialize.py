@@ -12,17 +12,22 @@ class FailureTuple:
 
     Attributes:
         obj: The object.
-        name: Its name where it was found.
-        parent: The object that holds it.
+        path: The names that lead to it, from the object that was inspected; empty for that one.
+        parent: The object that holds it; None for the one that was inspected.
     """
 
-    def __init__(self, obj: Any, name: str, parent: Any):
+    def __init__(self, obj: Any, path: Tuple[str, ...], parent: Any):
         self.obj = obj
-        self.name = name
+        self.path = path
         self.parent = parent
 
+    @property
+    def name(self) -> str:
+        """Its name where it was found."""
+        return self.path[-1] if self.path else "unknown"
+
     def __repr__(self) -> str:
-        return f"FailTuple({self.name} [obj={self.obj}, parent={self.parent}])"
+        return f"FailTuple({self.name} [path={' -> '.join(self.path)}, obj={self.obj}, parent={self.parent}])"
 
 
 class _Search:
@@ -35,7 +40,7 @@ class _Search:
     def say(self, level: int, text: str) -> None:
         print("    " * level + text, file=self.out)
 
-    def visit(self, obj: Any, name: str, parent: Any, level: int) -> bool:
+    def visit(self, obj: Any, path: Tuple[str, ...], parent: Any, level: int) -> bool:
         """Report on one object and those that it holds; returns whether it can be serialised."""
         from ray import cloudpickle
 
@@ -45,26 +50,26 @@ class _Search:
         except Exception as e:  # whatever a user's class raises
             self.say(level, f"!!! FAIL serialization: {e}")
         if id(obj) in self.seen or level >= self.depth:
-            self.found(obj, name, parent)
+            self.found(obj, path, parent)
             return False
         self.seen.add(id(obj))
         before = len(self.failures)
         parts = self.of_function(obj, level) if inspect.isfunction(obj) else self.of_instance(obj)
         for part_name, part in parts:
             self.say(level, f"Serializing '{part_name}' {part}...")
-            self.visit(part, part_name, obj, level + 1)
+            self.visit(part, (*path, part_name), obj, level + 1)
         if len(self.failures) == before:
             self.say(
                 level,
                 f"WARNING: Did not find non-serializable object in {obj}. This may be an oversight: the object itself may "
                 "be the cause.",
             )
-            self.found(obj, name, parent)
+            self.found(obj, path, parent)
         return False
 
-    def found(self, obj: Any, name: str, parent: Any) -> None:
+    def found(self, obj: Any, path: Tuple[str, ...], parent: Any) -> None:
         if all(f.obj is not obj for f in self.failures):
-            self.failures.append(FailureTuple(obj, name, parent))
+            self.failures.append(FailureTuple(obj, path, parent))
 
     def of_function(self, function: Any, level: int) -> List[Tuple[str, Any]]:
         held = inspect.getclosurevars(function)
@@ -93,7 +98,7 @@ def inspect_serializability(
 
     Args:
         base_obj: The object.
-        name: What to call it in the report.
+        name: What the paths in the report begin with.
         depth: How deep to look into what it holds.
         print_file: Where to print; None: stdout.
 
@@ -101,12 +106,11 @@ def inspect_serializability(
         Whether it can be serialised, and what can't, as :class:`FailureTuple`.
     """
     out = print_file if print_file is not None else sys.stdout
-    name = name or getattr(base_obj, "__name__", None) or str(base_obj)
     title = f"Checking Serializability of {base_obj}"
     bar = "=" * min(len(title), 80)
     print(f"{bar}\n{title}\n{bar}", file=out)
     search = _Search(out, depth)
-    fine = search.visit(base_obj, name, None, 0)
+    fine = search.visit(base_obj, (name,) if name else (), None, 0)
     if not fine:
         print(bar, file=out)
         listed = "\n\n".join(f"\t{f!r}" for f in search.failures)
