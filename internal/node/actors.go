@@ -185,8 +185,11 @@ func (s *sink) CreationResult(value []byte) (repr, text string, pickled []byte) 
 // ActorError is the value of an error about an actor.
 func (s *sink) ActorError(kind fault.Kind, row *actor.Row, death *actor.Death) []byte {
 	more := map[string]any{"actor_id": row.ID[:]}
-	if death.Cause == actor.NoEnv {
+	switch death.Cause {
+	case actor.NoEnv:
 		kind = fault.RuntimeEnv
+	case actor.Unplaceable:
+		kind = fault.Unschedulable
 	}
 	if kind == fault.ActorDied {
 		more["class_name"], more["name"], more["ray_namespace"] = row.Class, row.Name, row.Namespace

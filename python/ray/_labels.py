@@ -31,18 +31,22 @@ def check_key(key: str) -> None:
         raise ValueError(f"Invalid label key name `{name}`. Name must be {_SHAPE}")
 
 
-def check_labels(labels: Dict[str, str]) -> None:
+def check_labels(labels: Dict[str, str], reserved: bool = False) -> None:
     """Check a node's labels.
+
+    Args:
+        labels: Key to value.
+        reserved: Whether keys may begin with ``ray.io/``.
 
     Raises:
         TypeError: They are no dict of texts.
-        ValueError: A key or value has another form, or a key begins with ``ray.io/``.
+        ValueError: A key or value has another form, or a key is reserved.
     """
     if not isinstance(labels, dict):
         raise TypeError(f"labels must be a dict of str to str, but received type {type(labels)}")
     for key, value in labels.items():
         check_key(key)
-        if key.startswith("ray.io/"):
+        if key.startswith("ray.io/") and not reserved:
             raise ValueError(
                 f"Custom label keys `{key}` cannot start with the prefix `ray.io/`. This is reserved for Ray defined labels."
             )

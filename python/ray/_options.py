@@ -2,7 +2,7 @@
 
 import math
 import os
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ray._core import wire
 from ray._missing import missing
@@ -430,17 +430,41 @@ def retry_exceptions(options: Dict[str, Any]):
     return value
 
 
-def strategy_and_labels(options: Dict[str, Any]) -> Tuple[Any, Optional[Dict[str, str]]]:
-    """Where a task may run: the strategy as the client protocol has it, and the label selector.
+class Placement(NamedTuple):
+    """Where a task or an actor may run, as the client protocol has it."""
+
+    strategy: Any
+    labels: Optional[Dict[str, str]]
+    fallback: List[Dict[str, str]]  # selectors to try where no node with the labels is free, in this order
+
+    @property
+    def key(self):
+        """What tells one placement from another."""
+        strategy, labels = self.strategy, self.labels
+        return (
+            tuple(sorted(strategy.items())) if isinstance(strategy, dict) else strategy,
+            tuple(sorted(labels.items())) if labels else None,
+            tuple(tuple(sorted(f.items())) for f in self.fallback),
+        )
+
+    def fields(self) -> Dict[str, Any]:
+        """The fields of a template."""
+        fields = {"strategy": self.strategy, "labels": self.labels}
+        if self.fallback:
+            fields["fallback"] = self.fallback
+        return fields
+
+
+def placement(options: Dict[str, Any]) -> Placement:
+    """Where a task or an actor may run.
 
     Raises:
         ValueError: A strategy that there is not.
         NotImplementedError: A strategy that is not there yet.
     """
     value = options.get("scheduling_strategy")
-    labels = dict(options.get("label_selector") or {}) or None
-    if options.get("fallback_strategy"):
-        raise missing("the option fallback_strategy")
+    labels = dict(options.get("label_selector") or {})
+    fallback = [dict(f.get("label_selector") or {}) for f in options.get("fallback_strategy") or ()]
     if options.get("placement_group", "default") not in ("default", None):
         raise missing("placement groups (the option placement_group)")
     if options.get("placement_group_bundle_index", -1) != -1:
@@ -448,18 +472,19 @@ def strategy_and_labels(options: Dict[str, Any]) -> Tuple[Any, Optional[Dict[str
     if options.get("placement_group_capture_child_tasks"):
         raise missing("placement groups (the option placement_group_capture_child_tasks)")
     if value is None or value == "DEFAULT":
-        return None, labels
+        return Placement(None, labels or None, fallback)
     if isinstance(value, str):
         if value == "SPREAD":
-            return "SPREAD", labels
+            return Placement("SPREAD", labels or None, fallback)
         raise ValueError(
             f"Invalid scheduling_strategy value {value}. Valid values are "
             '["DEFAULT" | "SPREAD" | PlacementGroupSchedulingStrategy | NodeAffinitySchedulingStrategy]'
         )
-    strategy, more = value._for_engine()
-    if more:
-        labels = {**(labels or {}), **more}
-    return strategy, labels
+    strategy, hard, soft = value._for_engine()
+    choices = [{**f, **hard} for f in (labels, *fallback)]
+    if soft:
+        choices = [both for f in choices for both in ({**soft, **f}, f)]
+    return Placement(strategy, choices[0] or None, choices[1:])
 
 
 def backpressure(options: Dict[str, Any]) -> int:

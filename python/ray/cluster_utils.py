@@ -225,7 +225,7 @@ class Cluster:
         if config.get("labels"):
             from ray._labels import check_labels
 
-            check_labels(config["labels"])
+            check_labels(config["labels"], reserved=True)
         config["node_ip"] = _address.ip_of(config.get("node_ip") or "127.0.0.1")
         config["dashboard"] = False
         if head:

@@ -212,7 +212,7 @@ class RemoteFunction(_Submitter):
             self._templates.clear()
             self._templates_client = weakref.ref(_state.client)
         resources = _options.task_resources(options)
-        strategy, labels = _options.strategy_and_labels(options)
+        place = _options.placement(options)
         env = _env(options.get("runtime_env"))
         retries, again = _options.max_retries(options), _options.retry_exceptions(options)
         calls = _options.max_calls(options)
@@ -220,8 +220,7 @@ class RemoteFunction(_Submitter):
         quiet = options.get("enable_task_events") is False
         key = (
             tuple(sorted(resources.items())),
-            tuple(sorted(strategy.items())) if isinstance(strategy, dict) else strategy,
-            tuple(sorted(labels.items())) if labels else None,
+            place.key,
             _env_key(env),
             retries,
             again,
@@ -240,10 +239,9 @@ class RemoteFunction(_Submitter):
                 resources=resources,
                 max_retries=retries,
                 retry_exceptions=again,
-                strategy=strategy,
                 env=env,
                 max_calls=calls,
-                labels=labels,
+                **place.fields(),
                 **({"backpressure": bound} if bound else {}),
                 **({"no_events": True} if quiet else {}),
             )

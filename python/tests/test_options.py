@@ -79,6 +79,18 @@ INFINITE = "only accepts None, 0, -1 or a positive integer, where -1 represents 
             ValueError,
             "Use the 'num_cpus' and 'num_gpus' keyword instead of 'CPU' and 'GPU' in 'resources' keyword",
         ),
+        ({"num_cpus": float("inf")}, ValueError, "The quantity of resource num_cpus must be a finite number, but received inf"),
+        (
+            {"resources": {"TPU": 3}},
+            ValueError,
+            "The number of requested 'TPU' was set to 3 which is not a supported chip configuration. Supported configs: "
+            "(1, 2, 4, 8)",
+        ),
+        (
+            {"resources": {"HPU": 0.5}},
+            ValueError,
+            "HPU resource quantity must be whole numbers. The specified quantity 0.5 is invalid.",
+        ),
         ({"object_store_memory": 10}, ValueError, "Setting 'object_store_memory' is not implemented for tasks"),
         ({"retry_exceptions": [1]}, ValueError, "retry_exceptions must be either a boolean or a list of exceptions"),
         (
@@ -96,6 +108,17 @@ INFINITE = "only accepts None, 0, -1 or a positive integer, where -1 represents 
             {"fallback_strategy": [{"x": 1}]},
             ValueError,
             "Unsupported option found: 'x'. Only ['label_selector'] is currently supported.",
+        ),
+        ({"fallback_strategy": [{}]}, ValueError, "Empty dictionary found in `fallback_strategy`."),
+        (
+            {"fallback_strategy": [1]},
+            ValueError,
+            "Each element in fallback_strategy must be a dictionary, but received 1.",
+        ),
+        (
+            {"fallback_strategy": [{"label_selector": 1}]},
+            ValueError,
+            'The value of "label_selector" must be a dictionary, but received 1.',
         ),
         (
             {"runtime_env": {"env_vars": {"a": 1}}},

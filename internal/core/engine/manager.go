@@ -278,7 +278,7 @@ func deathOf(kind fault.Kind, why string) *actor.Death {
 	case fault.Cancelled:
 		d = ownerDied(why)
 	case fault.Unschedulable, fault.StoreFull: // another attempt would wait for the same
-		*d = actor.Death{Cause: actor.Unplaceable, ExitType: "INTENDED_SYSTEM_EXIT", Text: "The actor is not schedulable: " + why, Never: true}
+		*d = actor.Death{Cause: actor.Unplaceable, ExitType: "INTENDED_SYSTEM_EXIT", Text: why, Never: true}
 	case fault.RuntimeEnv:
 		*d = actor.Death{Cause: actor.NoEnv, ExitType: "INTENDED_SYSTEM_EXIT", Text: why, Never: true}
 	case fault.NodeDied:

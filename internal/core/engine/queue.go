@@ -48,7 +48,7 @@ func (e *Engine) push(q *queue, i uint32, t *task, front bool) {
 const turnTime = 20 * time.Millisecond
 
 func (e *Engine) shapeOf(sp *TemplateSpec) uint32 {
-	rs := e.shapeTable.Intern(sp.Resources, sp.Strategy, sp.Labels, sp.Env)
+	rs := e.shapeTable.Intern(sp.Resources, sp.Strategy, sp.Labels, sp.Env, sp.Fallback...)
 	if n := e.shapeNo[rs.ID]; n != 0 {
 		return n
 	}

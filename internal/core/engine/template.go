@@ -24,7 +24,8 @@ type TemplateSpec struct {
 	MaxRetries int32
 	Strategy   Strategy
 	Labels     resource.Selector
-	Env        string // canonical; "" = the job's own
+	Fallback   []resource.Selector // tried in order where no node with Labels is free
+	Env        string              // canonical; "" = the job's own
 	MaxCalls   uint32
 	Preload    string       // modules that its workers are forked with; "" = the node's own
 	Method     string       // of an actor; then there is no Fn

@@ -12,7 +12,7 @@ import (
 type Term struct {
 	Key    string
 	Not    bool     // the label must have none of Values, or be absent
-	Values []string // sorted; one of them must be the label's value
+	Values []string // sorted; one of them must be the label's value; none: any value will do
 }
 
 // Selector is conditions that must all hold, sorted by key.
@@ -26,7 +26,11 @@ func (s Selector) Map() map[string]string {
 	m := make(map[string]string, len(s))
 	for _, t := range s {
 		text := strings.Join(t.Values, ",")
-		if len(t.Values) != 1 {
+		switch len(t.Values) {
+		case 0:
+			text = "*"
+		case 1:
+		default:
 			text = "in(" + text + ")"
 		}
 		if t.Not {
@@ -37,7 +41,7 @@ func (s Selector) Map() map[string]string {
 	return m
 }
 
-// ParseSelector reads a label_selector: label → "v", "!v", "in(a,b)" or "!in(a,b)".
+// ParseSelector reads a label_selector: label → "v", "!v", "in(a,b)" or "!in(a,b)"; "*" is any value, "!*" no label.
 func ParseSelector(m map[string]string) (Selector, error) {
 	var s Selector
 	for key, expr := range m {
@@ -60,7 +64,7 @@ func ParseSelector(m map[string]string) (Selector, error) {
 				}
 				t.Values = append(t.Values, v)
 			}
-		} else {
+		} else if rest != "*" {
 			t.Values = []string{rest}
 		}
 		if key == "" {
@@ -87,7 +91,7 @@ func (s Selector) Match(labels map[string]string) bool {
 func (s Selector) Mismatch(labels map[string]string) (Term, bool) {
 	for _, t := range s {
 		v, ok := labels[t.Key]
-		if (ok && slices.Contains(t.Values, v)) == t.Not {
+		if (ok && (len(t.Values) == 0 || slices.Contains(t.Values, v))) == t.Not {
 			return t, true
 		}
 	}
@@ -97,7 +101,10 @@ func (s Selector) Mismatch(labels map[string]string) (Term, bool) {
 // String is the term as in a label_selector: "region: !in(a,b)".
 func (t Term) String() string {
 	v := strings.Join(t.Values, ",")
-	if len(t.Values) > 1 {
+	switch {
+	case len(t.Values) == 0:
+		v = "*"
+	case len(t.Values) > 1:
 		v = "in(" + v + ")"
 	}
 	if t.Not {

@@ -106,8 +106,20 @@ func (v *View) fill(i int, s *resource.Shape, n int) int {
 	return c
 }
 
-// choose is the index of the node for one task.
+// choose is the index of the node for one task: by the first of the shape's sets of labels for which one is free.
 func (v *View) choose(s *resource.Shape, o *Options) (int, Outcome) {
+	i, out := v.chooseBy(s, o)
+	for k := 0; out != Placed && k < len(s.Else); k++ {
+		j, other := v.chooseBy(s.Else[k], o)
+		if other < out {
+			i, out = j, other
+		}
+	}
+	return i, out
+}
+
+// chooseBy is choose without the alternatives.
+func (v *View) chooseBy(s *resource.Shape, o *Options) (int, Outcome) {
 	v.clock++
 	switch s.Strategy.Kind {
 	case resource.StrategySpread:
@@ -291,7 +303,7 @@ func (v *View) why(p *node, s *resource.Shape) string {
 	if p.Draining {
 		return "draining"
 	}
-	if t, bad := s.Labels.Mismatch(p.Labels); bad {
+	if t, bad := s.Labels.Mismatch(p.Labels); bad && !s.Suits(p.Labels) {
 		if have, ok := p.Labels[t.Key]; ok {
 			return fmt.Sprintf("label %s is %q, wanted %s", t.Key, have, t)
 		}
