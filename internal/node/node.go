@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -61,6 +62,7 @@ type Node struct {
 	port      int
 	agentPort int
 	fetcher   *transfer.Fetcher
+	asker     *http.Client // of other daemons
 	sender    *transfer.Server
 	reactor   *reactor
 
@@ -262,6 +264,7 @@ func (n *Node) Close() {
 		p.link.Close()
 	}
 	n.closePorts()
+	n.asker.CloseIdleConnections()
 	if sent := n.sender.Stats(); sent.Bytes > 0 {
 		n.log.Info("objects were sent to other nodes", "bytes", sent.Bytes, "requests", sent.Requests)
 	}

@@ -152,7 +152,7 @@ func (e *Engine) process(s *session) string {
 
 // taskName names a task for people.
 func (e *Engine) taskName(t *task) string {
-	return fmt.Sprintf("task %s (%s)", e.templates[t.tmpl].spec.Name, t.unique.Task(t.job))
+	return fmt.Sprintf("task %s (%s)", e.templates[t.tmpl].spec.Name, e.taskID(t))
 }
 
 // madeBy says where an object comes from.

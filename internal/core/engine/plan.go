@@ -173,11 +173,11 @@ func (e *Engine) unschedulable(sh *shape) {
 	if _, known := e.view.Node(node); !known && e.now.Sub(sh.since) < unknownNode {
 		return
 	}
-	state := "is gone or can never run it"
+	state := "doesn't exist any more or is infeasible, and soft=False was specified"
 	if n, ok := e.view.Node(node); ok && !n.Draining && n.Total.Fits(sh.rs.Need) && sh.rs.Suits(n.Labels) {
-		state = "is busy"
+		state = "is busy, and _fail_on_unavailable=True was specified"
 	}
-	why := "it is bound to node " + node.String() + ", which " + state + " (" + e.view.Explain(sh.rs) + "); use another node, or soft=True"
+	why := "The node specified via NodeAffinitySchedulingStrategy, " + node.String() + ", " + state + " (" + e.view.Explain(sh.rs) + ")"
 	for sh.backlog > 0 {
 		i, t := e.pop(sh)
 		e.failTask(i, t, fault.Unschedulable, why)

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -296,6 +297,27 @@ func (v *View) Explain(s *resource.Shape) string {
 	return strings.Join(reasons, "; ")
 }
 
+// Verdict is what one node lacks for a task.
+type Verdict struct {
+	Node ids.NodeID
+	Why  string
+}
+
+// Verdicts says of each node why it does not run a shape now, as Explain does: of most nodes at most, by id, and how many
+// more there are.
+func (v *View) Verdicts(s *resource.Shape, most int) (list []Verdict, more int) {
+	for i := range v.nodes {
+		if p := &v.nodes[i]; p.live {
+			list = append(list, Verdict{p.ID, v.why(p, s)})
+		}
+	}
+	slices.SortFunc(list, func(a, b Verdict) int { return bytes.Compare(a.Node[:], b.Node[:]) })
+	if len(list) > most {
+		list, more = list[:most], len(list)-most
+	}
+	return list, more
+}
+
 func (v *View) why(p *node, s *resource.Shape) string {
 	if st := s.Strategy; st.Kind == resource.StrategyNode && !st.Soft && st.Node != p.ID {
 		return "not the node that the task is bound to"
@@ -323,6 +345,7 @@ func (v *View) why(p *node, s *resource.Shape) string {
 }
 
 func (v *View) lack(verb string, have int64, want resource.Entry) string {
+	have = max(have, 0) // more may be reserved than there is
 	return fmt.Sprintf("%s %s of %s", verb, v.names.Format(resource.Set{{Name: want.Name, Amount: have}}), v.names.Format(resource.Set{want}))
 }
 
