@@ -46,6 +46,8 @@ type whyTold struct {
 	ID     string `json:"id"`
 	State  string `json:"state"`
 	Reason string `json:"reason"`
+	Ask    string `json:"ask,omitempty"` // a node that may know more, about the object On
+	On     string `json:"on,omitempty"`
 }
 
 // explainHere answers another daemon from this one's tables.
@@ -78,7 +80,7 @@ func (n *Node) explainHere(w http.ResponseWriter, r *http.Request) {
 	if len(list) > 0 {
 		n.locked(func(e *engine.Engine) {
 			for _, y := range e.Why(list) {
-				told.Why = append(told.Why, whyTold{y.ID.String(), y.State, y.Reason})
+				told.Why = append(told.Why, whyTold{y.ID.String(), y.State, y.Reason, explain.Hex(y.Ask), y.On.String()})
 			}
 		})
 	}
@@ -203,7 +205,18 @@ func (n *Node) Explain(ctx context.Context, id string) (*explain.Report, error) 
 	if note != "" {
 		r.Notes = append(r.Notes, note)
 	}
+	n.complete(ctx, r)
 	return r, nil
+}
+
+// complete adds to a report's reasons what the nodes say to which they lead.
+func (n *Node) complete(ctx context.Context, r *explain.Report) {
+	ctx, stop := context.WithTimeout(ctx, explainTimeout)
+	defer stop()
+	for _, m := range r.Open() {
+		m.Why += n.further(ctx, &whyTold{Ask: m.Ask, On: m.On})
+		m.Ask, m.On = "", ""
+	}
 }
 
 func jobOf(s explain.Subject) ids.Job {
@@ -336,26 +349,43 @@ func (n *Node) why(ch engine.Chan, req uint32, list []ids.ObjectID) {
 
 // askWhy adds to some of the reasons what another daemon says.
 func (n *Node) askWhy(ctx context.Context, id ids.NodeID, why []engine.Reason, which []int) {
+	which = which[:min(len(which), maxWhy)]
 	ask := &explainAsk{}
-	for _, k := range which[:min(len(which), maxWhy)] {
-		ask.Why = append(ask.Why, why[k].ID.String())
+	for _, k := range which {
+		ask.Why = append(ask.Why, why[k].On.String())
 	}
 	told, err := n.askDaemon(ctx, id, ask)
-	if err != nil {
+	if err != nil || len(told.Why) != len(which) {
 		for _, k := range which {
-			why[k].Reason += "; that node did not say more: " + err.Error()
+			why[k].Reason += fmt.Sprintf("; that node did not say more: %v", err)
 		}
 		return
 	}
-	said := map[string]whyTold{}
-	for _, t := range told.Why {
-		said[t.ID] = t
-	}
-	for _, k := range which {
-		if t, ok := said[why[k].ID.String()]; ok && t.State != "UNKNOWN" {
-			why[k].Reason += "; there, " + t.Reason
+	for j, k := range which {
+		if t := &told.Why[j]; t.State != "UNKNOWN" {
+			why[k].Reason += "; there, " + t.Reason + n.further(ctx, t)
 		}
 	}
+}
+
+// further is what the daemon says to which another one's reason leads: not more than one step, for nodes may wait for each
+// other.
+func (n *Node) further(ctx context.Context, t *whyTold) string {
+	id, err := ids.ParseNode(t.Ask)
+	on, err2 := ids.ParseObject(t.On)
+	if err != nil || err2 != nil {
+		return ""
+	}
+	if id == n.id {
+		text := ""
+		n.locked(func(e *engine.Engine) { text = e.Why([]ids.ObjectID{on})[0].Reason })
+		return "; here, " + text
+	}
+	told, err := n.askDaemon(ctx, id, &explainAsk{Why: []string{t.On}})
+	if err != nil || len(told.Why) != 1 {
+		return ""
+	}
+	return "; there, " + told.Why[0].Reason
 }
 
 func (n *Node) tellWhy(ch engine.Chan, req uint32, why []engine.Reason) {

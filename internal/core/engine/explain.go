@@ -100,12 +100,9 @@ func (w *teller) aboutEnded(r *explain.Report, id ids.TaskID) bool {
 // fillTask tells of a task that has a record here.
 func (w *teller) fillTask(r *explain.Report, i uint32, t *task) {
 	e := w.e
-	var ask ids.NodeID
-	r.State, r.Why, ask = w.task(i, t, 0)
+	r.State, r.Why = w.task(i, t, 0)
 	r.Why = "it " + r.Why
-	if ask != (ids.NodeID{}) {
-		r.Ask = append(r.Ask, ask)
-	}
+	w.refer(r)
 	if t.owner == 0 && t.create == nil {
 		retries := t.retries
 		r.Retries = &retries
@@ -130,6 +127,7 @@ func (w *teller) fillTask(r *explain.Report, i uint32, t *task) {
 		r.Seconds = e.runsFor(t).Seconds()
 		if t.state == taskSent {
 			r.PID = e.sink.PID(t.worker)
+			w.blockedOn(r, e.sessions[t.worker])
 		}
 	}
 	for _, d := range t.refs[:t.nDeps] {
@@ -141,11 +139,48 @@ func (w *teller) fillTask(r *explain.Report, i uint32, t *task) {
 			r.Notes = append(r.Notes, "further arguments are missing")
 			break
 		}
-		m := w.object(d, 1)
-		if m.Ask != (ids.NodeID{}) {
-			r.Ask = append(r.Ask, m.Ask)
+		r.Missing = append(r.Missing, w.missing(d))
+	}
+}
+
+// missing is an object that somebody waits for.
+func (w *teller) missing(i uint32) explain.Missing {
+	m := explain.Missing{ID: w.e.objs.at(i).id.String()}
+	w.ask = ids.NodeID{}
+	m.State, m.Why = w.object(i, 1)
+	if w.ask != (ids.NodeID{}) {
+		m.Ask, m.On = w.ask.String(), w.on.String()
+	}
+	w.ask = ids.NodeID{}
+	return m
+}
+
+// blockedOn lists what a worker's gets wait for.
+func (w *teller) blockedOn(r *explain.Report, s *session) {
+	if s == nil {
+		return
+	}
+	for _, c := range sortedKeys(s.chans) {
+		ch := s.chans[c]
+		if ch.get == nil {
+			continue
 		}
-		r.Missing = append(r.Missing, explain.Missing{ID: o.id.String(), State: m.State, Why: m.Reason})
+		for _, i := range ch.get.want {
+			if len(r.Blocked) == maxMissing {
+				return
+			}
+			if !w.e.objs.at(i).local() {
+				r.Blocked = append(r.Blocked, w.missing(i))
+			}
+		}
+	}
+}
+
+// refer has the node asked that the last sentence ended with.
+func (w *teller) refer(r *explain.Report) {
+	if w.ask != (ids.NodeID{}) {
+		r.Ask = append(r.Ask, w.ask)
+		w.ask = ids.NodeID{}
 	}
 }
 
@@ -214,14 +249,12 @@ func (w *teller) aboutObject(r *explain.Report, id ids.ObjectID) bool {
 		return false
 	}
 	o := e.objs.at(i)
-	m := w.object(i, 0)
-	r.State, r.Why, r.Size, r.Error = m.State, m.Reason, o.size, o.ready() && o.status == statusError
+	r.State, r.Why = w.object(i, 0)
+	r.Size, r.Error = o.size, o.ready() && o.status == statusError
 	if o.ready() {
 		r.Why = e.madeBy(o) + "; " + r.Why
 	}
-	if m.Ask != (ids.NodeID{}) {
-		r.Ask = append(r.Ask, m.Ask)
-	}
+	w.refer(r)
 	if o.task != 0 {
 		r.Name = e.templates[e.tasks.at(o.task).tmpl].spec.Name
 	}
@@ -247,6 +280,13 @@ func (w *teller) aboutObject(r *explain.Report, id ids.ObjectID) bool {
 		r.Holders = append(r.Holders, explain.Holder{Node: node, What: fmt.Sprintf("and %d more", n-maxListed)})
 	}
 	w.waiters(r, o)
+	for ti := uint32(1); ti < e.tasks.limit(); ti++ { // whoever runs a task that has it may hold it without a claim of its own
+		if t := e.tasks.at(ti); t.state == taskAway && slices.Contains(t.refs, i) {
+			if p := e.peers[t.at]; p != nil {
+				r.Ask = append(r.Ask, p.id)
+			}
+		}
+	}
 	return true
 }
 
@@ -283,6 +323,7 @@ func (w *teller) waiters(r *explain.Report, o *object) {
 		case waitPeer, waitAsk:
 			if q := e.peers[NodeNo(p.a)]; q != nil {
 				what = q.String()
+				r.Ask = append(r.Ask, q.id)
 			}
 		}
 		if what != "" {
@@ -340,6 +381,7 @@ func (w *teller) hosted(r *explain.Report, h *host) {
 	r.RunsOn = e.cfg.Node.String()
 	if h.w != nil {
 		r.PID = e.sink.PID(h.w.s.id)
+		w.blockedOn(r, h.w.s)
 	}
 	for _, u := range sortedKeys(h.calls) {
 		if len(r.Life.Running) == maxListed {

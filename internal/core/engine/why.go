@@ -10,11 +10,12 @@ import (
 	"gray/internal/core/resource"
 )
 
-// Reason tells why an object is not ready. Ask is a node that may know more; zero: nobody does.
+// Reason tells why an object is not ready. The node Ask, unless it is zero, may know more: about the object On.
 type Reason struct {
 	ID            ids.ObjectID
 	State, Reason string
 	Ask           ids.NodeID
+	On            ids.ObjectID
 }
 
 // Why tells for each id what it waits for.
@@ -23,13 +24,14 @@ func (e *Engine) Why(list []ids.ObjectID) []Reason {
 	w := teller{e: e, steps: whySteps}
 	for _, id := range list {
 		r := Reason{ID: id, State: "UNKNOWN", Reason: "this node does not know the object"}
+		w.ask, w.on = ids.NodeID{}, id
 		if i := e.find(id); i != 0 {
-			r = w.object(i, 0)
-			r.ID = id
+			r.State, r.Reason = w.object(i, 0)
 		} else if i := e.remoteRun[runKey{id.Unique()}]; i != 0 { // of another owner's task
-			r.State, r.Reason, _ = w.task(i, e.tasks.at(i), 0)
+			r.State, r.Reason = w.task(i, e.tasks.at(i), 0)
 			r.Reason = "it " + r.Reason
 		}
+		r.Ask, r.On = w.ask, w.on
 		out = append(out, r)
 	}
 	return out
@@ -41,10 +43,13 @@ const (
 	whyDeep      = 3         // arguments of arguments that are told of
 )
 
-// teller puts into words why things wait. It looks at long queues only as far as its steps go.
+// teller puts into words why things wait. It looks at long queues only as far as its steps go. Where its words end with
+// something that another node knows more of, ask is that node and on the object to ask about.
 type teller struct {
 	e     *Engine
 	steps int
+	ask   ids.NodeID
+	on    ids.ObjectID
 }
 
 // place is where a task stands in its queue, from 1; 0 if that is too far behind to be counted.
@@ -68,72 +73,63 @@ func nth(place, n int) string {
 	return fmt.Sprintf("number %d of %d", place, n)
 }
 
-func (w *teller) object(i uint32, deep int) (r Reason) {
+func (w *teller) object(i uint32, deep int) (state, reason string) {
 	e := w.e
 	o := e.objs.at(i)
-	r.ID = o.id
+	w.on = o.id
 	switch {
 	case o.local():
-		r.State, r.Reason = "READY", "it is ready on this node"
-		return r
+		return "READY", "it is ready on this node"
 	case o.state == objElsewhere:
-		r.State, r.Reason = "READY", "its bytes are on other nodes"
-		return r
+		return "READY", "its bytes are on other nodes"
 	case o.state == objFetching:
-		r.State, r.Reason = "FETCHING", "its bytes are being copied here"
-		return r
+		return "FETCHING", "its bytes are being copied here"
 	case o.state == objUnknown:
-		r.State = "PENDING"
 		owner := fmt.Sprintf("owner %d, whose node this one does not know yet,", o.id.Owner())
-		if no, ok := e.owners[o.id.Owner()]; ok {
-			if p := e.peers[no]; p != nil {
-				owner, r.Ask = "its owner, "+p.String()+",", p.id
-			}
+		if p := e.peers[e.owners[o.id.Owner()]]; p != nil {
+			owner, w.ask = "its owner, "+p.String()+",", p.id
 		}
-		r.Reason = owner + " has not said that it is ready"
-		return r
+		return "PENDING", owner + " has not said that it is ready"
 	case o.task == 0:
-		r.State, r.Reason = "CREATING", "its client is still writing it"
-		return r
+		return "CREATING", "its client is still writing it"
 	}
 	t := e.tasks.at(o.task)
-	r.State, r.Reason, r.Ask = w.task(o.task, t, deep)
-	r.Reason = e.taskName(t) + " " + r.Reason
-	return r
+	state, reason = w.task(o.task, t, deep)
+	return state, e.taskName(t) + " " + reason
 }
 
 // task tells where a task is and what it waits for; the sentence lacks its name.
-func (w *teller) task(i uint32, t *task, deep int) (state, reason string, ask ids.NodeID) {
+func (w *teller) task(i uint32, t *task, deep int) (state, reason string) {
 	e := w.e
 	state = t.state.String()
 	switch t.state {
 	case taskWaiting:
 		for _, d := range t.refs[:t.nDeps] {
-			if !e.objs.at(d).ready() && deep < whyDeep {
-				inner := w.object(d, deep+1)
-				return state, "waits for its argument " + inner.ID.String() + ": " + inner.Reason, inner.Ask
+			if o := e.objs.at(d); !o.ready() && deep < whyDeep {
+				_, inner := w.object(d, deep+1)
+				return state, "waits for its argument " + o.id.String() + ": " + inner
 			}
 		}
-		return state, "waits for its arguments", ask
+		return state, "waits for its arguments"
 	case taskQueued:
-		return state, w.queued(i, t), ask
+		return state, w.queued(i, t)
 	case taskAway:
-		node := "another node"
 		if p := e.peers[t.at]; p != nil {
-			node, ask = p.String(), p.id
+			w.ask = p.id
+			return "RUNNING", "was sent to " + p.String()
 		}
-		return "RUNNING", "was sent to " + node, ask
+		return "RUNNING", "was sent to another node"
 	case taskHeld:
 		q := e.peers[t.owner].held[t.shape]
-		return state, fmt.Sprintf("came from %s and waits for a place here (%s that it sent): %s", e.peers[t.owner], nth(w.place(&q.chain, i), q.n), e.lacks(e.templates[t.tmpl].spec.Resources)), ask
+		return state, fmt.Sprintf("came from %s and waits for a place here (%s that it sent): %s", e.peers[t.owner], nth(w.place(&q.chain, i), q.n), e.lacks(e.templates[t.tmpl].spec.Resources))
 	case taskFetching:
-		return state, w.fetching(i, t), ask
+		return state, w.fetching(i, t)
 	case taskAssigned:
-		return state, fmt.Sprintf("has its place and its arguments, and waits with %d others for a worker process; %d are starting", max(len(e.pool.pending)-1, 0), e.pool.starting), ask
+		return state, fmt.Sprintf("has its place and its arguments, and waits with %d others for a worker process; %d are starting", max(len(e.pool.pending)-1, 0), e.pool.starting)
 	case taskOrdered:
-		return state, e.whyCall(i, t), ask
+		return state, e.whyCall(i, t)
 	}
-	return "RUNNING", w.running(i, t, deep), ask
+	return "RUNNING", w.running(i, t, deep)
 }
 
 // queued tells what keeps a task in its queue.
@@ -226,8 +222,8 @@ func (w *teller) blocked(s *session, deep int) string {
 		case ch.get != nil:
 			for _, i := range ch.get.want {
 				if o := e.objs.at(i); !o.local() && deep < whyDeep {
-					inner := w.object(i, deep+1)
-					return fmt.Sprintf(", where a ray.get waits for %d objects, first %s: %s", ch.get.left, o.id, inner.Reason)
+					_, inner := w.object(i, deep+1)
+					return fmt.Sprintf(", where a ray.get waits for %d objects, first %s: %s", ch.get.left, o.id, inner)
 				}
 			}
 		case ch.waiting:

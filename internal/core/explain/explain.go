@@ -92,7 +92,8 @@ type Report struct {
 	Queue    *Queue    `json:"queue,omitempty"`
 	Nodes    []Verdict `json:"nodes,omitempty"` // what each node lacks for it
 	More     int       `json:"more_nodes,omitempty"`
-	Missing  []Missing `json:"missing,omitempty"` // arguments that are not ready, or not here
+	Missing  []Missing `json:"missing,omitempty"`    // arguments that are not ready, or not here
+	Blocked  []Missing `json:"blocked_on,omitempty"` // what a running task waits for in ray.get
 	Returned []Missing `json:"returned,omitempty"`
 
 	// Of an object.
@@ -132,6 +133,8 @@ type Missing struct {
 	ID    string `json:"object_id"`
 	State string `json:"state"`
 	Why   string `json:"why"`
+	Ask   string `json:"ask,omitempty"` // a node that may know more, about the object On; not left in a whole report
+	On    string `json:"on,omitempty"`
 }
 
 // Copy is a node that has an object's bytes.
@@ -203,6 +206,24 @@ func (r *Report) Join(o *Report) {
 		r.PID, r.Seconds = o.PID, o.Seconds
 	}
 	r.Elsewhere = append(r.Elsewhere, o)
+}
+
+// Open are the reasons, in this report and those in it, to which another node may add more.
+func (r *Report) Open() (list []*Missing) {
+	for _, part := range [][]Missing{r.Missing, r.Blocked} {
+		for k := range part {
+			if part[k].Ask != "" {
+				list = append(list, &part[k])
+			}
+		}
+	}
+	if r.Life != nil && r.Life.Creation != nil {
+		list = append(list, r.Life.Creation.Open()...)
+	}
+	for _, o := range r.Elsewhere {
+		list = append(list, o.Open()...)
+	}
+	return list
 }
 
 // hosts tells whether the daemon that reports runs the actor.

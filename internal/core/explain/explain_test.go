@@ -102,7 +102,7 @@ func TestWholeReportInWords(t *testing.T) {
 		Queue:   &Queue{Of: 9, Jobs: 2, Tasks: 12, Needs: "{'CPU': 1.0}", Strategy: "SPREAD"},
 		Nodes:   []Verdict{{"n1", "one", "has free only 0"}, {"n2", "", "draining"}},
 		More:    3,
-		Missing: []Missing{{"cd", "PENDING", "why"}},
+		Missing: []Missing{{ID: "cd", State: "PENDING", Why: "why"}},
 		Copies:  []Copy{{"n1", true, false}, {"n2", false, true}},
 		Waiters: []Holder{{"n1", "ray.get in driver 5"}},
 		Notes:   []string{"node n3 did not answer"},
@@ -138,5 +138,23 @@ func TestWholeReportInWords(t *testing.T) {
 `
 	if got := r.Text(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestOpenReasons(t *testing.T) {
+	open := Missing{ID: "a", Ask: "n", On: "o"}
+	r := &Report{
+		Missing: []Missing{open, {ID: "b"}}, Blocked: []Missing{open}, Life: &Life{Creation: &Report{Missing: []Missing{open}}},
+		Elsewhere: []*Report{{Blocked: []Missing{{ID: "c"}, open}}},
+	}
+	list := r.Open()
+	if len(list) != 4 {
+		t.Fatalf("%d reasons are open, want 4", len(list))
+	}
+	for _, m := range list {
+		m.Ask = ""
+	}
+	if len(r.Open()) != 0 {
+		t.Error("what was answered stays open")
 	}
 }

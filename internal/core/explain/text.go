@@ -17,6 +17,7 @@ func (r *Report) Text() string {
 	r.where(w)
 	r.queue(w, 1)
 	w.missing(1, "missing arguments", r.Missing)
+	w.missing(1, "its ray.get waits for", r.Blocked)
 	w.missing(1, "what it returned", r.Returned)
 	r.object(w)
 	if r.Life != nil {
@@ -26,6 +27,7 @@ func (r *Report) Text() string {
 		w.line(1, "node %s: %s: %s", o.Node, o.State, o.Why)
 		o.queue(w, 2)
 		w.missing(2, "missing arguments", o.Missing)
+		w.missing(2, "its ray.get waits for", o.Blocked)
 	}
 	for _, n := range r.Notes {
 		w.line(1, "note: %s", n)
