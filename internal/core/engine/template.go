@@ -47,7 +47,8 @@ type template struct {
 	fn      uint32 // held
 	uses    int    // sessions and tasks
 	mean    time.Duration
-	kind    uint32            // in records.kinds
+	kind    uint32 // in records.kinds
+	over    over
 	known   map[NodeNo]uint32 // numbers under which other nodes were told
 }
 

@@ -57,8 +57,9 @@ type worker struct {
 	killed    string
 	exit      string // Ray's type of its end, once its process is gone
 	exitText  string
-	host      *host  // of an actor's worker
-	preload   string // modules that it was forked with; "" = the node's own
+	waits     *template // of the task that it runs, while it is blocked
+	host      *host     // of an actor's worker
+	preload   string    // modules that it was forked with; "" = the node's own
 }
 
 // workers is the pool: who is idle, who is starting, which tasks wait for one.
@@ -368,14 +369,14 @@ func (e *Engine) setBlocked(w *worker, blocked bool) {
 	}
 	slot := w.holds(e)
 	if blocked {
-		e.pool.blocked++
+		e.noteWaits(w)
 		if slot != 0 {
 			e.lend(slot)
 		}
 		e.takeBack(w)
 		e.dirtyQ = true
 	} else {
-		e.pool.blocked--
+		e.noteGoesOn(w)
 		if slot != 0 {
 			e.reclaim(slot)
 		}
@@ -448,7 +449,7 @@ func (e *Engine) undeliver(s *session, t *task) {
 func (e *Engine) goIdle(w *worker) {
 	if w.blocked { // its main thread asked something and went on to end its task: nothing is lent any more
 		w.blocked = false
-		e.pool.blocked--
+		e.noteGoesOn(w)
 	}
 	if w.state == workLeaving {
 		return
@@ -508,7 +509,7 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 	e.pool.remove(w)
 	if w.blocked {
 		w.blocked = false
-		e.pool.blocked--
+		e.noteGoesOn(w)
 	}
 	if w.state != workLeaving {
 		w.to(workLeaving)
