@@ -140,6 +140,9 @@ func handleMap(row *actor.Row, created bool) map[string]any {
 // ActorUpdate tells the head how an actor stands.
 func (s *sink) ActorUpdate(row *actor.Row) {
 	n := s.n
+	if n.closed { // its end is no news of the actor: the head decides when it hears that this node has left
+		return
+	}
 	n.place(row)
 	n.link.TellActor(*row) // at once: what waits for the lock's release comes in any order
 }

@@ -251,15 +251,15 @@ func (n *Node) Close() {
 		f.stop()
 	}
 	n.mu.Unlock()
-	n.leave()
-	if n.hangUp != nil {
-		n.hangUp()
-	}
 	_ = n.sock.Close() // accepting ends; nobody is left to tell
 	for _, c := range clients {
 		c.close()
 	}
 	n.pool.Stop()
+	n.leave() // now that nothing runs here: its actors may be made elsewhere as soon as the head hears of it
+	if n.hangUp != nil {
+		n.hangUp()
+	}
 	for _, p := range links {
 		p.link.Close()
 	}

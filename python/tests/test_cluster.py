@@ -1,6 +1,7 @@
 """Clusters of several daemons."""
 
 import os
+import pathlib
 import time
 
 import pytest
@@ -165,3 +166,42 @@ def test_two_clusters_side_by_side(cluster):
     finally:
         ray.shutdown()
         other.shutdown()
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
+class Only:
+    """Notes in a file where its process is, and whether the one before it was still there when it began."""
+
+    def __init__(self, path):
+        before = path.read_text().split() if path.exists() else []
+        alive = [pid for pid in before if pid.isdigit() and _runs(pid)]
+        path.write_text(" ".join([*before, *(["twice"] if alive else []), str(os.getpid())]))
+
+    def node(self):
+        return ray.get_runtime_context().get_node_id()
+
+
+def _runs(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_an_actor_never_runs_twice_when_its_node_leaves(cluster, tmp_path):
+    cluster.add_node(num_cpus=1)
+    leaving = cluster.add_node(num_cpus=1, resources={"leaving": 1})
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address)
+    path = tmp_path / "pids"
+    there = NodeAffinitySchedulingStrategy(leaving.node_id, soft=True)
+    only = Only.options(lifetime="detached", name="only", scheduling_strategy=there).remote(path)
+    assert ray.get(only.node.remote()) == leaving.node_id
+    cluster.remove_node(leaving)
+    for _ in range(600):
+        try:
+            assert ray.get(only.node.remote(), timeout=60) != leaving.node_id
+            break
+        except ray.exceptions.ActorUnavailableError:  # it is on its way
+            time.sleep(0.1)
+    assert len(path.read_text().split()) == 2, path.read_text()
