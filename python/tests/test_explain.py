@@ -66,6 +66,7 @@ def test_tasks(ray_2, tmp_path):
     assert node["node_id"] == ray.get_runtime_context().get_node_id() and "has free only" in node["why"]
     assert "number 2 of 3" in str(found) and found["id"] in str(found)
     huge = until.options(resources={"unobtainium": 1}, name="huge").remote(go)
+    assert explain(huge.task_id())["name"] == "huge" and explain(huge)["name"] == "huge"
     later = through.options(num_cpus=0).remote(huge)
     (missing,) = explain(later.task_id())["missing"]
     assert missing["object_id"] == huge.hex() and "unobtainium" in missing["why"]

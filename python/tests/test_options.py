@@ -79,7 +79,11 @@ INFINITE = "only accepts None, 0, -1 or a positive integer, where -1 represents 
             ValueError,
             "Use the 'num_cpus' and 'num_gpus' keyword instead of 'CPU' and 'GPU' in 'resources' keyword",
         ),
-        ({"num_cpus": float("inf")}, ValueError, "The quantity of resource num_cpus must be a finite number, but received inf"),
+        (
+            {"num_cpus": float("inf")},
+            ValueError,
+            "The quantity of resource num_cpus must be a finite number, but received inf",
+        ),
         (
             {"resources": {"TPU": 3}},
             ValueError,

@@ -53,16 +53,17 @@ func TestTasksThatWaitStartMoreAndMoreSlowly(t *testing.T) {
 	if n := len(r.runs()); n != 2 {
 		t.Fatalf("%d wait at once, want as many as there are CPUs", n)
 	}
-	for k, pause := range []time.Duration{1, 2, 4, 8, 10, 10} {
-		r.pass(pause*time.Second - 3*TickEvery)
+	for k, seconds := range []int{1, 2, 4, 8, 10, 10} {
+		pause := time.Duration(seconds) * time.Second
+		r.pass(pause - 3*TickEvery)
 		r.blockAll(never)
 		if n := len(r.runs()); n != 2+k {
-			t.Fatalf("%d run just before the pause of %d s has ended, want %d", n, pause, 2+k)
+			t.Fatalf("%d run just before the pause of %s has ended, want %d", n, pause, 2+k)
 		}
 		r.pass(3 * TickEvery)
 		r.blockAll(never)
 		if n := len(r.runs()); n != 3+k {
-			t.Fatalf("%d run just after a pause of %d s, want %d", n, pause, 3+k)
+			t.Fatalf("%d run just after a pause of %s, want %d", n, pause, 3+k)
 		}
 	}
 	// Another function's tasks, that stand behind them, need not wait.

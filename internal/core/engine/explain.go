@@ -64,7 +64,7 @@ func (w *teller) aboutTask(r *explain.Report, id ids.TaskID) bool {
 	if t == nil {
 		return w.aboutEnded(r, id)
 	}
-	r.Name, r.Attempt = e.templates[t.tmpl].spec.Name, t.attempt
+	r.Name, r.Attempt = e.nameOf(t), t.attempt
 	w.fillTask(r, i, t)
 	return true
 }
@@ -256,7 +256,7 @@ func (w *teller) aboutObject(r *explain.Report, id ids.ObjectID) bool {
 	}
 	w.refer(r)
 	if o.task != 0 {
-		r.Name = e.templates[e.tasks.at(o.task).tmpl].spec.Name
+		r.Name = e.nameOf(e.tasks.at(o.task))
 	}
 	if o.local() {
 		r.Copies = append(r.Copies, explain.Copy{Node: e.cfg.Node.String(), Primary: o.flags&flagCopy == 0})

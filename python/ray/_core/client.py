@@ -421,7 +421,9 @@ class Client:
             self._warned.clear()
         self._warned[key] = first, now + min(now - first, _WARN_LEAST) * 0.99  # a pause may end a little early
         text = "; ".join(f"ObjectRef({oid.hex()}): {reason}" for oid, reason in self._why(channel, ids[:10]).items())
-        logging.getLogger("ray").warning("Waiting for %d object(s) for more than %.0f s: %s", len(ids), now - first, text)
+        logging.getLogger("ray").warning(
+            "Waiting for %d object(s) for more than %.0f s: %s", len(ids), now - first, text
+        )
 
     # wait
 
