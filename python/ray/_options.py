@@ -455,6 +455,14 @@ class Placement(NamedTuple):
         return fields
 
 
+def _both(one: Dict[str, str], other: Dict[str, str]) -> Dict[str, str]:
+    """A selector for which both hold."""
+    joined = {**one, **other}
+    for key in one.keys() & other.keys():
+        joined[key] = f"{one[key]}&{other[key]}"
+    return joined
+
+
 def placement(options: Dict[str, Any]) -> Placement:
     """Where a task or an actor may run.
 
@@ -481,9 +489,9 @@ def placement(options: Dict[str, Any]) -> Placement:
             '["DEFAULT" | "SPREAD" | PlacementGroupSchedulingStrategy | NodeAffinitySchedulingStrategy]'
         )
     strategy, hard, soft = value._for_engine()
-    choices = [{**f, **hard} for f in (labels, *fallback)]
+    choices = [_both(f, hard) for f in (labels, *fallback)]
     if soft:
-        choices = [both for f in choices for both in ({**soft, **f}, f)]
+        choices = [c for f in choices for c in (_both(f, soft), f)]
     return Placement(strategy, choices[0] or None, choices[1:])
 
 

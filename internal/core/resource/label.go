@@ -36,49 +36,63 @@ func (s Selector) Map() map[string]string {
 		if t.Not {
 			text = "!" + text
 		}
+		if first, ok := m[t.Key]; ok {
+			text = first + "&" + text
+		}
 		m[t.Key] = text
 	}
 	return m
 }
 
-// ParseSelector reads a label_selector: label → "v", "!v", "in(a,b)" or "!in(a,b)"; "*" is any value, "!*" no label.
+// ParseSelector reads a label_selector: label → "v", "!v", "in(a,b)" or "!in(a,b)"; "*" is any value, "!*" no label. Of
+// several conditions, with "&" between them, all must hold.
 func ParseSelector(m map[string]string) (Selector, error) {
 	var s Selector
 	for key, expr := range m {
-		bad := func(why string) error {
-			return &fault.Error{Op: "resource.ParseSelector", Kind: fault.Protocol, Ref: key, Detail: fmt.Sprintf("label selector %q %s; want v, !v, in(a,b) or !in(a,b)", expr, why)}
-		}
-		t := Term{Key: key}
-		rest := strings.TrimSpace(expr)
-		if r, ok := strings.CutPrefix(rest, "!"); ok {
-			t.Not, rest = true, strings.TrimSpace(r)
-		}
-		if inner, ok := strings.CutPrefix(rest, "in("); ok {
-			inner, ok = strings.CutSuffix(inner, ")")
-			if !ok {
-				return nil, bad("lacks its closing parenthesis")
+		for part := range strings.SplitSeq(expr, "&") {
+			t, err := parseTerm(key, part)
+			if err != nil {
+				return nil, err
 			}
-			for v := range strings.SplitSeq(inner, ",") {
-				if v = strings.TrimSpace(v); v == "" {
-					return nil, bad("has an empty value")
-				}
-				t.Values = append(t.Values, v)
-			}
-		} else if rest != "*" {
-			t.Values = []string{rest}
+			s = append(s, t)
 		}
-		if key == "" {
-			return nil, bad("has no label")
-		}
-		if strings.ContainsAny(strings.Join(t.Values, ""), "!() ,") {
-			return nil, bad("has a value with a character that labels can't have")
-		}
-		slices.Sort(t.Values)
-		t.Values = slices.Compact(t.Values)
-		s = append(s, t)
 	}
-	slices.SortFunc(s, func(a, b Term) int { return strings.Compare(a.Key, b.Key) })
+	slices.SortStableFunc(s, func(a, b Term) int { return strings.Compare(a.Key, b.Key) })
 	return s, nil
+}
+
+func parseTerm(key, expr string) (Term, error) {
+	bad := func(why string) (Term, error) {
+		return Term{}, &fault.Error{Op: "resource.ParseSelector", Kind: fault.Protocol, Ref: key, Detail: fmt.Sprintf("label selector %q %s; want v, !v, in(a,b) or !in(a,b)", expr, why)}
+	}
+	t := Term{Key: key}
+	rest := strings.TrimSpace(expr)
+	if r, ok := strings.CutPrefix(rest, "!"); ok {
+		t.Not, rest = true, strings.TrimSpace(r)
+	}
+	if inner, ok := strings.CutPrefix(rest, "in("); ok {
+		inner, ok = strings.CutSuffix(inner, ")")
+		if !ok {
+			return bad("lacks its closing parenthesis")
+		}
+		for v := range strings.SplitSeq(inner, ",") {
+			if v = strings.TrimSpace(v); v == "" {
+				return bad("has an empty value")
+			}
+			t.Values = append(t.Values, v)
+		}
+	} else if rest != "*" {
+		t.Values = []string{rest}
+	}
+	if key == "" {
+		return bad("has no label")
+	}
+	if strings.ContainsAny(strings.Join(t.Values, ""), "!() ,") {
+		return bad("has a value with a character that labels can't have")
+	}
+	slices.Sort(t.Values)
+	t.Values = slices.Compact(t.Values)
+	return t, nil
 }
 
 // Match tells whether labels meet every term.
