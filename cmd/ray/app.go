@@ -133,7 +133,7 @@ func (a *app) root() *cobra.Command {
 		c.Args = noArgs
 		root.AddCommand(c)
 	}
-	root.AddCommand(a.listCommand(), a.getCommand(), a.summaryCommand(), a.memoryCommand(), a.timelineCommand())
+	root.AddCommand(a.listCommand(), a.getCommand(), a.summaryCommand(), a.memoryCommand(), a.timelineCommand(), a.explainCommand())
 	for _, name := range later {
 		root.AddCommand(&cobra.Command{
 			Use: name, Hidden: true, DisableFlagParsing: true,

@@ -80,6 +80,7 @@ func smallNode(ctx context.Context, cfg session.NodeConfig, ready func(session.N
 			fmt.Fprint(w, `{"result":true,"msg":"","data":{"cluster_status":"======== Autoscaler status\nverbose=`+r.URL.Query().Get("verbose")+`\n"}}`)
 		})
 		smallState(mux)
+		smallExplain(mux)
 		mux.Handle(rpc.JoinRoute, rpc.Token, rpc.JoinHandler(auth, id, nil))
 		s, err := rpc.Serve(ln, rpc.ServerConfig{Name: "head", Mux: mux, Token: token, Identity: id, Log: slog.Default()})
 		if err != nil {

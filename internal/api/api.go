@@ -42,6 +42,7 @@ type Config struct {
 	SessionName  string                      // for /api/version
 	AuthDisabled bool                        // RAY_AUTH_MODE=disabled
 	Local        func(context.Context) error // nil while the daemon of this machine works
+	Explain      Explainer                   // nil: nothing is explained
 	Log          *slog.Logger                // nil: the default one
 }
 
@@ -73,6 +74,7 @@ func Dashboard(m *rpc.Mux, c Config) {
 func State(m *rpc.Mux, c Config) {
 	s := newServer(c)
 	s.tableRoutes(m)
+	m.HandleFunc("GET /api/v0/explain/{id}", rpc.Token, s.explain)
 }
 
 // Agent adds the routes of each node's HTTP port. Probes can't show a token.

@@ -140,6 +140,9 @@ func handleMap(row *actor.Row, created bool) map[string]any {
 // ActorUpdate tells the head how an actor stands.
 func (s *sink) ActorUpdate(row *actor.Row) {
 	n := s.n
+	if n.closed { // its end is no news of the actor: the head decides when it hears that this node has left
+		return
+	}
 	n.place(row)
 	n.link.TellActor(*row) // at once: what waits for the lock's release comes in any order
 }
@@ -185,8 +188,11 @@ func (s *sink) CreationResult(value []byte) (repr, text string, pickled []byte) 
 // ActorError is the value of an error about an actor.
 func (s *sink) ActorError(kind fault.Kind, row *actor.Row, death *actor.Death) []byte {
 	more := map[string]any{"actor_id": row.ID[:]}
-	if death.Cause == actor.NoEnv {
+	switch death.Cause {
+	case actor.NoEnv:
 		kind = fault.RuntimeEnv
+	case actor.Unplaceable:
+		kind = fault.Unschedulable
 	}
 	if kind == fault.ActorDied {
 		more["class_name"], more["name"], more["ray_namespace"] = row.Class, row.Name, row.Namespace

@@ -25,6 +25,7 @@ type callArgs struct {
 	Index     uint32     `msgpack:"index"`
 	Question  wire.Raw   `msgpack:"q"`
 	Path      string     `msgpack:"path"`
+	Text      string     `msgpack:"text"`
 }
 
 // call carries out a CALL; the caller holds the lock. Answers that need the head come later.
@@ -47,11 +48,9 @@ func (n *Node) call(cl *client, m wire.Call) error {
 		if err != nil {
 			return err
 		}
-		why := make([]map[string]any, 0, len(list))
-		for _, w := range n.eng.Why(list) {
-			why = append(why, map[string]any{"id": w.ID[:], "state": w.State, "reason": w.Reason})
-		}
-		s.reply(ch, m.Req, map[string]any{"why": why})
+		n.why(ch, m.Req, list)
+	case "explain":
+		n.explainCall(ch, m.Req, a.Text)
 	case "store":
 		st := n.eng.Store()
 		holders := make([]map[string]any, 0, len(st.Holders))

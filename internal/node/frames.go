@@ -325,6 +325,14 @@ func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
 	if err != nil {
 		return engine.TemplateSpec{}, err
 	}
+	var fallback []resource.Selector
+	for _, f := range m.Fallback {
+		l, err := resource.ParseSelector(f)
+		if err != nil {
+			return engine.TemplateSpec{}, err
+		}
+		fallback = append(fallback, l)
+	}
 	needed, err := env.packagesKey()
 	if err != nil {
 		return engine.TemplateSpec{}, err
@@ -337,7 +345,7 @@ func (n *Node) spec(job ids.Job, raw []byte) (engine.TemplateSpec, error) {
 		Preload: env.forkedWith(), Packages: needed, Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: limits,
 		Raw: raw, Job: job, Fn: m.Fn, Name: m.Name, Func: functionName(&m), Resources: res, MaxRetries: int32(min(m.MaxRetries, 1<<30)),
 		Strategy: strategy(m.Strategy), Labels: labels, Env: string(m.Env), MaxCalls: uint32(min(m.MaxCalls, 1<<30)),
-		Backpressure: uint32(min(m.Backpressure, 1<<30)), NoEvents: m.NoEvents,
+		Backpressure: uint32(min(m.Backpressure, 1<<30)), NoEvents: m.NoEvents, Fallback: fallback,
 	}, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -61,6 +62,7 @@ type Node struct {
 	port      int
 	agentPort int
 	fetcher   *transfer.Fetcher
+	asker     *http.Client // of other daemons
 	sender    *transfer.Server
 	reactor   *reactor
 	logs      *logSource
@@ -256,10 +258,6 @@ func (n *Node) Close() {
 		f.stop()
 	}
 	n.mu.Unlock()
-	n.leave()
-	if n.hangUp != nil {
-		n.hangUp()
-	}
 	_ = n.sock.Close() // accepting ends; nobody is left to tell
 	for _, c := range clients {
 		c.close()
@@ -267,10 +265,15 @@ func (n *Node) Close() {
 	n.pool.Stop()
 	n.logs.close()
 	n.closeEnvirons()
+	n.leave() // now that nothing runs here: its actors may be made elsewhere as soon as the head hears of it
+	if n.hangUp != nil {
+		n.hangUp()
+	}
 	for _, p := range links {
 		p.link.Close()
 	}
 	n.closePorts()
+	n.asker.CloseIdleConnections()
 	if sent := n.sender.Stats(); sent.Bytes > 0 {
 		n.log.Info("objects were sent to other nodes", "bytes", sent.Bytes, "requests", sent.Requests)
 	}

@@ -240,8 +240,8 @@ func (n *Node) takeLink(c net.Conn, info rpc.PeerInfo) {
 func (s *sink) Peer(no engine.NodeNo, m engine.Msg) {
 	n := s.n
 	p := n.peers.byNo[no]
-	if p == nil {
-		return // declared dead: the engine hears of it by PeerGone
+	if p == nil || n.closed {
+		return // declared dead: the engine hears of it by PeerGone; or this node is, soon: that its workers end says nothing
 	}
 	if t, ok := m.(*engine.TemplateMsg); ok && !p.jobs[t.Job] {
 		p.jobs[t.Job] = true

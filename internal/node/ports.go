@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"gray/internal/core/explain"
 	"gray/internal/core/headstate"
 	"gray/internal/head"
 	"gray/internal/pool"
@@ -70,6 +71,8 @@ func (n *Node) listen(ctx context.Context, faces Faces) error {
 	mux := &rpc.Mux{}
 	mux.Handle(rpc.LinkRoute, rpc.Node, rpc.LinkHandler(n.hello, n.takeLink))
 	mux.Handle("GET /objects/{id}", rpc.Node, n.objects())
+	n.asker = n.identity.HTTPClient()
+	mux.HandleFunc("POST "+explainPath, rpc.Node, n.explainHere)
 	ln, err := rpc.Listen(n.ip, n.cfg.NodeManagerPort, "--node-manager-port")
 	if err != nil {
 		return err
@@ -160,6 +163,7 @@ type FaceConfig struct {
 	SessionName  string
 	AuthDisabled bool
 	Local        func(context.Context) error // nil while this daemon works
+	Explain      func(ctx context.Context, id string) (*explain.Report, error)
 	Log          *slog.Logger
 }
 
@@ -170,7 +174,7 @@ const (
 )
 
 func (n *Node) faceConfig() FaceConfig {
-	return FaceConfig{Head: n.head, SessionName: filepath.Base(n.dir.Path), AuthDisabled: n.cfg.AuthDisabled, Log: n.log, Local: n.local}
+	return FaceConfig{Head: n.head, SessionName: filepath.Base(n.dir.Path), AuthDisabled: n.cfg.AuthDisabled, Log: n.log, Local: n.local, Explain: n.Explain}
 }
 
 // face opens the HTTP ports: the agent's on nodes of clusters that were started by a command, the dashboard's on the head

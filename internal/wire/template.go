@@ -58,34 +58,39 @@ type Spec struct {
 	Strategy        Strategy
 	Env             Raw // a msgpack map or empty
 	MaxCalls        int64
-	Labels          map[string]string // label selectors
-	Method          string            // of an actor: its template names no function
-	Group           string            // the method's concurrency group
-	Ordered         bool              // calls of one caller run in their order
-	Actor           *ActorLimits      // of a template that creates an actor
-	NoEvents        bool              // its attempts are not listed
-	Backpressure    int64             // items of its streams that may be unread; 0 = as many as memory allows
+	Labels          map[string]string   // label selectors
+	Method          string              // of an actor: its template names no function
+	Group           string              // the method's concurrency group
+	Ordered         bool                // calls of one caller run in their order
+	Actor           *ActorLimits        // of a template that creates an actor
+	NoEvents        bool                // its attempts are not listed
+	Backpressure    int64               // items of its streams that may be unread; 0 = as many as memory allows
+	Fallback        []map[string]string // selectors that are tried in order where no node with Labels is free
 }
 
 type specMap struct {
-	Fn              []byte            `msgpack:"fn"`
-	FnHash          []byte            `msgpack:"fn_hash"`
-	Name            string            `msgpack:"name"`
-	Qualname        string            `msgpack:"qualname"`
-	Resources       map[string]int64  `msgpack:"resources"`
-	MaxRetries      int64             `msgpack:"max_retries"`
-	RetryExceptions bool              `msgpack:"retry_exceptions"`
-	Strategy        Strategy          `msgpack:"strategy"`
-	Env             Raw               `msgpack:"env"`
-	MaxCalls        int64             `msgpack:"max_calls"`
-	Labels          map[string]string `msgpack:"labels"`
-	Method          string            `msgpack:"method,omitempty"`
-	Group           string            `msgpack:"group,omitempty"`
-	Ordered         bool              `msgpack:"ordered,omitempty"`
-	Actor           *ActorLimits      `msgpack:"actor,omitempty"`
-	Backpressure    int64             `msgpack:"backpressure,omitempty"`
-	NoEvents        bool              `msgpack:"no_events,omitempty"`
+	Fn              []byte              `msgpack:"fn"`
+	FnHash          []byte              `msgpack:"fn_hash"`
+	Name            string              `msgpack:"name"`
+	Qualname        string              `msgpack:"qualname"`
+	Resources       map[string]int64    `msgpack:"resources"`
+	MaxRetries      int64               `msgpack:"max_retries"`
+	RetryExceptions bool                `msgpack:"retry_exceptions"`
+	Strategy        Strategy            `msgpack:"strategy"`
+	Env             Raw                 `msgpack:"env"`
+	MaxCalls        int64               `msgpack:"max_calls"`
+	Labels          map[string]string   `msgpack:"labels"`
+	Method          string              `msgpack:"method,omitempty"`
+	Group           string              `msgpack:"group,omitempty"`
+	Ordered         bool                `msgpack:"ordered,omitempty"`
+	Actor           *ActorLimits        `msgpack:"actor,omitempty"`
+	Backpressure    int64               `msgpack:"backpressure,omitempty"`
+	NoEvents        bool                `msgpack:"no_events,omitempty"`
+	Fallback        []map[string]string `msgpack:"fallback,omitempty"`
 }
+
+// maxFallbacks bounds how often a task's place is looked for each time.
+const maxFallbacks = 64
 
 // DecodeSpec reads a template's map. Quantities are checked: none is negative, and max_retries is at least -1.
 func DecodeSpec(b []byte) (Spec, error) {
@@ -96,7 +101,7 @@ func DecodeSpec(b []byte) (Spec, error) {
 	s := Spec{
 		FnHash: m.FnHash, Name: m.Name, Qualname: m.Qualname, Resources: m.Resources, MaxRetries: m.MaxRetries,
 		RetryExceptions: m.RetryExceptions, Strategy: m.Strategy, Env: m.Env, MaxCalls: m.MaxCalls, Labels: m.Labels,
-		Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: m.Actor, Backpressure: m.Backpressure, NoEvents: m.NoEvents,
+		Method: m.Method, Group: m.Group, Ordered: m.Ordered, Actor: m.Actor, Backpressure: m.Backpressure, NoEvents: m.NoEvents, Fallback: m.Fallback,
 	}
 	if len(s.Env) == 1 && s.Env[0] == 0xc0 {
 		s.Env = nil
@@ -105,6 +110,9 @@ func DecodeSpec(b []byte) (Spec, error) {
 		if name == "" || q < 0 {
 			return s, malformed(KindTemplate, fmt.Sprintf("resources: quantity %d of %q", q, name))
 		}
+	}
+	if len(s.Fallback) > maxFallbacks {
+		return s, malformed(KindTemplate, fmt.Sprintf("%d alternatives of labels; at most %d are taken", len(s.Fallback), maxFallbacks))
 	}
 	if s.MaxRetries < -1 || s.MaxCalls < 0 || s.Backpressure < 0 {
 		return s, malformed(KindTemplate, "max_retries is below -1, or max_calls or backpressure below 0")
@@ -120,7 +128,7 @@ func (s *Spec) Marshal() ([]byte, error) {
 	}
 	return Marshal(&specMap{
 		s.Fn[:], s.FnHash, s.Name, s.Qualname, s.Resources, s.MaxRetries, s.RetryExceptions, s.Strategy, env, s.MaxCalls, s.Labels,
-		s.Method, s.Group, s.Ordered, s.Actor, s.Backpressure, s.NoEvents,
+		s.Method, s.Group, s.Ordered, s.Actor, s.Backpressure, s.NoEvents, s.Fallback,
 	})
 }
 

@@ -88,6 +88,7 @@ class ActorClass(_Creator):
     def __init__(self, cls: type, options: Optional[Dict[str, Any]] = None):
         options = dict(options or {})
         _options.check_actor_options(options, in_options=False)
+        _actor_meta.check_returns(cls)
         shown = f"{_module_name(cls.__module__)}.{cls.__qualname__}"
         about = {
             "options": options,
@@ -246,13 +247,12 @@ class ActorClass(_Creator):
 
     def _template(self, options, meta, asynchronous: bool, concurrency: int, groups: Dict[str, int], detached: bool):
         needed, held = _options.actor_resources(options)
-        strategy, labels = _options.strategy_and_labels(options)
+        place = _options.placement(options)
         env = _env(options.get("runtime_env"))
         key = (
             tuple(sorted(needed.items())),
             tuple(sorted(held.items())),
-            tuple(sorted(strategy.items())) if isinstance(strategy, dict) else strategy,
-            tuple(sorted(labels.items())) if labels else None,
+            place.key,
             _env_key(env),
             concurrency,
             detached,
@@ -270,10 +270,9 @@ class ActorClass(_Creator):
                 resources=needed,
                 max_retries=0,
                 retry_exceptions=False,
-                strategy=strategy,
                 env=env,
-                labels=labels,
                 **({"no_events": True} if options.get("enable_task_events") is False else {}),
+                **place.fields(),
                 actor={
                     "held": held,
                     "max_concurrency": concurrency,

@@ -78,6 +78,9 @@ class ActorMethod:
         method = self.options(**options) if options else self
         return method.remote(*(args or ()), **(kwargs or {}))
 
+    def __reduce__(self):
+        return _rebuild_method, (ActorHandle(self._target, self._meta, self._owner), self._method.name, self._options)
+
     def __call__(self, *args, **kwargs):
         name = self._method.name
         raise TypeError(
@@ -227,6 +230,11 @@ def _rebuild(actor_id: bytes, data: bytes, ref) -> ActorHandle:
 
 
 _core.serialization.with_refs(ActorHandle, _rebuild)
+
+
+def _rebuild_method(handle: ActorHandle, name: str, options: Dict[str, Any]) -> ActorMethod:
+    method = getattr(handle, name)
+    return method.options(**options) if options else method
 
 
 def weak(actor_id: bytes, data: bytes) -> ActorHandle:

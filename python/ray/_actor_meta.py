@@ -167,7 +167,7 @@ class Meta:
         if isinstance(again, list):
             again = tuple(again)
         group = options.get("concurrency_group") or method.group
-        if group and group not in self.groups:
+        if group and group not in self.groups and group != _core.actors.SYSTEM_GROUP:
             raise ValueError(
                 f"The concurrency group {group!r} of {self.short}.{method.name} is not defined. The actor class has "
                 f"the concurrency groups {list(self.groups)}; add it with @ray.remote(concurrency_groups={{{group!r}: 1}})."
@@ -235,6 +235,20 @@ def methods_of(cls: type) -> Dict[str, Method]:
     for name, arity in _BUILT_IN.items():
         methods[name] = Method(name, arity)
     return methods
+
+
+def check_returns(cls: type) -> None:
+    """Check the numbers of results that ``@ray.method`` names.
+
+    Raises:
+        ValueError: A number that makes no sense, or a stream of a method that is no generator.
+    """
+    for name in dir(cls):
+        function = getattr(cls, name, None)
+        value = getattr(function, "__ray_num_returns__", None)
+        if value is not None and _is_function(function):
+            kind = GENERATOR if _signature.is_generator(function) else PLAIN
+            returns_of(Method(name, _ANY, value, kind=kind), {})
 
 
 def is_async(cls: type) -> bool:

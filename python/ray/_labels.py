@@ -4,7 +4,7 @@ import re
 from typing import Dict
 
 _NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?")
-_PREFIX = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_PREFIX = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9])?)*")
 
 _SHAPE = (
     "63 chars or less beginning and ending with an alphanumeric character ([a-z0-9A-Z]) with dashes (-), underscores (_),"
@@ -21,11 +21,11 @@ def check_key(key: str) -> None:
     """
     if not isinstance(key, str):
         raise TypeError(f"Label keys must be of type str, but the key {key!r} is of type {type(key)}")
-    prefix, slash, name = key.rpartition("/")
-    if slash and (len(prefix) > 253 or not _PREFIX.fullmatch(prefix)):
+    prefix, _, name = key.rpartition("/")
+    if prefix and (len(prefix) > 253 or not _PREFIX.fullmatch(prefix)):
         raise ValueError(
-            f"Invalid label key prefix `{prefix}`. Prefix must be a DNS subdomain of 253 chars or less: lower-case "
-            "alphanumerics, dashes (-) and dots (.)."
+            f"Invalid label key prefix `{prefix}`. Prefix must be a series of DNS labels separated by dots (.), not longer "
+            "than 253 characters in total."
         )
     if not _NAME.fullmatch(name):
         raise ValueError(f"Invalid label key name `{name}`. Name must be {_SHAPE}")
@@ -40,7 +40,7 @@ def check_labels(labels: Dict[str, str], reserved: bool = False) -> None:
 
     Raises:
         TypeError: They are no dict of texts.
-        ValueError: A key or value has another form, or a key begins with ``ray.io/``.
+        ValueError: A key or value has another form, or a key is reserved.
     """
     if not isinstance(labels, dict):
         raise TypeError(f"labels must be a dict of str to str, but received type {type(labels)}")
@@ -68,8 +68,8 @@ def check_selector(selector: Dict[str, str]) -> None:
         if not isinstance(value, str):
             raise TypeError(f"expected string or bytes-like object, got '{type(value).__name__}'")
         bare = value[1:] if value.startswith("!") else value
-        choices = bare[3:-1].split(",") if bare.startswith("in(") and bare.endswith(")") else [bare]
-        if not all(_NAME.fullmatch(c.strip()) for c in choices):
+        choices = re.split(", *", bare[3:-1]) if bare.startswith("in(") and bare.endswith(")") else [bare]
+        if value and not all(_NAME.fullmatch(c) for c in choices):
             raise ValueError(
                 f"Invalid label selector value `{value}`. The label selector value should contain optional operators and "
                 f"a label value. Supported operators are: ! and {{'in'}}. Value must be {_SHAPE}"

@@ -1,7 +1,8 @@
 """Options of remote functions and actors: which there are, what they accept, and what a task's mean for the engine."""
 
+import math
 import os
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ray._core import wire
 from ray._missing import missing
@@ -83,13 +84,17 @@ _TYPES: Dict[str, Any] = {
     "max_task_retries": (int, _NONE),
     "max_pending_calls": (int, _NONE),
     "namespace": (str, _NONE),
-    "get_if_exists": (bool, _NONE),
+    "get_if_exists": bool,
     "allow_out_of_order_execution": (bool, _NONE),
     "_actor_generator_backpressure_num_objects": (int, _NONE),
 }
 
 # Devices that are handed out whole, unless less than one is asked for.
 _UNIT_RESOURCES = {"GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN"}
+# Those of them that cannot be shared.
+_WHOLE_RESOURCES = {"neuron_cores", "HPU", "RBLN"}
+# How many chips of a host a process can drive.
+_TPU_CHIPS = (1, 2, 4, 8)
 
 UNITS_PER_RESOURCE = 10000
 
@@ -141,6 +146,8 @@ def check_actor_options(options: Dict[str, Any], in_options: bool) -> None:
     if in_options and "concurrency_groups" in options:
         raise ValueError("Setting 'concurrency_groups' is not supported in '.options()'.")
     _check_together(options)
+    if not in_options and options.get("get_if_exists") and not options.get("name"):
+        raise ValueError("The actor name must be specified to use `get_if_exists`.")
     if options.get("lifetime") not in (None, "detached", "non_detached"):
         raise ValueError("actor `lifetime` argument must be one of 'detached', 'non_detached' and 'None'.")
 
@@ -260,13 +267,14 @@ def _imported_types(key: str) -> Tuple[type, ...]:
 
 
 def _quantity(name: str, value: float) -> None:
-    if value < 0:
-        raise ValueError(f"The quantity of resource {name} cannot be negative")
+    _not_negative(name, value)
     if 0 < value < 1 / UNITS_PER_RESOURCE:
         raise ValueError(f"The precision of the fractional quantity of resource {name} cannot go beyond 0.0001")
 
 
 def _not_negative(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"The quantity of resource {name} must be a finite number, but received {value}")
     if value < 0:
         raise ValueError(f"The quantity of resource {name} cannot be negative")
 
@@ -280,6 +288,15 @@ def _resources(_: str, value: Dict) -> None:
         if not isinstance(quantity, (int, float)):
             raise TypeError(f"The quantity of resource {name} must be a number, but received {quantity!r}")
         _quantity(name, quantity)
+        if name == "TPU" and quantity not in _TPU_CHIPS:
+            raise ValueError(
+                f"The number of requested 'TPU' was set to {quantity} which is not a supported chip configuration. "
+                f"Supported configs: {_TPU_CHIPS}"
+            )
+        if name in _WHOLE_RESOURCES and quantity != int(quantity):
+            raise ValueError(
+                f"{name} resource quantity must be whole numbers. The specified quantity {quantity} is invalid."
+            )
 
 
 def _infinite(key: str, value: int) -> None:
@@ -340,11 +357,15 @@ def _label_selector(_: str, value: Dict) -> None:
 def _fallback_strategy(_: str, value: list) -> None:
     for entry in value:
         if not isinstance(entry, dict):
-            raise ValueError(f"The entries of 'fallback_strategy' must be dicts, but received {entry!r}.")
-        for key in entry:
+            raise ValueError(f"Each element in fallback_strategy must be a dictionary, but received {entry!r}.")
+        if not entry:
+            raise ValueError("Empty dictionary found in `fallback_strategy`.")
+        for key, selector in entry.items():
             if key != "label_selector":
                 raise ValueError(f"Unsupported option found: '{key}'. Only ['label_selector'] is currently supported.")
-        _label_selector("label_selector", entry.get("label_selector", {}))
+            if selector is not None and not isinstance(selector, dict):
+                raise ValueError(f'The value of "label_selector" must be a dictionary, but received {selector!r}.')
+            _label_selector("label_selector", selector or {})
 
 
 _RULES: Dict[str, Callable[[str, Any], None]] = {
@@ -358,6 +379,7 @@ _RULES: Dict[str, Callable[[str, Any], None]] = {
     "max_pending_calls": _infinite,
     "max_calls": _max_calls,
     "max_concurrency": _max_calls,
+    "object_store_memory": _max_calls,
     "num_returns": _num_returns,
     "retry_exceptions": _retry_exceptions,
     "_generator_backpressure_num_objects": _backpressure,
@@ -428,17 +450,49 @@ def retry_exceptions(options: Dict[str, Any]):
     return value
 
 
-def strategy_and_labels(options: Dict[str, Any]) -> Tuple[Any, Optional[Dict[str, str]]]:
-    """Where a task may run: the strategy as the client protocol has it, and the label selector.
+class Placement(NamedTuple):
+    """Where a task or an actor may run, as the client protocol has it."""
+
+    strategy: Any
+    labels: Optional[Dict[str, str]]
+    fallback: List[Dict[str, str]]  # selectors to try where no node with the labels is free, in this order
+
+    @property
+    def key(self):
+        """What tells one placement from another."""
+        strategy, labels = self.strategy, self.labels
+        return (
+            tuple(sorted(strategy.items())) if isinstance(strategy, dict) else strategy,
+            tuple(sorted(labels.items())) if labels else None,
+            tuple(tuple(sorted(f.items())) for f in self.fallback),
+        )
+
+    def fields(self) -> Dict[str, Any]:
+        """The fields of a template."""
+        fields = {"strategy": self.strategy, "labels": self.labels}
+        if self.fallback:
+            fields["fallback"] = self.fallback
+        return fields
+
+
+def _both(one: Dict[str, str], other: Dict[str, str]) -> Dict[str, str]:
+    """A selector for which both hold."""
+    joined = {**one, **other}
+    for key in one.keys() & other.keys():
+        joined[key] = f"{one[key]}&{other[key]}"
+    return joined
+
+
+def placement(options: Dict[str, Any]) -> Placement:
+    """Where a task or an actor may run.
 
     Raises:
         ValueError: A strategy that there is not.
         NotImplementedError: A strategy that is not there yet.
     """
     value = options.get("scheduling_strategy")
-    labels = dict(options.get("label_selector") or {}) or None
-    if options.get("fallback_strategy"):
-        raise missing("the option fallback_strategy")
+    labels = dict(options.get("label_selector") or {})
+    fallback = [dict(f.get("label_selector") or {}) for f in options.get("fallback_strategy") or ()]
     if options.get("placement_group", "default") not in ("default", None):
         raise missing("placement groups (the option placement_group)")
     if options.get("placement_group_bundle_index", -1) != -1:
@@ -446,18 +500,19 @@ def strategy_and_labels(options: Dict[str, Any]) -> Tuple[Any, Optional[Dict[str
     if options.get("placement_group_capture_child_tasks"):
         raise missing("placement groups (the option placement_group_capture_child_tasks)")
     if value is None or value == "DEFAULT":
-        return None, labels
+        return Placement(None, labels or None, fallback)
     if isinstance(value, str):
         if value == "SPREAD":
-            return "SPREAD", labels
+            return Placement("SPREAD", labels or None, fallback)
         raise ValueError(
             f"Invalid scheduling_strategy value {value}. Valid values are "
             '["DEFAULT" | "SPREAD" | PlacementGroupSchedulingStrategy | NodeAffinitySchedulingStrategy]'
         )
-    strategy, more = value._for_engine()
-    if more:
-        labels = {**(labels or {}), **more}
-    return strategy, labels
+    strategy, hard, soft = value._for_engine()
+    choices = [_both(f, hard) for f in (labels, *fallback)]
+    if soft:
+        choices = [c for f in choices for c in (_both(f, soft), f)]
+    return Placement(strategy, choices[0] or None, choices[1:])
 
 
 def backpressure(options: Dict[str, Any]) -> int:

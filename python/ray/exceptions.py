@@ -571,6 +571,8 @@ def from_daemon(fields: Mapping) -> Exception:
         return ActorUnavailableError(text.rstrip("."), fields.get("actor_id"))
     if kind == "NOT_FOUND":
         return ValueError(text)
+    if kind == "UNSCHEDULABLE" and fields.get("actor_id"):
+        return ActorUnschedulableError(text)
     simple = {
         "WORKER_CRASHED": WorkerCrashedError,
         "STORE_FULL": ObjectStoreFullError,

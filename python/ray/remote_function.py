@@ -216,7 +216,7 @@ class RemoteFunction(_Submitter):
             self._templates.clear()
             self._templates_client = weakref.ref(_state.client)
         resources = _options.task_resources(options)
-        strategy, labels = _options.strategy_and_labels(options)
+        place = _options.placement(options)
         env = _env(options.get("runtime_env"))
         retries, again = _options.max_retries(options), _options.retry_exceptions(options)
         calls = _options.max_calls(options)
@@ -225,8 +225,7 @@ class RemoteFunction(_Submitter):
         per_yield = options.get("_num_objects_per_yield") or 1  # as defined: it is the same in all templates
         key = (
             tuple(sorted(resources.items())),
-            tuple(sorted(strategy.items())) if isinstance(strategy, dict) else strategy,
-            tuple(sorted(labels.items())) if labels else None,
+            place.key,
             _env_key(env),
             retries,
             again,
@@ -245,10 +244,9 @@ class RemoteFunction(_Submitter):
                 resources=resources,
                 max_retries=retries,
                 retry_exceptions=again,
-                strategy=strategy,
                 env=env,
                 max_calls=calls,
-                labels=labels,
+                **place.fields(),
                 **({"backpressure": bound} if bound else {}),
                 **({"no_events": True} if quiet else {}),
                 **({"per_yield": per_yield} if per_yield > 1 else {}),

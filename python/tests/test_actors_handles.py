@@ -223,6 +223,22 @@ def test_handles_travel():
     assert ray.get(ray.cloudpickle.loads(ray.cloudpickle.dumps(c)).add.remote()) == 7
 
 
+def test_methods_travel():
+    @ray.remote
+    def call(method, *args):
+        return ray.get(method.remote(*args))
+
+    c = Counter.remote()
+    assert ray.get(call.remote(c.add)) == 1
+    assert ray.get(call.remote(c.add.options(name="by five"), 5)) == 6
+    pid, method = ray.get(c.pid.remote()), c.add
+    kept = ray.put([method])
+    del c, method
+    assert ray.get(ray.get(kept)[0].remote()) == 7  # it keeps the actor as a handle does
+    del kept
+    assert gone(pid)
+
+
 def test_an_actor_goes_with_its_last_handle():
     c = Counter.remote()
     pid = ray.get(c.pid.remote())

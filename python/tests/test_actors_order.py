@@ -144,6 +144,35 @@ def test_retry_of_exceptions():
         ray.get(flaky.other.options(max_task_retries=1, retry_exceptions=True).remote())
 
 
+def test_a_call_that_is_repeated_goes_behind_the_others():
+    @ray.remote
+    class Log:
+        def __init__(self):
+            self.seen = []
+
+        def add(self, i, go):
+            while not os.path.exists(go):
+                time.sleep(0.01)
+            self.seen.append(i)
+            if i == 1 and self.seen.count(1) <= 2:
+                raise ValueError(i)
+            return i
+
+        def all(self):
+            return self.seen
+
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        go = os.path.join(folder, "go")
+        log = Log.remote()
+        add = log.add.options(max_task_retries=5, retry_exceptions=True)
+        refs = [add.remote(i, go) for i in range(5)]
+        open(go, "w").close()
+        assert ray.get(refs) == [0, 1, 2, 3, 4]
+        assert ray.get(log.all.remote()) == [0, 1, 2, 3, 4, 1, 1]
+
+
 def test_restart():
     @ray.remote(max_restarts=1, max_task_retries=-1)
     class Phoenix:

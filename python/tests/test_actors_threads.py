@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -176,3 +177,38 @@ def test_method_of_a_threaded_actor_that_ends_before_others():
     first = two.wait.remote()
     ray.get(two.set.remote(), timeout=20)
     assert ray.get(first, timeout=20)
+
+
+def test_the_group_of_the_system(tmp_path):
+    """Its calls run beside the main thread's, in actors of all kinds."""
+
+    class Plain:
+        def until(self, path):
+            while not os.path.exists(path):
+                time.sleep(0.01)
+            return threading.current_thread() is threading.main_thread()
+
+        def ping(self):
+            return threading.current_thread() is threading.main_thread()
+
+        def leave(self):
+            sys.exit(3)
+
+    class Async(Plain):
+        async def more(self):
+            pass
+
+    for n, (cls, on_main) in enumerate(((Plain, True), (Async, True))):
+        go = str(tmp_path / f"go{n}")
+        actor = ray.remote(cls).remote()
+        beside = actor.until.options(concurrency_group="_ray_system").remote(go)
+        assert ray.get([actor.ping.remote() for _ in range(3)]) == [on_main] * 3
+        second = actor.ping.options(concurrency_group="_ray_system").remote()
+        assert ray.wait([beside, second], timeout=0.1)[0] == []  # one at a time
+        open(go, "w").close()
+        assert ray.get([beside, second]) == [False, False]
+    actor = ray.remote(Plain).remote()
+    with pytest.raises(ray.exceptions.RayActorError, match="exit code 3"):
+        ray.get(actor.leave.options(concurrency_group="_ray_system").remote())
+    with pytest.raises(ValueError, match="is not defined"):
+        actor.ping.options(concurrency_group="other").remote()

@@ -1,13 +1,20 @@
 """Clusters of several daemons."""
 
 import os
+import pathlib
 import time
 
 import numpy as np
 import pytest
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.scheduling_strategies import (
+    DoesNotExist,
+    Exists,
+    In,
+    NodeAffinitySchedulingStrategy,
+    NodeLabelSchedulingStrategy,
+)
 
 
 @ray.remote
@@ -190,3 +197,84 @@ def test_values_here_and_elsewhere(cluster):
     assert [len(a) for a in ray.get(refs[:8])] == [n for n in sizes for _ in range(2)]
     with pytest.raises(ValueError, match="no"):
         ray.get(refs)
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
+class Only:
+    """Notes in a file where its process is, and whether the one before it was still there when it began."""
+
+    def __init__(self, path):
+        before = path.read_text().split() if path.exists() else []
+        alive = [pid for pid in before if pid.isdigit() and _runs(pid)]
+        path.write_text(" ".join([*before, *(["twice"] if alive else []), str(os.getpid())]))
+
+    def node(self):
+        return ray.get_runtime_context().get_node_id()
+
+
+def _runs(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_an_actor_never_runs_twice_when_its_node_leaves(cluster, tmp_path):
+    cluster.add_node(num_cpus=1)
+    leaving = cluster.add_node(num_cpus=1, resources={"leaving": 1})
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address)
+    path = tmp_path / "pids"
+    there = NodeAffinitySchedulingStrategy(leaving.node_id, soft=True)
+    only = Only.options(lifetime="detached", name="only", scheduling_strategy=there).remote(path)
+    assert ray.get(only.node.remote()) == leaving.node_id
+    cluster.remove_node(leaving)
+    for _ in range(600):
+        try:
+            assert ray.get(only.node.remote(), timeout=60) != leaving.node_id
+            break
+        except ray.exceptions.ActorUnavailableError:  # it is on its way
+            time.sleep(0.1)
+    assert len(path.read_text().split()) == 2, path.read_text()
+
+
+def test_labels_and_alternatives(cluster, tmp_path):
+    cluster.add_node(num_cpus=1)
+    nodes = {x: cluster.add_node(num_cpus=1, labels={"x": x, f"only{x}": "y"}).node_id for x in "12"}
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address)
+
+    @ray.remote
+    def until(path):
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        return ray.get_runtime_context().get_node_id()
+
+    def at(**options):
+        return ray.get(where.options(**options).remote(), timeout=60)
+
+    def by(hard, soft=None):
+        return at(scheduling_strategy=NodeLabelSchedulingStrategy(hard, soft=soft))
+
+    def mostly(wanted, *rules):
+        """A rule that only should hold gives way while the nodes where it does seem busy, as after the task before."""
+        found = 0
+        for _ in range(10):
+            while ray.available_resources().get("CPU") != 3:
+                time.sleep(0.02)
+            found += by(*rules) == wanted
+        return found >= 6
+
+    assert at(label_selector={"x": "in(2,3)"}) == at(label_selector={"x": "!1", "only2": "y"}) == nodes["2"]
+    assert at(label_selector={"x": "9"}, fallback_strategy=[{"label_selector": {"x": x}} for x in "82"]) == nodes["2"]
+    assert by({"x": Exists(), "only1": DoesNotExist()}) == nodes["2"]
+    assert by({"x": DoesNotExist()}) not in nodes.values()
+    assert mostly(nodes["2"], {"x": Exists()}, {"x": In("2")}) and mostly(nodes["2"], {}, {"x": In("2")})
+    assert by({"x": In("1")}, {"x": In("9")}) == nodes["1"]
+    busy = until.options(label_selector={"x": "1"}).remote(str(tmp_path / "go"))
+    actor = Only.options(label_selector={"x": "1"}, num_cpus=1, fallback_strategy=[{"label_selector": {"x": "2"}}])
+    while ray.available_resources().get("CPU") != 2:
+        time.sleep(0.02)
+    assert ray.get(actor.remote(tmp_path / "pids").node.remote()) == nodes["2"]  # it does not wait for the first
+    (tmp_path / "go").touch()
+    assert ray.get(busy) == nodes["1"]

@@ -6,6 +6,7 @@ import ray
 from ray import _options
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import (
+    DoesNotExist,
     Exists,
     In,
     NodeAffinitySchedulingStrategy,
@@ -79,6 +80,22 @@ INFINITE = "only accepts None, 0, -1 or a positive integer, where -1 represents 
             ValueError,
             "Use the 'num_cpus' and 'num_gpus' keyword instead of 'CPU' and 'GPU' in 'resources' keyword",
         ),
+        (
+            {"num_cpus": float("inf")},
+            ValueError,
+            "The quantity of resource num_cpus must be a finite number, but received inf",
+        ),
+        (
+            {"resources": {"TPU": 3}},
+            ValueError,
+            "The number of requested 'TPU' was set to 3 which is not a supported chip configuration. Supported configs: "
+            "(1, 2, 4, 8)",
+        ),
+        (
+            {"resources": {"HPU": 0.5}},
+            ValueError,
+            "HPU resource quantity must be whole numbers. The specified quantity 0.5 is invalid.",
+        ),
         ({"object_store_memory": 10}, ValueError, "Setting 'object_store_memory' is not implemented for tasks"),
         ({"retry_exceptions": [1]}, ValueError, "retry_exceptions must be either a boolean or a list of exceptions"),
         (
@@ -96,6 +113,17 @@ INFINITE = "only accepts None, 0, -1 or a positive integer, where -1 represents 
             {"fallback_strategy": [{"x": 1}]},
             ValueError,
             "Unsupported option found: 'x'. Only ['label_selector'] is currently supported.",
+        ),
+        ({"fallback_strategy": [{}]}, ValueError, "Empty dictionary found in `fallback_strategy`."),
+        (
+            {"fallback_strategy": [1]},
+            ValueError,
+            "Each element in fallback_strategy must be a dictionary, but received 1.",
+        ),
+        (
+            {"fallback_strategy": [{"label_selector": 1}]},
+            ValueError,
+            'The value of "label_selector" must be a dictionary, but received 1.',
         ),
         (
             {"runtime_env": {"env_vars": {"a": 1}}},
@@ -223,22 +251,46 @@ def test_defaults(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options,strategy,labels",
+    "options,strategy,labels,fallback",
     [
-        ({}, None, None),
-        ({"scheduling_strategy": "DEFAULT"}, None, None),
-        ({"scheduling_strategy": "SPREAD"}, "SPREAD", None),
-        ({"label_selector": {"a": "b"}}, None, {"a": "b"}),
-        ({"scheduling_strategy": PlacementGroupSchedulingStrategy(None)}, None, None),
+        ({}, None, None, []),
+        ({"scheduling_strategy": "DEFAULT"}, None, None, []),
+        ({"scheduling_strategy": "SPREAD"}, "SPREAD", None, []),
+        ({"label_selector": {"a": "b"}}, None, {"a": "b"}, []),
+        ({"scheduling_strategy": PlacementGroupSchedulingStrategy(None)}, None, None, []),
+        (
+            {
+                "label_selector": {"a": "b"},
+                "fallback_strategy": [{"label_selector": {"a": "c"}}, {"label_selector": {}}],
+            },
+            None,
+            {"a": "b"},
+            [{"a": "c"}, {}],
+        ),
+        (
+            {"scheduling_strategy": NodeLabelSchedulingStrategy({"a": Exists(), "b": DoesNotExist()})},
+            None,
+            {"a": "*", "b": "!*"},
+            [],
+        ),
+        (
+            {"scheduling_strategy": NodeLabelSchedulingStrategy({"a": In("b")}, soft={"c": In("d")})},
+            None,
+            {"a": "in(b)", "c": "in(d)"},
+            [{"a": "in(b)"}],
+        ),
+        ({"scheduling_strategy": NodeLabelSchedulingStrategy({}, soft={"a": In("b")})}, None, {"a": "in(b)"}, [{}]),
         (
             {"scheduling_strategy": NodeAffinitySchedulingStrategy(NODE, soft=False)},
             {"node": b"\xab" * 28, "soft": False, "spill": False, "fail": False},
             None,
+            [],
         ),
         (
             {"scheduling_strategy": NodeAffinitySchedulingStrategy(NODE, soft=True, _spill_on_unavailable=True)},
             {"node": b"\xab" * 28, "soft": True, "spill": True, "fail": False},
             None,
+            [],
         ),
         (
             {
@@ -247,16 +299,20 @@ def test_defaults(monkeypatch):
             },
             None,
             {"a": "in(b,c)", "d": "!in(e)", "x": "y"},
+            [],
         ),
     ],
 )
-def test_strategies(options, strategy, labels):
-    assert _options.strategy_and_labels(options) == (strategy, labels)
+def test_strategies(options, strategy, labels, fallback):
+    place = _options.placement(options)
+    assert place == (strategy, labels, fallback)
+    hash(place.key)
+    assert place.fields() == {"strategy": strategy, "labels": labels, **({"fallback": fallback} if fallback else {})}
 
 
 def test_unknown_strategy():
     with pytest.raises(ValueError, match="Invalid scheduling_strategy value FOO. Valid values are"):
-        _options.strategy_and_labels({"scheduling_strategy": "FOO"})
+        _options.placement({"scheduling_strategy": "FOO"})
     with pytest.raises(TypeError, match="The type of keyword 'scheduling_strategy' must be"):
         ray.remote(scheduling_strategy=5)(f)
 
@@ -264,17 +320,14 @@ def test_unknown_strategy():
 @pytest.mark.parametrize(
     "options",
     [
-        {"fallback_strategy": [{"label_selector": {"a": "b"}}]},
         {"placement_group": PlacementGroup(ray.PlacementGroupID.from_random())},
         {"placement_group_capture_child_tasks": True},
         {"scheduling_strategy": PlacementGroupSchedulingStrategy(PlacementGroup(ray.PlacementGroupID.from_random()))},
-        {"scheduling_strategy": NodeLabelSchedulingStrategy({"a": Exists()})},
-        {"scheduling_strategy": NodeLabelSchedulingStrategy({}, soft={"a": In("b")})},
     ],
 )
 def test_strategies_that_are_not_there(options):
     with pytest.raises(NotImplementedError, match="Gray does not have this yet"):
-        _options.strategy_and_labels(options)
+        _options.placement(options)
 
 
 def test_group_with_strategy():
@@ -282,7 +335,7 @@ def test_group_with_strategy():
     with pytest.raises(ValueError, match="scheduling_strategy option"):
         ray.remote(scheduling_strategy="SPREAD", placement_group=group)(f)
     with pytest.raises(ValueError, match="the value of bundle index must be -1"):
-        _options.strategy_and_labels({"placement_group_bundle_index": 0})
+        _options.placement({"placement_group_bundle_index": 0})
 
 
 @pytest.mark.parametrize("options", [{"_labels": {"a": "b"}}])

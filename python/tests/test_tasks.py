@@ -577,3 +577,22 @@ def test_refs_that_are_of_no_cluster():
             ray.get(identity.remote(stranger), timeout=30)
         with pytest.raises(ray.exceptions.RayError, match="does not come from this cluster|was never given out"):
             ray.get(stranger, timeout=30)
+
+
+def test_a_function_that_is_too_large(monkeypatch):
+    monkeypatch.setenv("FUNCTION_SIZE_ERROR_THRESHOLD", "1000000")
+    large = bytes(2_000_000)
+
+    @ray.remote
+    def f():
+        return large
+
+    @ray.remote
+    class Large:
+        def get(self):
+            return large
+
+    with pytest.raises(ValueError, match=r"The remote function .*f is too large \(1 MiB"):
+        f.remote()
+    with pytest.raises(ValueError, match="The actor Large is too large"):
+        Large.remote()

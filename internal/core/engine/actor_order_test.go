@@ -152,12 +152,14 @@ func TestRetryOfExceptions(t *testing.T) {
 	x := r.answer(w, OutcomeRetry, "error")
 	r.end(w, x, OutcomeValues, "stale") // the first attempt is over
 	c.wantValues([]ids.ObjectID{first}, "")
+	if y := r.answer(w, OutcomeValues, "v"); y.Unique != second.Unique() {
+		t.Fatalf("ran %x #%d, want the call after the one that is to be run again", uint64(y.Unique), y.Attempt)
+	}
 	y := r.answer(w, OutcomeRetry, "error")
 	if y.Unique != first.Unique() || y.Attempt != 1 {
 		t.Fatalf("ran %x #%d, want the second attempt of the first call", uint64(y.Unique), y.Attempt)
 	}
 	c.wantValues([]ids.ObjectID{first}, "error")
-	r.wantCalls(w, second)
 	h.drop()
 	r.crash(w)
 	r.clean(c, first, second)
@@ -175,7 +177,7 @@ func TestRetryAmongManySent(t *testing.T) {
 	r.end(w, y, OutcomeRetry, "error")
 	r.end(w, z, OutcomeRetry, "error")
 	r.end(w, x, OutcomeRetry, "error")
-	r.wantCalls(w, list[1], list[2], list[0], list[3], list[4])
+	r.wantCalls(w, list[3], list[4], list[1], list[2], list[0])
 	h.drop()
 	r.crash(w)
 	r.clean(c, list...)

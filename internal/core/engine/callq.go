@@ -220,7 +220,8 @@ func (e *Engine) nextAttempt(t *task) {
 	}
 }
 
-// again runs a call of ours once more, before those that were not sent yet.
+// again runs a call of ours once more, behind those that were made by now, as in Ray: another attempt may come as often as
+// it likes, and those that were sent cannot wait for it.
 func (e *Engine) again(i uint32, t *task) {
 	q := t.call
 	e.nextAttempt(t)
@@ -232,11 +233,13 @@ func (e *Engine) again(i uint32, t *task) {
 	}
 	e.ready(q) // goes on to the first that was not sent
 	e.toTask(t, taskOrdered)
-	if next := q.next; t.next != next {
+	if t.next != 0 {
 		e.unlink(&q.chain, t)
-		e.insert(&q.chain, i, t, next)
+		e.insert(&q.chain, i, t, 0)
 	}
-	q.next = i
+	if q.next == 0 {
+		q.next = i
+	}
 	e.offer(q)
 }
 

@@ -49,6 +49,7 @@ func (e *Engine) Empty(jobs bool) error {
 	add("keeps", len(e.keeps))
 	add("results", len(e.results))
 	add("settles", len(e.settles))
+	add("claims to be made", len(e.dueClaims))
 	add("streams", len(e.streams))
 	add("generators of others", len(e.yields))
 	add("remote tasks", len(e.remoteRun))

@@ -91,7 +91,9 @@ type Engine struct {
 	owners  map[ids.Owner]NodeNo
 	lookups map[ids.Owner][]uint32 // objects waiting to learn where their owner is
 	settles map[uint64]*settle
-	nextSeq uint64
+	// dueClaims are claims to owners that are not known yet.
+	dueClaims map[ids.Owner][]dueClaim
+	nextSeq   uint64
 	// deadOwners says why an owner number will never answer again.
 	deadOwners map[ids.Owner]string
 
@@ -161,7 +163,7 @@ func New(cfg Config, sink Sink) *Engine {
 		shapeTable: resource.NewShapes(), shapeNo: map[resource.ShapeID]uint32{},
 		bundles: map[uint32]*bundle{}, fetches: map[uint32]uint64{}, commits: map[uint64]placedAt{}, readers: map[uint64]int{}, copying: map[uint64]bool{}, sessions: map[SessionID]*session{}, jobs: map[ids.Job]*job{}, overJobs: map[ids.Job]bool{},
 		peers: map[NodeNo]*peer{}, peerIDs: map[ids.NodeID]NodeNo{}, owners: map[ids.Owner]NodeNo{},
-		lookups: map[ids.Owner][]uint32{}, settles: map[uint64]*settle{},
+		lookups: map[ids.Owner][]uint32{}, settles: map[uint64]*settle{}, dueClaims: map[ids.Owner][]dueClaim{},
 		memObjs: map[uint64]uint32{}, memWants: map[uint64]memWant{},
 		covered: map[uint32][]uint32{}, keeps: map[ids.Unique]*keep{}, results: map[objKey]*keep{}, deadOwners: map[ids.Owner]string{},
 		envs: map[string]*environ{}, actors: map[ids.Unique]*actorRec{}, templates: []*template{nil}, shapes: []*shape{nil}, nextUnique: 1,

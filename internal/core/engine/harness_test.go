@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gray/internal/core/actor"
+	"gray/internal/core/explain"
 	"gray/internal/core/extent"
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
@@ -19,6 +20,7 @@ var t0 = time.Unix(1_000_000, 0)
 
 // rig is an engine with a sink that writes down what it is told, in words.
 type rig struct {
+	done    int // calls of do
 	t       testing.TB
 	e       *Engine
 	names   *resource.Names
@@ -89,6 +91,37 @@ func (r *rig) do(f func(e *Engine)) {
 	r.e.Flush()
 	if err := r.e.Check(); err != nil {
 		r.t.Fatalf("%v\n%s", err, strings.Join(r.log, "\n"))
+	}
+	if r.done++; !r.quiet && r.done%16 == 0 {
+		r.explainSome()
+	}
+}
+
+// explainSome explains some of all that there is: whatever state it is in, there are words for it.
+func (r *rig) explainSome() {
+	r.t.Helper()
+	const some = 8
+	ask := func(s explain.Subject) {
+		if x := r.e.Explain(s); x == nil || x.State == "" || x.Why == "" || x.Text() == "" {
+			r.t.Fatalf("%s %s is explained by %+v\n%s", s.Kind, s, x, strings.Join(r.log, "\n"))
+		}
+	}
+	for i, n := uint32(1), 0; i < r.e.tasks.limit() && n < some; i++ {
+		if t := r.e.tasks.at(i); t.state != taskNone {
+			ask(explain.Subject{Kind: explain.Task, Task: r.e.taskID(t)})
+			n++
+		}
+	}
+	for i, n := uint32(1), 0; i < r.e.objs.limit() && n < some; i++ {
+		if o := r.e.objs.at(i); r.e.objIndex[keyOf(o.id)] == i {
+			ask(explain.Subject{Kind: explain.Object, Object: o.id})
+			n++
+		}
+	}
+	for k, u := range sortedKeys(r.e.actors) {
+		if k < some {
+			ask(explain.Subject{Kind: explain.Actor, Actor: r.e.actors[u].id})
+		}
 	}
 }
 

@@ -152,7 +152,41 @@ func (e *Engine) process(s *session) string {
 
 // taskName names a task for people.
 func (e *Engine) taskName(t *task) string {
-	return fmt.Sprintf("task %s (%s)", e.templates[t.tmpl].spec.Name, t.unique.Task(t.job))
+	return fmt.Sprintf("task %s (%s)", e.nameOf(t), e.taskID(t))
+}
+
+// nameOf is what a task is called: by its call, or by its function.
+func (e *Engine) nameOf(t *task) string {
+	if name := nameIn(e.blobs.get(t.over)); name != "" {
+		return name
+	}
+	return e.templates[t.tmpl].spec.Name
+}
+
+// nameIn is the name in the overrides of a call, a small msgpack map that begins with it if there is one.
+func nameIn(over []byte) string {
+	const key = "\xa4name"
+	if len(over) < 2+len(key) || over[0]&0xf0 != 0x80 || string(over[1:1+len(key)]) != key {
+		return ""
+	}
+	at := 1 + len(key)
+	n := 0
+	switch c := over[at]; {
+	case c&0xe0 == 0xa0:
+		n = int(c & 0x1f)
+	case c == 0xd9 && len(over) > at+1:
+		n = int(over[at+1])
+		at++
+	case c == 0xda && len(over) > at+2:
+		n = int(over[at+1])<<8 | int(over[at+2])
+		at += 2
+	default:
+		return ""
+	}
+	if len(over) < at+1+n {
+		return ""
+	}
+	return string(over[at+1 : at+1+n])
 }
 
 // madeBy says where an object comes from.

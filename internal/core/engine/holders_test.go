@@ -70,3 +70,15 @@ func TestLostObjectNamesTaskAndNode(t *testing.T) {
 	quieten(a, d)
 	d.want("value", "value 1/1/1 1.1:1 = !OBJECT_LOST []")
 }
+
+func TestNameOfACall(t *testing.T) {
+	long := strings.Repeat("n", 40)
+	for in, want := range map[string]string{
+		"": "", "\x81": "", "\x81\xa4name": "", "\x81\xa4name\xa3abc": "abc", "\x82\xa4name\xa1x\xabmax_retries\x01": "x", "\x81\xa4name\xa3ab": "",
+		"\x81\xa4name\xd9\x28" + long: long, "\x81\xa4name\xda\x00\x28" + long: long, "\x81\xa4name\xda\x00": "", "\x81\xabmax_retries\x01": "", "\x81\xa4name\xc0": "",
+	} {
+		if got := nameIn([]byte(in)); got != want {
+			t.Errorf("%q has the name %q, want %q", in, got, want)
+		}
+	}
+}

@@ -142,12 +142,21 @@ func (h *host) unlist(q *callq) {
 	}
 }
 
+// systemGroup is a concurrency group that every actor has: one call at a time, beside all others.
+const systemGroup = "_ray_system"
+
 // group is the concurrency group of a queue; clients check names, so an unknown one is the default's.
 func (h *host) group(q *callq) *group {
 	if g := h.groups[q.key.group]; g != nil {
 		return g
 	}
-	return h.groups[""]
+	if q.key.group != systemGroup {
+		return h.groups[""]
+	}
+	g := &group{limit: 1}
+	h.groups[systemGroup] = g
+	h.inTurn = append(h.inTurn, g)
+	return g
 }
 
 // ordered tells whether the actor runs one call at a time, on its main thread.
@@ -243,7 +252,7 @@ func (e *Engine) actorResult(s *session, u ids.Unique, attempt uint32, outcome u
 	}
 	q := t.call
 	g := h.group(q)
-	if h.ordered() {
+	if h.ordered() && q.key.group != systemGroup {
 		e.wentOn(s.worker)
 	}
 	t.when.began = t.when.sent

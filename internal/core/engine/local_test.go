@@ -159,7 +159,11 @@ func TestTakeBackFromABlockedWorker(t *testing.T) {
 	if len(r.execs[w]) != r.taken[w] {
 		t.Errorf("%d tasks stay with the blocked worker", len(r.execs[w])-r.taken[w])
 	}
-	// The lent CPU goes to the first that was taken back, which waits for a worker; the others queue behind it in order.
+	if len(r.e.pool.pending) > 0 {
+		t.Error("one of the same function started at once on the lent CPU")
+	}
+	// A second later the lent CPU goes to the first that was taken back, which waits for a worker; the others queue behind it in order.
+	r.pass(firstPause)
 	if p := r.e.tasks.at(r.e.pool.pending[0]).unique; p != list[1].Unique() {
 		t.Errorf("%x waits for a worker, want the first that was taken back", uint64(p))
 	}

@@ -32,6 +32,32 @@ type managed struct {
 	handle      bool // somebody has a handle that counts
 	killing     *actor.Death
 	by          caller
+	past        []pastLife // incarnations that ended, the latest last
+}
+
+// pastLife is how an incarnation ended.
+type pastLife struct {
+	inc   uint32
+	node  ids.NodeID
+	pid   int
+	death actor.Death
+}
+
+// maxPast is how many incarnations that ended are remembered of an actor.
+const maxPast = 10
+
+// ended remembers how an incarnation ended.
+func (m *managed) ended(a *actorRec, death *actor.Death) {
+	d := *death
+	d.Pickled = nil
+	if len(m.past) == maxPast {
+		m.past = append(m.past[:0], m.past[1:]...)
+	}
+	p := pastLife{inc: a.inc, death: d}
+	if a.state == actor.Alive { // else it was still being made
+		p.node, p.pid = a.row.Node, a.row.PID
+	}
+	m.past = append(m.past, p)
 }
 
 // ActorSpec is what an ACTOR says of the actor, but for its name and class.
@@ -278,7 +304,7 @@ func deathOf(kind fault.Kind, why string) *actor.Death {
 	case fault.Cancelled:
 		d = ownerDied(why)
 	case fault.Unschedulable, fault.StoreFull: // another attempt would wait for the same
-		*d = actor.Death{Cause: actor.Unplaceable, ExitType: "INTENDED_SYSTEM_EXIT", Text: "The actor is not schedulable: " + why, Never: true}
+		*d = actor.Death{Cause: actor.Unplaceable, ExitType: "INTENDED_SYSTEM_EXIT", Text: why, Never: true}
 	case fault.RuntimeEnv:
 		*d = actor.Death{Cause: actor.NoEnv, ExitType: "INTENDED_SYSTEM_EXIT", Text: why, Never: true}
 	case fault.NodeDied:
@@ -295,6 +321,7 @@ func (e *Engine) incarnationLost(a *actorRec, death *actor.Death) {
 	if m.killing != nil {
 		death = m.killing
 	}
+	m.ended(a, death)
 	final := m.killing != nil || m.left == 0 || e.overJobs[m.job]
 	switch death.Cause {
 	case actor.Exited, actor.InitFailed, actor.Unplaceable, actor.NoEnv, actor.OwnerDied:

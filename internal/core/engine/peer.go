@@ -68,6 +68,7 @@ func (e *Engine) OwnerAt(owner ids.Owner, no NodeNo) {
 			e.subscribe(i)
 		}
 	}
+	e.claimDue(owner, no)
 	e.dirtyQ = true
 }
 
@@ -76,6 +77,10 @@ func (e *Engine) OwnerDead(owner ids.Owner, why string) {
 	delete(e.owners, owner)
 	delete(e.lookups, owner)
 	e.deadOwners[owner] = why
+	for _, d := range e.dueClaims[owner] {
+		e.claimAck(d.seq)
+	}
+	delete(e.dueClaims, owner)
 	for _, i := range sortedKeys(e.foreign) {
 		o := e.objs.at(i)
 		if o.id.Owner() != owner {

@@ -407,3 +407,58 @@ func TestTemplateNumbersAreUsedAgain(t *testing.T) {
 
 // lastWorker is the worker that was started last.
 func lastWorker(r *rig) SessionID { return slices.Max(r.e.pool.sorted()) }
+
+// A node that has just joined claims a ref of an owner that it has not heard of when it has; until then the sender keeps it.
+func TestClaimToAnOwnerNotKnownYet(t *testing.T) {
+	for _, dies := range []bool{false, true} {
+		a, b, d := newRig(t, settings{owner: 1, cpus: 0}), newRig(t, settings{owner: 2, cpus: 1}), newRig(t, settings{owner: 3, cpus: 1})
+		meet(a, b)
+		meet(b, d)
+		theirs := d.driver(7)
+		far := theirs.put("far")
+		c := a.driver(1)
+		out := c.call("f")
+		quieten(a, b, d)
+		w := onlyWorker(t, b)
+		x := b.take(w)
+		b.do(func(e *Engine) { // the worker got the ref somewhere
+			i := e.know(far)
+			e.claim(e.sessions[w], i, 1)
+			e.claimAll([]ids.ObjectID{far}, 0)
+		})
+		quieten(a, b, d)
+		theirs.release(far)
+		a.told()
+		b.result(w, x, "outer", far)
+		b.do(func(e *Engine) { e.Release(w, far, 1) })
+		quieten(a, b, d)
+		a.want("find", "find 3")
+		if b.e.find(far) == 0 || len(a.e.dueClaims) != 1 {
+			t.Fatal("the sender let go of a ref that nobody has claimed")
+		}
+		if dies {
+			a.do(func(e *Engine) { e.OwnerDead(3, "it died") })
+		} else {
+			meet(a, d)
+		}
+		quieten(a, b, d)
+		if b.e.find(far) != 0 {
+			t.Error("the sender keeps the ref though it is claimed, or its owner dead")
+		}
+		if !dies {
+			if d.e.find(far) == 0 {
+				t.Fatal("its owner has freed it")
+			}
+			c.get(out)
+			c.get(far)
+			quieten(a, b, d)
+			c.release(far)
+		}
+		c.release(out)
+		quieten(a, b, d)
+		allEmpty(t, a, b)
+		if !dies {
+			allEmpty(t, d)
+		}
+	}
+}

@@ -154,7 +154,7 @@ func (e *Engine) stand(sh *shape) {
 		}
 		p := e.peers[no]
 		n, ok := e.view.Node(p.id)
-		if !ok || !n.Total.Fits(sh.rs.Need) || !sh.rs.Labels.Match(n.Labels) || n.Draining {
+		if !ok || !n.Total.Fits(sh.rs.Need) || !sh.rs.Suits(n.Labels) || n.Draining {
 			continue
 		}
 		if st := sh.rs.Strategy; st.Kind == resource.StrategyNode && st.Node != p.id && !(st.Soft && st.Spill) {
@@ -173,10 +173,14 @@ func (e *Engine) unschedulable(sh *shape) {
 	if _, known := e.view.Node(node); !known && e.now.Sub(sh.since) < unknownNode {
 		return
 	}
-	why := e.view.Explain(sh.rs)
+	state := "doesn't exist any more or is infeasible, and soft=False was specified"
+	if n, ok := e.view.Node(node); ok && !n.Draining && n.Total.Fits(sh.rs.Need) && sh.rs.Suits(n.Labels) {
+		state = "is busy, and _fail_on_unavailable=True was specified"
+	}
+	why := "The node specified via NodeAffinitySchedulingStrategy, " + node.String() + ", " + state + " (" + e.view.Explain(sh.rs) + ")"
 	for sh.backlog > 0 {
 		i, t := e.pop(sh)
-		e.failTask(i, t, fault.Unschedulable, "The task is not schedulable: The node specified via NodeAffinitySchedulingStrategy doesn't exist any more or is infeasible: "+node.String()+" ("+why+"); use another node, or soft=True")
+		e.failTask(i, t, fault.Unschedulable, why)
 	}
 }
 
@@ -185,14 +189,14 @@ func (e *Engine) localNext(sh *shape) bool {
 	if e.fenced {
 		return false
 	}
-	if len(e.peers) == 0 && sh.rs.Strategy.Kind != resource.StrategyNode && len(sh.rs.Labels) == 0 {
+	if len(e.peers) == 0 && sh.rs.Anywhere() {
 		return true
 	}
 	if sh.local > 0 {
 		sh.local--
 		return true
 	}
-	return sh.rs.Strategy.Kind == resource.StrategyDefault && sh.rs.Labels.Match(e.cfg.Labels) && e.now.Sub(sh.since) > patience
+	return sh.rs.Strategy.Kind == resource.StrategyDefault && sh.rs.Suits(e.cfg.Labels) && e.now.Sub(sh.since) > patience
 }
 
 // roomAway tells whether other nodes were asked for slots that may come at once.
@@ -207,7 +211,7 @@ func (e *Engine) roomAway(sh *shape) bool {
 
 // lookAway plans with the cluster for what this node did not start.
 func (e *Engine) lookAway(sh *shape) {
-	if sh.backlog > 0 && (len(e.peers) > 0 || sh.rs.Strategy.Kind == resource.StrategyNode || len(sh.rs.Labels) > 0) {
+	if sh.backlog > 0 && (len(e.peers) > 0 || !sh.rs.Anywhere()) {
 		if e.seen != e.loadSeq {
 			e.seen = e.loadSeq
 			e.seeSelf()

@@ -48,7 +48,7 @@ func (e *Engine) push(q *queue, i uint32, t *task, front bool) {
 const turnTime = 20 * time.Millisecond
 
 func (e *Engine) shapeOf(sp *TemplateSpec) uint32 {
-	rs := e.shapeTable.Intern(sp.Resources, sp.Strategy, sp.Labels, sp.Env)
+	rs := e.shapeTable.Intern(sp.Resources, sp.Strategy, sp.Labels, sp.Env, sp.Fallback...)
 	if n := e.shapeNo[rs.ID]; n != 0 {
 		return n
 	}
@@ -218,7 +218,7 @@ func (e *Engine) dispatch() {
 
 // startOne starts one task of a shape here, if policy and resources allow.
 func (e *Engine) startOne(sh *shape) bool {
-	if sh.backlog == 0 || !e.localNext(sh) {
+	if sh.backlog == 0 || !e.startable(sh) || !e.localNext(sh) {
 		return false
 	}
 	n, s := e.newSlot(sh.rs.Need)
@@ -229,6 +229,7 @@ func (e *Engine) startOne(sh *shape) bool {
 	sh.slots++
 	sh.since, sh.stuck = e.now, ""
 	i, t := e.pop(sh)
+	e.startedOver(sh, t)
 	e.Counts.Placed++
 	e.runHere(i, t, n)
 	return true

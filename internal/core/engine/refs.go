@@ -107,10 +107,18 @@ func (e *Engine) tell1(p *peer, i uint32, d *ObjInfo, t *task) {
 	e.setInline(i, d.Status, d.Value, inner)
 }
 
+// dueClaim is a claim to an owner that is not known yet.
+type dueClaim struct {
+	seq uint64
+	ids []ids.ObjectID
+}
+
 // claimAll registers us with the owners of ids. Claims to the node via need no acknowledgement, as what follows them on
-// its link comes later; for the others a settle is returned, or nil when there are none.
+// its link comes later; for the others a settle is returned, or nil when there are none. An owner that this node has not
+// heard of yet, because one of both has just joined, is told when it is known where it is.
 func (e *Engine) claimAll(list []ids.ObjectID, via NodeNo) *settle {
 	byNode := map[NodeNo][]ids.ObjectID{}
+	var unknown map[ids.Owner][]ids.ObjectID
 	for _, id := range list {
 		i := e.find(id)
 		f := e.foreign[i]
@@ -120,12 +128,31 @@ func (e *Engine) claimAll(list []ids.ObjectID, via NodeNo) *settle {
 		f.claimed = true
 		e.freeList = append(e.freeList, i) // unless something comes to hold it
 		no, ok := e.owners[id.Owner()]
-		if !ok {
-			continue // the owner is dead, or unknown: subscribe finds out
+		_, dead := e.deadOwners[id.Owner()]
+		switch {
+		case ok:
+			byNode[no] = append(byNode[no], id)
+		case !dead:
+			if unknown == nil {
+				unknown = map[ids.Owner][]ids.ObjectID{}
+			}
+			unknown[id.Owner()] = append(unknown[id.Owner()], id)
 		}
-		byNode[no] = append(byNode[no], id)
 	}
 	var st *settle
+	for _, owner := range sortedKeys(unknown) {
+		if st == nil {
+			st = &settle{with: map[uint64]NodeNo{}}
+		}
+		e.nextSeq++
+		st.left++
+		st.with[e.nextSeq] = NoNode
+		e.settles[e.nextSeq] = st
+		if len(e.dueClaims[owner]) == 0 {
+			e.sink.FindOwner(owner)
+		}
+		e.dueClaims[owner] = append(e.dueClaims[owner], dueClaim{e.nextSeq, unknown[owner]})
+	}
 	for _, no := range sortedKeys(byNode) {
 		m := &Claim{IDs: byNode[no]}
 		if no != via {
@@ -141,6 +168,25 @@ func (e *Engine) claimAll(list []ids.ObjectID, via NodeNo) *settle {
 		e.sink.Peer(no, m)
 	}
 	return st
+}
+
+// claimDue makes the claims that waited to hear where an owner is: of what we still have.
+func (e *Engine) claimDue(owner ids.Owner, no NodeNo) {
+	due := e.dueClaims[owner]
+	delete(e.dueClaims, owner)
+	for _, d := range due {
+		list := slices.DeleteFunc(d.ids, func(id ids.ObjectID) bool {
+			f := e.foreign[e.find(id)]
+			return f == nil || !f.claimed
+		})
+		st := e.settles[d.seq]
+		if st == nil || len(list) == 0 {
+			e.claimAck(d.seq)
+			continue
+		}
+		st.with[d.seq] = no
+		e.sink.Peer(no, &Claim{Seq: d.seq, IDs: list})
+	}
 }
 
 // claimKept claims the refs that a foreign task leaves behind here. It returns those that its owner must hold until a

@@ -278,6 +278,9 @@ func (e *Engine) Get(c Chan, req uint32, list ids.List) {
 		e.want(i)
 	}
 	e.noteBlocked(ch)
+	if c.Chan == 0 && ch.get != nil {
+		e.hasten(e.sessions[c.Session], list)
+	}
 }
 
 // want makes sure that an object which is not here comes here, or that its owner will tell.
@@ -427,6 +430,9 @@ func (e *Engine) Wait(c Chan, req uint32, here bool, list ids.List) {
 		}
 	}
 	e.markDirty(ch)
+	if c.Chan == 0 {
+		e.hasten(e.sessions[c.Session], list)
+	}
 }
 
 // Look is a Wait that is answered at once, if need be with an empty list: a client whose time is over asks so.

@@ -24,7 +24,8 @@ type TemplateSpec struct {
 	MaxRetries int32
 	Strategy   Strategy
 	Labels     resource.Selector
-	Env        string // canonical; "" = the job's own
+	Fallback   []resource.Selector // tried in order where no node with Labels is free
+	Env        string              // canonical; "" = the job's own
 	MaxCalls   uint32
 	// Preload is how its workers are forked: with modules, joined by commas, then variables, each after a zero byte; "" = as the node's own.
 	Preload  string
@@ -48,7 +49,8 @@ type template struct {
 	fn      uint32 // held
 	uses    int    // sessions and tasks
 	mean    time.Duration
-	kind    uint32            // in records.kinds
+	kind    uint32 // in records.kinds
+	over    over
 	known   map[NodeNo]uint32 // numbers under which other nodes were told
 }
 

@@ -2,32 +2,81 @@ package engine
 
 import (
 	"fmt"
+	"slices"
+	"time"
 
 	"gray/internal/core/actor"
 	"gray/internal/core/ids"
+	"gray/internal/core/resource"
 )
 
-// Reason tells why an object is not ready.
+// Reason tells why an object is not ready. The node Ask, unless it is zero, may know more: about the object On.
 type Reason struct {
 	ID            ids.ObjectID
 	State, Reason string
+	Ask           ids.NodeID
+	On            ids.ObjectID
 }
 
 // Why tells for each id what it waits for.
 func (e *Engine) Why(list []ids.ObjectID) []Reason {
 	out := make([]Reason, 0, len(list))
+	w := teller{e: e, steps: whySteps}
 	for _, id := range list {
 		r := Reason{ID: id, State: "UNKNOWN", Reason: "this node does not know the object"}
+		w.ask, w.on = ids.NodeID{}, id
 		if i := e.find(id); i != 0 {
-			r.State, r.Reason = e.why(i, 0)
+			r.State, r.Reason = w.object(i, 0)
+		} else if i := e.remoteRun[runKey{id.Unique()}]; i != 0 { // of another owner's task
+			r.State, r.Reason = w.task(i, e.tasks.at(i), 0)
+			r.Reason = "it " + r.Reason
 		}
+		r.Ask, r.On = w.ask, w.on
 		out = append(out, r)
 	}
 	return out
 }
 
-func (e *Engine) why(i uint32, deep int) (state, reason string) {
+const (
+	whySteps     = 20_000    // tasks of queues that are passed to tell somebody's place, for an error
+	explainSteps = 1_000_000 // and for who asked just for that
+	whyDeep      = 3         // arguments of arguments that are told of
+)
+
+// teller puts into words why things wait. It looks at long queues only as far as its steps go. Where its words end with
+// something that another node knows more of, ask is that node and on the object to ask about.
+type teller struct {
+	e     *Engine
+	steps int
+	ask   ids.NodeID
+	on    ids.ObjectID
+}
+
+// place is where a task stands in its queue, from 1; 0 if that is too far behind to be counted.
+func (w *teller) place(c *chain, i uint32) int {
+	k := 1
+	for at := c.head; at != i; at = w.e.tasks.at(at).next {
+		if at == 0 || w.steps <= 0 {
+			return 0
+		}
+		w.steps--
+		k++
+	}
+	return k
+}
+
+// nth words a place in a queue of n.
+func nth(place, n int) string {
+	if place == 0 {
+		return fmt.Sprintf("far behind in the queue of %d", n)
+	}
+	return fmt.Sprintf("number %d of %d", place, n)
+}
+
+func (w *teller) object(i uint32, deep int) (state, reason string) {
+	e := w.e
 	o := e.objs.at(i)
+	w.on = o.id
 	switch {
 	case o.local():
 		return "READY", "it is ready on this node"
@@ -36,38 +85,159 @@ func (e *Engine) why(i uint32, deep int) (state, reason string) {
 	case o.state == objFetching:
 		return "FETCHING", "its bytes are being copied here"
 	case o.state == objUnknown:
-		return "PENDING", fmt.Sprintf("owner %d, on another node, has not said that it is ready", o.id.Owner())
+		owner := fmt.Sprintf("owner %d, whose node this one does not know yet,", o.id.Owner())
+		if p := e.peers[e.owners[o.id.Owner()]]; p != nil {
+			owner, w.ask = "its owner, "+p.String()+",", p.id
+		}
+		return "PENDING", owner + " has not said that it is ready"
 	case o.task == 0:
 		return "CREATING", "its client is still writing it"
 	}
 	t := e.tasks.at(o.task)
-	name := e.taskName(t)
+	state, reason = w.task(o.task, t, deep)
+	return state, e.taskName(t) + " " + reason
+}
+
+// task tells where a task is and what it waits for; the sentence lacks its name.
+func (w *teller) task(i uint32, t *task, deep int) (state, reason string) {
+	e := w.e
+	state = t.state.String()
 	switch t.state {
 	case taskWaiting:
 		for _, d := range t.refs[:t.nDeps] {
-			if !e.objs.at(d).ready() && deep < 3 {
-				_, inner := e.why(d, deep+1)
-				return t.state.String(), name + " waits for its argument " + e.objs.at(d).id.String() + ": " + inner
+			if o := e.objs.at(d); !o.ready() && deep < whyDeep {
+				_, inner := w.object(d, deep+1)
+				return state, "waits for its argument " + o.id.String() + ": " + inner
 			}
 		}
-		return t.state.String(), name + " waits for its arguments"
+		return state, "waits for its arguments"
 	case taskQueued:
-		sh := e.shapes[t.shape]
-		return t.state.String(), fmt.Sprintf("%s waits with %d others for %s: %s", name, sh.backlog-1, e.cfg.Names.Format(sh.rs.Need), e.stuckText(sh))
+		return state, w.queued(i, t)
 	case taskAway:
-		node := "another node"
 		if p := e.peers[t.at]; p != nil {
-			node = p.String()
+			w.ask = p.id
+			return "RUNNING", "was sent to " + p.String()
 		}
-		return "RUNNING", name + " was sent to " + node
+		return "RUNNING", "was sent to another node"
+	case taskHeld:
+		q := e.peers[t.owner].held[t.shape]
+		return state, fmt.Sprintf("came from %s and waits for a place here (%s that it sent): %s", e.peers[t.owner], nth(w.place(&q.chain, i), q.n), e.lacks(e.templates[t.tmpl].spec.Resources))
 	case taskFetching:
-		return t.state.String(), name + " waits for its arguments to be copied to this node"
+		return state, w.fetching(i, t)
 	case taskAssigned:
-		return t.state.String(), name + " waits for a worker process to start"
+		return state, fmt.Sprintf("has its place and its arguments, and waits with %d others for a worker process; %d are starting", max(len(e.pool.pending)-1, 0), e.pool.starting)
 	case taskOrdered:
-		return t.state.String(), name + " " + e.whyCall(o.task, t)
+		return state, e.whyCall(i, t)
 	}
-	return "RUNNING", name + " is running on this node"
+	return "RUNNING", w.running(i, t, deep)
+}
+
+// queued tells what keeps a task in its queue.
+func (w *teller) queued(i uint32, t *task) string {
+	e := w.e
+	sh := e.shapes[t.shape]
+	q := sh.queueOf(t.job)
+	text := fmt.Sprintf("is %s of its job that wait for %s", nth(w.place(&q.chain, i), q.n), e.cfg.Names.Format(sh.rs.Need))
+	if n := len(sh.queues) - 1; n > 0 {
+		text += fmt.Sprintf(", taking turns with %d of %d other jobs", sh.backlog-q.n, n)
+	}
+	if d := e.capped(sh, t); d > 0 {
+		return fmt.Sprintf("%s: %d of its function wait in ray.get here, so that a further one starts only in %.1f s", text, e.templates[t.tmpl].over.blocked, d.Seconds())
+	}
+	return text + ": " + e.stuckText(sh)
+}
+
+// lacks tells what of a need this node has not free.
+func (e *Engine) lacks(need resource.Set) string {
+	if avail := e.res.Avail(); !avail.Fits(need) {
+		return "it needs " + e.cfg.Names.Format(need) + ", of which this node has free " + e.cfg.Names.Format(only(avail, need))
+	}
+	return "it is the next one's turn"
+}
+
+// only is what of s is named in need.
+func only(s, need resource.Set) (out resource.Set) {
+	for _, n := range need {
+		out = append(out, resource.Entry{Name: n.Name, Amount: s.Get(n.Name)})
+	}
+	return out
+}
+
+// fetching tells what a task that has its place lacks of its arguments.
+func (w *teller) fetching(i uint32, t *task) string {
+	e := w.e
+	if b := e.bundles[i]; b != nil && !b.granted {
+		if why := e.mem.Why(e.now, b.req); why != "" {
+			return why
+		}
+		return "waits for room in the object store for its arguments"
+	}
+	missing := 0
+	first := ids.ObjectID{}
+	for _, d := range t.refs[:t.nDeps] {
+		if o := e.objs.at(d); !o.local() {
+			if missing++; missing == 1 {
+				first = o.id
+			}
+		}
+	}
+	if missing == 0 {
+		return "waits for its arguments to be copied to this node"
+	}
+	return fmt.Sprintf("waits for %d of its arguments to be copied to this node, first %s", missing, first)
+}
+
+// running tells what a task that a worker has does.
+func (w *teller) running(i uint32, t *task, deep int) string {
+	e := w.e
+	s := e.sessions[t.worker]
+	if s == nil || s.worker == nil {
+		return "is running on this node"
+	}
+	at := e.sink.Process(s.id)
+	if k := slices.Index(s.worker.fifo, i); k > 0 {
+		return fmt.Sprintf("was sent to %s on this node, and waits there for %d before it, the first of which %s", at, k, w.running(s.worker.fifo[0], e.tasks.at(s.worker.fifo[0]), deep))
+	}
+	if q := t.call; q != nil && s.worker.host != nil && s.worker.host.ordered() && q.head != i && q.key.group != systemGroup {
+		return "was sent to " + at + " on this node, where its caller's earlier calls come first"
+	}
+	text := "is running on this node in " + at
+	if d := e.runsFor(t); d >= time.Second {
+		text += fmt.Sprintf(" for %.1f s", d.Seconds())
+	}
+	return text + w.blocked(s, deep)
+}
+
+// runsFor is since when a task has its place here.
+func (e *Engine) runsFor(t *task) time.Duration {
+	if t.started == 0 {
+		return 0
+	}
+	return time.Duration(e.us-t.started) * time.Microsecond
+}
+
+// blocked tells what a worker's threads wait for in a get; "" if for nothing.
+func (w *teller) blocked(s *session, deep int) string {
+	e := w.e
+	for _, c := range sortedKeys(s.chans) {
+		ch := s.chans[c]
+		switch {
+		case ch.get != nil:
+			for _, i := range ch.get.want {
+				if o := e.objs.at(i); !o.local() && deep < whyDeep {
+					_, inner := w.object(i, deep+1)
+					return fmt.Sprintf(", where a ray.get waits for %d objects, first %s: %s", ch.get.left, o.id, inner)
+				}
+			}
+		case ch.waiting:
+			return ", where a ray.wait waits"
+		case ch.reads > 0:
+			return ", which waits for an item of a generator"
+		case ch.credit:
+			return ", which waits for room to submit or yield more"
+		}
+	}
+	return ""
 }
 
 // whyCall tells why an actor's call was not sent yet.

@@ -57,9 +57,10 @@ type worker struct {
 	killed    string
 	exit      string // Ray's type of its end, once its process is gone
 	exitText  string
-	host      *host  // of an actor's worker
-	preload   string // how it was forked, see TemplateSpec; "" = as the node's own
-	packages  string // of its environment
+	waits     *template // of the task that it runs, while it is blocked
+	host      *host     // of an actor's worker
+	preload   string    // how it was forked, see TemplateSpec; "" = as the node's own
+	packages  string    // of its environment
 }
 
 // workers is the pool: who is idle, who is starting, which tasks wait for one.
@@ -382,14 +383,14 @@ func (e *Engine) setBlocked(w *worker, blocked bool) {
 	}
 	slot := w.holds(e)
 	if blocked {
-		e.pool.blocked++
+		e.noteWaits(w)
 		if slot != 0 {
 			e.lend(slot)
 		}
 		e.takeBack(w)
 		e.dirtyQ = true
 	} else {
-		e.pool.blocked--
+		e.noteGoesOn(w)
 		if slot != 0 {
 			e.reclaim(slot)
 		}
@@ -462,7 +463,7 @@ func (e *Engine) undeliver(s *session, t *task) {
 func (e *Engine) goIdle(w *worker) {
 	if w.blocked { // its main thread asked something and went on to end its task: nothing is lent any more
 		w.blocked = false
-		e.pool.blocked--
+		e.noteGoesOn(w)
 	}
 	if w.state == workLeaving {
 		return
@@ -523,7 +524,7 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 	e.leaveEnv(w)
 	if w.blocked {
 		w.blocked = false
-		e.pool.blocked--
+		e.noteGoesOn(w)
 	}
 	if w.state != workLeaving {
 		w.to(workLeaving)

@@ -354,7 +354,7 @@ func (s *State) actorGet(n *node, m *ActorGet) {
 	}
 	switch {
 	case r != nil:
-		s.sendAfter(r.said, n.id(), &ActorGot{Req: m.Req, Found: true, Row: r.row})
+		s.sendAfter(r.said, n.id(), &ActorGot{Req: m.Req, Found: true, Row: r.row, Watchers: s.watchersOf(r.row.ID)})
 	case s.restored > 0:
 		s.park(n, m)
 	default:

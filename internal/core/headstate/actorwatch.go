@@ -65,6 +65,19 @@ func (s *State) actorWatch(now time.Duration, n *node, m *ActorWatch) {
 	n.watches[m.ID] = w
 }
 
+// watchersOf are the nodes that want to hear of an actor, maxWatchers at most.
+func (s *State) watchersOf(id ids.ActorID) (list []ids.NodeID) {
+	if w := s.actors.watched[id]; w != nil {
+		for _, n := range w.by[:min(len(w.by), maxWatchers)] {
+			list = append(list, n.id())
+		}
+	}
+	return list
+}
+
+// maxWatchers bounds an answer that names them.
+const maxWatchers = 100
+
 // watchUnknown goes on watching an actor whose row is dropped.
 func (s *State) watchUnknown(now time.Duration, id ids.ActorID) {
 	if w := s.actors.watched[id]; w != nil && w.elem == nil {

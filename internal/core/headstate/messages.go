@@ -471,11 +471,12 @@ type ActorGet struct {
 	Name, Namespace string
 }
 
-// ActorGot answers ActorGet. A dead actor is found by its id only.
+// ActorGot answers ActorGet. A dead actor is found by its id only. Watchers are nodes whose clients call it.
 type ActorGot struct {
-	Req   uint64
-	Found bool
-	Row   actor.Row
+	Req      uint64
+	Found    bool
+	Row      actor.Row
+	Watchers []ids.NodeID
 }
 
 // ActorList asks for the actor table; answered by ActorRows.

@@ -220,6 +220,12 @@ func TestSelector(t *testing.T) {
 		{map[string]string{"none": "!x"}, true, ""},
 		{map[string]string{"none": "!in(x,y)"}, true, ""},
 		{map[string]string{"region": "eu", "zone": "b"}, false, ""},
+		{map[string]string{"region": "*"}, true, ""},
+		{map[string]string{"region": "*&in(us,eu)"}, true, ""},
+		{map[string]string{"region": "in(us,eu)&!eu"}, false, ""},
+		{map[string]string{"none": "*"}, false, ""},
+		{map[string]string{"region": "!*"}, false, ""},
+		{map[string]string{"none": "!*"}, true, ""},
 		{map[string]string{"region": "in(a"}, false, "closing"},
 		{map[string]string{"region": "in(a,,b)"}, false, "empty"},
 		{map[string]string{"region": "!!a"}, false, "character"},
@@ -352,4 +358,45 @@ func TestNodeKeepsItsAccount(t *testing.T) {
 			t.Fatalf("in the end %s, want %s", n.Format(node.Avail()), n.Format(total))
 		}
 	})
+}
+
+func TestShapesWithAlternatives(t *testing.T) {
+	n, sh := NewNames(), NewShapes()
+	sel := func(m map[string]string) Selector {
+		s, err := ParseSelector(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	one := func() Set { return set(t, n, res{"CPU": 1}) }
+	first, other := sel(map[string]string{"x": "1"}), sel(map[string]string{"x": "2"})
+	plain := sh.Intern(one(), Strategy{}, first, "")
+	a := sh.Intern(one(), Strategy{}, first, "", other, nil)
+	if a == plain || a != sh.Intern(one(), Strategy{}, first, "", other, nil) || a == sh.Intern(one(), Strategy{}, first, "", nil, other) {
+		t.Error("shapes with alternatives are taken for one another")
+	}
+	if a.Class != plain.Class || len(a.Else) != 2 || a.Else[0].Class == a.Class {
+		t.Errorf("alternatives are %+v", a.Else)
+	}
+	for _, tc := range []struct {
+		s      *Shape
+		labels map[string]string
+		want   bool
+	}{
+		{plain, map[string]string{"x": "1"}, true}, {plain, map[string]string{"x": "2"}, false}, {a, map[string]string{"x": "2"}, true}, {a, nil, true},
+	} {
+		if tc.s.Suits(tc.labels) != tc.want {
+			t.Errorf("labels %v suit: want %v", tc.labels, tc.want)
+		}
+	}
+	if plain.Anywhere() || a.Anywhere() || !sh.Intern(one(), Strategy{}, nil, "").Anywhere() {
+		t.Error("a shape with labels may run anywhere, or one without may not")
+	}
+	for _, s := range []*Shape{plain, a, a, sh.Intern(one(), Strategy{}, first, "", nil, other)} {
+		sh.Release(s)
+	}
+	if m := first.Map(); m["x"] != "1" || sel(map[string]string{"x": "*&!in(a,b)"}).Map()["x"] != "*&!in(a,b)" {
+		t.Errorf("as a map: %v", m)
+	}
 }

@@ -41,6 +41,8 @@ type Shape struct {
 	Strategy Strategy
 	Labels   Selector
 	Env      string // hash of the runtime environment; "" if there is none
+	// Else are what to look for where Labels leave no node that is free, in this order: the same but for the labels.
+	Else []*Shape
 
 	uses int
 	key  string
@@ -64,11 +66,34 @@ func NewShapes() *Shapes {
 	return &Shapes{byKey: map[string]*Shape{}, classes: map[string]*class{}}
 }
 
-// Intern is the shape of these properties, the same one for the same properties, and counts one use of it. need and
-// labels must not change afterwards.
-func (t *Shapes) Intern(need Set, strategy Strategy, labels Selector, env string) *Shape {
+// Suits tells whether a node with these labels may run the shape, be it by one of its alternatives.
+func (s *Shape) Suits(labels map[string]string) bool {
+	if s.Labels.Match(labels) {
+		return true
+	}
+	for _, e := range s.Else {
+		if e.Labels.Match(labels) {
+			return true
+		}
+	}
+	return false
+}
+
+// Anywhere tells whether any node with the resources will do.
+func (s *Shape) Anywhere() bool {
+	return s.Strategy.Kind != StrategyNode && len(s.Labels) == 0 && len(s.Else) == 0
+}
+
+// Intern is the shape of these properties, the same one for the same properties, and counts one use of it. need, labels
+// and their alternatives must not change afterwards.
+func (t *Shapes) Intern(need Set, strategy Strategy, labels Selector, env string, alternatives ...Selector) *Shape {
 	ck := classKey(need, labels)
-	key := string(fmt.Appendf(nil, "%d:%s%d %x %t%t%t ", len(ck), ck, strategy.Kind, strategy.Node, strategy.Soft, strategy.Spill, strategy.Fail)) + env
+	key := string(fmt.Appendf(nil, "%d:%s%d %x %t%t%t ", len(ck), ck, strategy.Kind, strategy.Node, strategy.Soft, strategy.Spill, strategy.Fail))
+	for _, l := range alternatives {
+		ek := classKey(nil, l)
+		key += fmt.Sprintf("%d:%s", len(ek), ek)
+	}
+	key += " " + env
 	if s := t.byKey[key]; s != nil {
 		s.uses++
 		return s
@@ -83,6 +108,9 @@ func (t *Shapes) Intern(need Set, strategy Strategy, labels Selector, env string
 	t.nextShape++
 	s := &Shape{ID: t.nextShape, Class: c.id, Need: need, Strategy: strategy, Labels: labels, Env: env, uses: 1, key: key}
 	t.byKey[key] = s
+	for _, l := range alternatives {
+		s.Else = append(s.Else, t.Intern(need, strategy, l, env))
+	}
 	return s
 }
 
@@ -95,6 +123,9 @@ func (t *Shapes) Release(s *Shape) {
 		panic(fmt.Sprintf("resource: shape %d released more often than interned", s.ID))
 	}
 	delete(t.byKey, s.key)
+	for _, e := range s.Else {
+		t.Release(e)
+	}
 	ck := classKey(s.Need, s.Labels)
 	c := t.classes[ck]
 	if c.uses--; c.uses == 0 {

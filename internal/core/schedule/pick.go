@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -106,8 +107,20 @@ func (v *View) fill(i int, s *resource.Shape, n int) int {
 	return c
 }
 
-// choose is the index of the node for one task.
+// choose is the index of the node for one task: by the first of the shape's sets of labels for which one is free.
 func (v *View) choose(s *resource.Shape, o *Options) (int, Outcome) {
+	i, out := v.chooseBy(s, o)
+	for k := 0; out != Placed && k < len(s.Else); k++ {
+		j, other := v.chooseBy(s.Else[k], o)
+		if other < out {
+			i, out = j, other
+		}
+	}
+	return i, out
+}
+
+// chooseBy is choose without the alternatives.
+func (v *View) chooseBy(s *resource.Shape, o *Options) (int, Outcome) {
 	v.clock++
 	switch s.Strategy.Kind {
 	case resource.StrategySpread:
@@ -284,6 +297,27 @@ func (v *View) Explain(s *resource.Shape) string {
 	return strings.Join(reasons, "; ")
 }
 
+// Verdict is what one node lacks for a task.
+type Verdict struct {
+	Node ids.NodeID
+	Why  string
+}
+
+// Verdicts says of each node why it does not run a shape now, as Explain does: of most nodes at most, by id, and how many
+// more there are.
+func (v *View) Verdicts(s *resource.Shape, most int) (list []Verdict, more int) {
+	for i := range v.nodes {
+		if p := &v.nodes[i]; p.live {
+			list = append(list, Verdict{p.ID, v.why(p, s)})
+		}
+	}
+	slices.SortFunc(list, func(a, b Verdict) int { return bytes.Compare(a.Node[:], b.Node[:]) })
+	if len(list) > most {
+		list, more = list[:most], len(list)-most
+	}
+	return list, more
+}
+
 func (v *View) why(p *node, s *resource.Shape) string {
 	if st := s.Strategy; st.Kind == resource.StrategyNode && !st.Soft && st.Node != p.ID {
 		return "not the node that the task is bound to"
@@ -291,7 +325,7 @@ func (v *View) why(p *node, s *resource.Shape) string {
 	if p.Draining {
 		return "draining"
 	}
-	if t, bad := s.Labels.Mismatch(p.Labels); bad {
+	if t, bad := s.Labels.Mismatch(p.Labels); bad && !s.Suits(p.Labels) {
 		if have, ok := p.Labels[t.Key]; ok {
 			return fmt.Sprintf("label %s is %q, wanted %s", t.Key, have, t)
 		}
@@ -311,6 +345,7 @@ func (v *View) why(p *node, s *resource.Shape) string {
 }
 
 func (v *View) lack(verb string, have int64, want resource.Entry) string {
+	have = max(have, 0) // more may be reserved than there is
 	return fmt.Sprintf("%s %s of %s", verb, v.names.Format(resource.Set{{Name: want.Name, Amount: have}}), v.names.Format(resource.Set{want}))
 }
 

@@ -13,6 +13,7 @@ import msgpack
 
 from ray._core import printing, wire, yields
 from ray._core.actor_worker import Actor, Call, Cancelled
+from ray._core.actors import SYSTEM_GROUP
 from ray._core.state import state
 from ray._core.task import OURS, DependencyFailed, FunctionMissing
 
@@ -90,6 +91,12 @@ class ThreadedActor(Actor):
         """A new concurrency group."""
         return Group(self, name, limit)
 
+    def _other(self, name) -> Group:
+        if name != SYSTEM_GROUP:
+            return self.groups[""]
+        group = self.groups[name] = self.group(name, 1)
+        return group
+
     def enter(self, task):
         """Make ``task`` the one that runs in this context; returns what ends that."""
         context = state.context
@@ -124,7 +131,7 @@ class ThreadedActor(Actor):
         call.cancelled = call.told = call.exits = False
         call.future = call.items = None
         self.running[unique8] = call
-        (self.groups.get(group) or self.groups[""]).submit(call, buf, at, end, flags, n_deps)
+        (self.groups.get(group) or self._other(group)).submit(call, buf, at, end, flags, n_deps)
 
     def run(self, call, buf, at, end, flags, n_deps):
         """Run a call in this thread and send its RESULT."""
@@ -238,3 +245,23 @@ class ThreadedActor(Actor):
         for group in self.groups.values():
             for thread in group.threads:
                 thread.join()
+
+
+class Beside(ThreadedActor):
+    """Runs the calls of the system's group of an actor that else has only its main thread.
+
+    The main thread hands them out: one that arrives while a method runs starts when that returns.
+    """
+
+    def __init__(self, actor: Actor):
+        self.__dict__.update(actor.__dict__)
+        self.main = actor
+        if state.context is None:
+            state.context = ContextVar("ray_call")
+        self.groups = {"": Group(self, SYSTEM_GROUP, 1)}
+        self.running = {}
+        self._exit_any = False
+
+    def _leave(self, code):
+        super()._leave(code)
+        self.main.status = self.status

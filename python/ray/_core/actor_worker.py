@@ -20,6 +20,7 @@ import msgpack
 
 from ray import exceptions
 from ray._core import printing, serialization, wire, yields, zygote
+from ray._core.actors import SYSTEM_GROUP
 from ray._core.state import state
 from ray._core.task import OURS, DependencyFailed, FunctionMissing, Task
 
@@ -90,6 +91,7 @@ class Actor:
         self._cancelled = set()  # calls that wait in the socket
         self._made = False  # whether the constructor has returned
         self._abandon = False  # whether calls that still run are left behind
+        self._beside = None  # what runs the calls of the system's group
 
     # a call
 
@@ -97,8 +99,11 @@ class Actor:
         """Run one EXECUTE and buffer its RESULT."""
         host = self.worker
         unique8, attempt, _, no, num_returns, flags, n_deps, len_overrides = wire.execute.unpack_from(buf, at)
-        at += 34
         template = host.templates[no]
+        if template.group == SYSTEM_GROUP:
+            self._run_beside(buf, at, end)
+            return
+        at += 34
         name = template.name
         retry = template.retry
         if len_overrides:
@@ -169,6 +174,13 @@ class Actor:
         if took > _LONG:
             self._look()
 
+    def _run_beside(self, buf, at, end):
+        if self._beside is None:
+            from ray._core.actor_threads import Beside
+
+            self._beside = Beside(self)
+        self._beside.execute(buf, at, end)
+
     def method(self, template):
         """The bound method that a template names."""
         name = template.method
@@ -221,7 +233,9 @@ class Actor:
     def cancel(self, unique8):
         """A CANCEL arrived: what waits must not run, what runs can ask."""
         task = state.task
-        if task is not None and task.task_id[:8] == unique8:
+        if self._beside is not None and unique8 in self._beside.running:
+            self._beside.cancel(unique8)
+        elif task is not None and task.task_id[:8] == unique8:
             task.cancelled = True
         else:
             if len(self._cancelled) > 10000:

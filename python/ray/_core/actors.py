@@ -9,6 +9,8 @@ _new = object.__new__
 _ObjectRef = refs.ObjectRef
 _Claim = refs.Claim
 _ONE = b"\x01\x00\x00\x00"
+# A concurrency group that every actor has, for calls that must not wait for the program's own; one at a time, in a thread.
+SYSTEM_GROUP = "_ray_system"
 
 
 class Target:

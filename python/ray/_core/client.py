@@ -13,6 +13,8 @@ from ray._core.refs import CLOSED, READY_ELSEWHERE, ObjectRef, Value
 from ray._core.state import SCRIPT_MODE, connected, state
 
 _WARN_AFTER = 10.0  # seconds of waiting after which the log says what for
+_WARN_LEAST = 600.0  # seconds after which it says so again at the latest
+_WARNED = 1000  # sets of refs of which is known that the log told of them
 _ARGS_INLINE = 64 << 10  # bytes of arguments in a SUBMIT; more go into an object of their own
 _IDS_A_FRAME = 30000
 _WHY_A_CALL = 500
@@ -47,7 +49,7 @@ class Client:
         self._key = key
         self._local = threading.local()
         self._channels = count(1)
-        self._warned = set()
+        self._warned = {}  # refs of which the log told: since when they are waited for, and when to tell again
         self._rest = None  # what the last wait returned, and for how many
         self._ids_lock = threading.Lock()
         first, n = welcome["ids"]
@@ -418,15 +420,21 @@ class Client:
         return why
 
     def _explain(self, channel, ids):
-        """Log, once a set of refs, why they are not ready."""
+        """Log why refs are not ready, and again each time twice as much time has gone by."""
         import logging
 
         key = hash(frozenset(ids))
-        if key in self._warned:
+        now = time.monotonic()
+        first, due = self._warned.get(key, (now - _WARN_AFTER, now))
+        if now < due:
             return
-        self._warned.add(key)
+        if key not in self._warned and len(self._warned) >= _WARNED:
+            self._warned.clear()
+        self._warned[key] = first, now + min(now - first, _WARN_LEAST) * 0.99  # a pause may end a little early
         text = "; ".join(f"ObjectRef({oid.hex()}): {reason}" for oid, reason in self._why(channel, ids[:10]).items())
-        logging.getLogger("ray").warning("Waiting for %d object(s) for more than 10 s: %s", len(ids), text)
+        logging.getLogger("ray").warning(
+            "Waiting for %d object(s) for more than %.0f s: %s", len(ids), now - first, text
+        )
 
     # wait
 

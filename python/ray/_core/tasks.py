@@ -7,8 +7,8 @@ import threading
 from ray._core import refs, serialization, wire
 from ray._core.state import connected, state
 
-_WARN_SIZE = 10 << 20
-_ERROR_SIZE = 100 * 10**6
+_WARN_SIZE = 10_000_000
+_ERROR_SIZE = 100_000_000
 
 
 class Function:
@@ -110,9 +110,10 @@ class Function:
         except (TypeError, pickle.PicklingError) as e:
             raise TypeError(f"Could not serialize the {self.kind} {self.qualname}:\n{inspected(self._callable)}") from e
         limit = int(os.environ.get("FUNCTION_SIZE_ERROR_THRESHOLD", _ERROR_SIZE))
+        what = f"remote function {self.qualname}" if self.kind == "function" else f"actor {self.name}"
         if payload.size > limit:
             raise ValueError(
-                f"The {self.kind} {self.qualname} is too large ({payload.size >> 20} MiB > FUNCTION_SIZE_ERROR_THRESHOLD="
+                f"The {what} is too large ({payload.size >> 20} MiB > FUNCTION_SIZE_ERROR_THRESHOLD="
                 f"{limit >> 20} MiB). Check that its definition is not implicitly capturing a large array or other object in "
                 "scope. Tip: use ray.put() to put large objects in the Ray object store."
             )
@@ -120,10 +121,9 @@ class Function:
             import logging
 
             logging.getLogger("ray").warning(
-                "The %s %s is very large (%d MiB). Check that its definition is not implicitly capturing a large array "
+                "The %s is very large (%d MiB). Check that its definition is not implicitly capturing a large array "
                 "or other object in scope. Tip: use ray.put() to put large objects in the Ray object store.",
-                self.kind,
-                self.qualname,
+                what,
                 payload.size >> 20,
             )
         return payload

@@ -15,6 +15,9 @@ __all__ = [
     "PlacementGroupSchedulingStrategy",
 ]
 
+# What a strategy means for the engine: its own part, and the label selectors that must hold and that should.
+_Place = Tuple[Any, Dict[str, str], Dict[str, str]]
+
 
 class PlacementGroupSchedulingStrategy:
     """Run in a placement group. Not there yet: using it raises NotImplementedError.
@@ -35,9 +38,9 @@ class PlacementGroupSchedulingStrategy:
         self.placement_group_bundle_index = placement_group_bundle_index
         self.placement_group_capture_child_tasks = placement_group_capture_child_tasks
 
-    def _for_engine(self) -> Tuple[Any, Optional[Dict[str, str]]]:
+    def _for_engine(self) -> _Place:
         if self.placement_group is None:
-            return None, None
+            return None, {}, {}
         raise missing("placement groups (PlacementGroupSchedulingStrategy)")
 
 
@@ -85,13 +88,14 @@ class NodeAffinitySchedulingStrategy:
         self._spill_on_unavailable = _spill_on_unavailable
         self._fail_on_unavailable = _fail_on_unavailable
 
-    def _for_engine(self) -> Tuple[Any, Optional[Dict[str, str]]]:
-        return {
+    def _for_engine(self) -> _Place:
+        strategy = {
             "node": bytes.fromhex(self.node_id),
             "soft": bool(self.soft),
             "spill": bool(self._spill_on_unavailable),
             "fail": bool(self._fail_on_unavailable),
-        }, None
+        }
+        return strategy, {}, {}
 
 
 class _Operator:
@@ -106,7 +110,7 @@ class _Operator:
         self.values = list(values)
 
     def _selector(self) -> str:
-        raise missing(f"NodeLabelSchedulingStrategy with {type(self).__name__}()")
+        raise NotImplementedError
 
 
 class In(_Operator):
@@ -143,12 +147,18 @@ class Exists(_Operator):
     def __init__(self):
         super().__init__()
 
+    def _selector(self) -> str:
+        return "*"
+
 
 class DoesNotExist(_Operator):
     """The node does not have the label."""
 
     def __init__(self):
         super().__init__()
+
+    def _selector(self) -> str:
+        return "!*"
 
 
 def _checked(name: str, rules: Any) -> Dict[str, _Operator]:
@@ -177,7 +187,7 @@ class NodeLabelSchedulingStrategy:
 
     Args:
         hard: Label to operator; all must hold.
-        soft: Label to operator; nodes where they hold are preferred. Not there yet.
+        soft: Label to operator; of the nodes that are free, those where all of them hold come first.
 
     Raises:
         ValueError: Both are empty, or of another form.
@@ -189,7 +199,6 @@ class NodeLabelSchedulingStrategy:
         if not (self.hard or self.soft):
             raise ValueError("The `hard` and `soft` parameter of NodeLabelSchedulingStrategy cannot both be empty.")
 
-    def _for_engine(self) -> Tuple[Any, Optional[Dict[str, str]]]:
-        if self.soft:
-            raise missing("NodeLabelSchedulingStrategy(soft=...)")
-        return None, {key: rule._selector() for key, rule in self.hard.items()}
+    def _for_engine(self) -> _Place:
+        hard, soft = ({key: rule._selector() for key, rule in rules.items()} for rules in (self.hard, self.soft))
+        return None, hard, soft

@@ -4,6 +4,7 @@ dashboard of the one at ``address`` (see :class:`StateApiClient`)."""
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 from ray._missing import missing
+from ray.util.state._explain import Explanation, explain
 from ray.util.state.api import StateApiClient
 from ray.util.state.common import (
     ActorState,
@@ -25,7 +26,9 @@ from ray.util.state.common import (
 )
 
 __all__ = [
+    "Explanation",
     "StateApiClient",
+    "explain",
     "get_actor",
     "get_job",
     "get_log",
