@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// maxStories is how many objects Empty tells of.
+const maxStories = 20
+
 // Empty tells what is left of tasks, objects and everything about them. With jobs, jobs and their functions may be left.
 func (e *Engine) Empty(jobs bool) error {
 	var left []string
@@ -37,7 +40,11 @@ func (e *Engine) Empty(jobs bool) error {
 		add("templates", fns)
 		add("bytes in blobs", int(e.blobs.bytes))
 	}
-	for _, i := range sortedKeys(objs) {
+	for k, i := range sortedKeys(objs) {
+		if k == maxStories {
+			left = append(left, fmt.Sprintf("and %d more objects", len(objs)-k))
+			break
+		}
 		left = append(left, e.story(i))
 	}
 	add("tasks", e.tasks.live)
@@ -87,6 +94,32 @@ func (e *Engine) Empty(jobs bool) error {
 		return nil
 	}
 	return fmt.Errorf("there are left: %s", strings.Join(left, "; "))
+}
+
+// Tables are the sizes of what the engine keeps, for those who look for a leak. What has its own bound is left out.
+func (e *Engine) Tables() map[string]int {
+	live := 0
+	for _, tm := range e.templates[1:] {
+		if tm.key != "" {
+			live++
+		}
+	}
+	m := map[string]int{
+		"tasks": e.tasks.live, "objects": len(e.objIndex), "actors": len(e.actors), "sessions": len(e.sessions), "jobs": len(e.jobs),
+		"templates": live, "shapes": e.shapeTable.Len(), "slots": e.slots.live, "streams": len(e.streams), "peers": len(e.peers),
+		"foreign": len(e.foreign), "spread": len(e.spread), "waiters": e.waiters.live, "workers": len(e.pool.all), "blob_bytes": int(e.blobs.bytes),
+		"task_room": int(e.tasks.limit()), "object_room": int(e.objs.limit()), "shape_room": len(e.shapes), "template_room": len(e.templates),
+	}
+	for _, s := range e.sessions {
+		m["claims"] += s.nClaims
+		m["pins"] += len(s.pins)
+		m["creates"] += len(s.creates)
+		m["channels"] += len(s.chans)
+	}
+	if e.mem != nil {
+		m["arena_bytes"] = int(e.mem.Usage().Used)
+	}
+	return m
 }
 
 // story tells what is known of an object, for a failing test.
