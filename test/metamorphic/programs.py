@@ -11,6 +11,7 @@ A statement that mentions what is not there is left out, so that a program stays
 """
 
 import random
+import time
 import zlib
 
 SMALL, BIG = 100, 150_000  # bytes; the store keeps what is larger than 100 KiB
@@ -82,7 +83,9 @@ class Maker:
         mine = [n for n in actors if n[0] != "_"]
         gens = [n for n, k in has.items() if k == "gen"]
         refs = [n for n, k in has.items() if k == "ref"]
-        loose = [n for n in refs if n.startswith("put") or n.startswith("call") and not any(n in a for a in adds.values())]
+        loose = [
+            n for n in refs if n.startswith("put") or n.startswith("call") and not any(n in a for a in adds.values())
+        ]
         possible = {
             "put": 2, "call": (8, 4, 3, 0)[depth], "actor": 2 if depth < 2 and len(mine) < 3 else 0, "method": 8 if actors else 0, "gen": 2,
             "read": 5 if gens else 0, "get": 2 if refs else 0, "wait": 1 if refs else 0, "flaky": 1 if mine and depth < 2 else 0,
@@ -115,15 +118,19 @@ class Maker:
             args, _ = self.arguments(only_refs)
             method = "add"
             if actor in mine:
-                method = rng.choice(("chain", "chain", "add", "fail") if self.kinds[actor] == "sync" else ("add", "fail"))
+                method = rng.choice(
+                    ("chain", "chain", "add", "fail") if self.kinds[actor] == "sync" else ("add", "fail")
+                )
             return self.keep(has, "ref", self.new(op, of=actor, method=method, args=args, wait=actor not in mine))
         if op == "gen":
             args, _ = self.arguments(only_refs)
             n = rng.randrange(8)
-            s = self.new(
-                op, args=args, n=n, fails_at=rng.randrange(n + 1) if rng.random() < 0.2 else None, of=rng.choice(mine) if mine and rng.random() < 0.4 else None,
-                bound=rng.choice((None, None, 1, 3)), big=rng.random() < 0.2,
-            )  # fmt: skip
+            actor = rng.choice(mine) if mine and rng.random() < 0.4 else None
+            bound = (
+                rng.choice((None, None, 1, 3)) if actor is None else None
+            )  # an actor would do nothing else until it is read
+            fails_at = rng.randrange(n + 1) if rng.random() < 0.2 else None
+            s = self.new(op, args=args, n=n, fails_at=fails_at, of=actor, bound=bound, big=rng.random() < 0.2)
             return self.keep(has, "gen", s)
         if op == "read":
             return self.new(op, of=rng.choice(gens), n=rng.choice((None, None, 0, 1, 3)))
@@ -133,7 +140,9 @@ class Maker:
             some = sorted({rng.choice(refs) for _ in range(4)})
             return self.new(op, of=some, n=rng.randint(1, len(some)))
         if op == "flaky":
-            return self.keep(has, "ref", self.new(op, of=rng.choice(mine), n=rng.randrange(3), retries=rng.randrange(3)))
+            return self.keep(
+                has, "ref", self.new(op, of=rng.choice(mine), n=rng.randrange(3), retries=rng.randrange(3))
+            )
         if op == "cancel":
             return self.new(op, what=rng.choice(self.cancels), args=[])
         if op == "kill":
@@ -390,21 +399,22 @@ def all_ids(statements):
     return out
 
 
-def shrink(program, fails, budget=60):
+def shrink(program, fails, budget=60, seconds=120.0):
     """The smallest program found that still fails, dropping halves, then fewer and fewer statements.
 
     Args:
         program: One that fails.
         fails: Tells whether a program does.
         budget: How often it may be asked.
+        seconds: After which it is asked no more: a program that hangs takes its time.
     """
-    part = 2
+    part, end = 2, time.monotonic() + seconds
     while budget > 0:
         ids = all_ids(program)
         size = max(len(ids) // part, 1)
         for at in range(0, len(ids), size):
-            if budget <= 0:
-                break
+            if budget <= 0 or time.monotonic() > end:
+                return program
             budget -= 1
             less = drop(program, set(ids[at : at + size]))
             if fails(less):

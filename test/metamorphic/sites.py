@@ -152,7 +152,11 @@ def compare(seed, program, site, again=3):
 
     least = programs.shrink(program, fails)
     wanted = modelled(least)
-    seen = got if least == program else next((a for a in (site.answers(least) for _ in range(10)) if a != wanted), "what is wanted, ten times")
+    seen = (
+        got
+        if least == program
+        else next((a for a in (site.answers(least) for _ in range(10)) if a != wanted), "what is wanted, ten times")
+    )
     return (
         f"seed {seed} at {site.name}:\n{programs.shown(least)}\n  want {wanted}\n  got  {seen}\n"
         f"  the whole program, before: {differing(want, got)}"

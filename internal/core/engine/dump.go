@@ -9,7 +9,8 @@ import (
 // maxStories is how many objects Empty tells of.
 const maxStories = 20
 
-// Empty tells what is left of tasks, objects and everything about them. With jobs, jobs and their functions may be left.
+// Empty tells what is left of tasks, objects and everything about them. With jobs, jobs may be left, and their functions
+// with what these close over.
 func (e *Engine) Empty(jobs bool) error {
 	var left []string
 	add := func(name string, n int) {
@@ -32,7 +33,7 @@ func (e *Engine) Empty(jobs bool) error {
 	if jobs {
 		for _, tm := range e.templates[1:] {
 			if tm.key != "" {
-				delete(objs, tm.fn) // 0 for methods
+				e.without(objs, tm.fn) // 0 for methods
 			}
 		}
 	} else {
@@ -94,6 +95,17 @@ func (e *Engine) Empty(jobs bool) error {
 		return nil
 	}
 	return fmt.Errorf("there are left: %s", strings.Join(left, "; "))
+}
+
+// without takes an object from a set, and those in its value.
+func (e *Engine) without(objs map[uint32]bool, i uint32) {
+	if !objs[i] {
+		return
+	}
+	delete(objs, i)
+	for _, c := range e.contained[i] {
+		e.without(objs, c)
+	}
 }
 
 // Tables are the sizes of what the engine keeps, for those who look for a leak. What has its own bound is left out.
