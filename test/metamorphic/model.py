@@ -61,6 +61,8 @@ class Api:
 
     def _do(self, args, work, alive=True):
         """The refs of what work does with the values of args."""
+        if not alive:  # whatever the arguments are
+            return None, Dead()
         values = []
         for a in args:
             if isinstance(a, Ref):
@@ -68,8 +70,6 @@ class Api:
                     return None, a.error
                 a = a.value
             values.append(a)
-        if not alive:
-            return None, Dead()
         try:
             return work(values), None
         except programs.Failed as e:

@@ -12,6 +12,7 @@ import threading
 import time
 
 import programs
+
 import ray
 
 PATIENCE_S = float(os.environ.get("METAMORPHIC_PATIENCE_S", "60"))  # after which a get hangs
