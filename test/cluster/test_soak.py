@@ -6,7 +6,7 @@ import signal
 import pytest
 from machines import line, tell, until, workers_of, zygote_of
 
-from ray._core.tables import of, until_empty
+from ray._core.left import of, until_empty
 
 pytestmark = pytest.mark.soak
 

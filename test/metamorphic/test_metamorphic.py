@@ -12,7 +12,7 @@ import pytest
 import sites
 from machines import Home
 
-from ray._core.tables import until_empty
+from ray._core.left import until_empty
 
 FIRST = int(os.environ.get("METAMORPHIC_FIRST", "1"))
 SEEDS = int(os.environ.get("METAMORPHIC_SEEDS", "25"))
