@@ -121,6 +121,10 @@ soak: build ## the long tests: deep recursion, many tasks, kills
 chaos: build ## kill actors, daemons and drivers at random for CHAOS_SECONDS=600; CHAOS_SEED replays a run's choices
 	$(PY) test/chaos/chaos.py --binary $(BINARY)
 
+.PHONY: metamorphic
+metamorphic: build ## random programs on one node, on three, and on three that stand still at times; SEEDS=200 of them
+	$(PY) test/metamorphic/sites.py --binary $(BINARY) --seeds $(SEEDS) $(ARGS)
+
 $(VENV)/.conformance: $(VENV)/.requirements python/requirements-conformance.txt
 	$(PIP) install -r python/requirements-conformance.txt
 	@touch $@
@@ -169,6 +173,10 @@ $(RAY_VENV)/.made:
 .PHONY: bench
 bench: build $(RAY_VENV)/.made ## measure Gray beside Ray 2.60.0 and renew bench/FIGURES.md; ARGS='--only "tasks sync"'
 	$(PY) bench/run.py --gray $(PY) --ray $(RAY_VENV)/bin/python --out bench/FIGURES.md $(ARGS)
+
+.PHONY: oracle
+oracle: $(VENV)/.requirements $(RAY_VENV)/.made ## the same random programs on Ray 2.60.0: is their model right? ARGS='--seeds 40'
+	$(PY) test/metamorphic/sites.py --ray $(RAY_VENV)/bin/python $(ARGS)
 
 .PHONY: clean
 clean: ## remove what the targets made, but for the caches of downloaded tools

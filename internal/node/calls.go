@@ -1,6 +1,8 @@
 package node
 
 import (
+	"runtime"
+
 	"gray/internal/core/engine"
 	"gray/internal/core/fault"
 	"gray/internal/core/headstate"
@@ -58,6 +60,8 @@ func (n *Node) call(cl *client, m wire.Call) error {
 			holders = append(holders, map[string]any{"id": h.ID[:], "size": h.Size, "by": h.By})
 		}
 		s.reply(ch, m.Req, map[string]any{"capacity": st.Capacity, "used": st.Used, "objects": st.Objects, "holders": holders})
+	case "tables":
+		s.reply(ch, m.Req, n.tables())
 	case "locations":
 		list, err := objectIDs(a.IDs)
 		if err != nil {
@@ -100,6 +104,17 @@ func (n *Node) call(cl *client, m wire.Call) error {
 		n.headCall(ch, m.Req, method, &a)
 	}
 	return nil
+}
+
+// tables says what the engine holds, the asker's own job and functions aside, and what the daemon does besides.
+func (n *Node) tables() map[string]any {
+	sizes := n.eng.Tables()
+	sizes["clients"], sizes["goroutines"] = len(n.clients), runtime.NumGoroutine()
+	left := ""
+	if err := n.eng.Empty(true); err != nil {
+		left = err.Error()
+	}
+	return map[string]any{"left": left, "sizes": sizes}
 }
 
 func objectIDs(raw []wire.Raw) ([]ids.ObjectID, error) {

@@ -520,7 +520,8 @@ func (t *thread) result(x *execute, bad string, mine *[]ids.ObjectID) {
 			if w.chance(0.1) && outcome == engine.OutcomeRetry {
 				t.create(id, 5000) // and gives up what it has begun
 			}
-			outs = append(outs, engine.Output{Status: 1, Value: v, Size: uint64(len(v))})
+			// An exception may have refs in it, too.
+			outs = append(outs, engine.Output{Status: 1, Value: v, Size: uint64(len(v)), Contained: t.pick(*mine, w.rng.IntN(2))})
 			continue
 		}
 		contained := t.pick(*mine, w.rng.IntN(3))

@@ -409,7 +409,7 @@ class FakeDaemon:
         elif kind == wire.IDS:
             early.setdefault(body[:28], []).extend(wire.split_ids(body[28:]))
         elif kind == wire.SUBMIT:
-            peer.received += len(body) + 5
+            peer.received += len(body) + 5 + 384  # docs/protocol.md
             no, unique, num_returns, flags, n_deps, n_contained, n_over = struct.unpack_from("<I8sIHIII", body)
             ids = wire.split_ids(body[30 : 30 + 28 * (n_deps + n_contained)])
             rest = body[30 + 28 * (n_deps + n_contained) :]
@@ -432,7 +432,7 @@ class FakeDaemon:
                 reply = {"created": True, "actor_id": actor, "class_name": "A", "meta": b"", "namespace": "ns"}
                 self.send(peer.channels[chan], wire.frame(wire.REPLY, struct.pack("<I", req) + msgpack.packb(reply)))
         elif kind == wire.ACTOR_CALL:
-            peer.received += len(body) + 5
+            peer.received += len(body) + 5 + 384  # docs/protocol.md
             assert struct.unpack_from("<I", body)[0] in peer.templates
             unique, actor, num_returns = struct.unpack_from("<8s16sI", body, 4)
             for i in range(num_returns):

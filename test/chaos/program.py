@@ -34,6 +34,9 @@ KINDS = {
     "threads-inf-0": ("threads", -1, 0),
     "threads-3-2": ("threads", 3, 2),
     "threads-inf-inf": ("threads", -1, -1),
+    "groups-0-0": ("groups", 0, 0),
+    "groups-3-2": ("groups", 3, 2),
+    "groups-inf-inf": ("groups", -1, -1),
 }
 HANG_S = float(os.environ.get("CHAOS_HANG_S", "120"))  # a call that takes longer hangs
 
@@ -58,6 +61,12 @@ class Base:
     def answer(self, call, size):
         return call, self.mark, bytes(size)
 
+    def items(self, call, pause, size, n):
+        self.log.add(call)
+        for k in range(n):
+            time.sleep(pause)
+            yield (k, *self.answer(call, size))
+
 
 class Sync(Base):
     def work(self, call, pause, size, late=None):
@@ -72,11 +81,35 @@ class Async(Base):
         await asyncio.sleep(pause)
         return self.answer(call, size)
 
+    async def items(self, call, pause, size, n):
+        self.log.add(call)
+        for k in range(n):
+            await asyncio.sleep(pause)
+            yield (k, *self.answer(call, size))
+
+
+class Groups(Base):
+    """One method a group, and generators in the default one."""
+
+    def work(self, call, pause, size, late=None):
+        self.log.add(call)
+        time.sleep(pause)
+        return self.answer(call, size)
+
+    @ray.method(concurrency_group="one")
+    def one(self, *args):
+        return self.work(*args)
+
+    @ray.method(concurrency_group="more")
+    def more(self, *args):
+        return self.work(*args)
+
 
 FLAVOURS = {
     "sync": ray.remote(Sync),
     "async": ray.remote(Async),
     "threads": ray.remote(max_concurrency=4)(Sync),
+    "groups": ray.remote(concurrency_groups={"one": 1, "more": 3})(Groups),
 }
 
 
@@ -84,6 +117,13 @@ FLAVOURS = {
 def later(pause, size):
     time.sleep(pause)
     return bytes(size)
+
+
+@ray.remote(num_cpus=0, max_retries=-1)
+def stream(pause, size, n):
+    for _ in range(n):
+        time.sleep(pause)
+        yield bytes(size)
 
 
 def look(folder):
@@ -103,6 +143,32 @@ class Hang(Exception):
     pass
 
 
+class Stream:
+    """A generator's call, of which some items are read."""
+
+    def __init__(self, items, some, n):
+        self.items, self.some, self.n = items, some, n
+
+    def read(self):
+        """The answer in the last item that is read; each must be the next one."""
+        answer = None
+        for k in range(self.some):
+            ready, _ = ray.wait([self.items], timeout=HANG_S, fetch_local=False)
+            if not ready:
+                raise ray.exceptions.GetTimeoutError(f"item {k} of {self.n} does not come")
+            at, *answer = ray.get(next(self.items), timeout=HANG_S)
+            if at != k:
+                return f"item {at} in the place of {k}", "", b""
+        if self.some == self.n and next(self.items, None) is not None:
+            return f"more than {self.n} items", "", b""
+        return answer
+
+
+def result_of(ref):
+    """The answer of a call."""
+    return ref.read() if isinstance(ref, Stream) else ray.get(ref, timeout=HANG_S)
+
+
 class Caller:
     """Makes a number of calls in bursts and writes what becomes of them."""
 
@@ -113,6 +179,7 @@ class Caller:
         self.rng = random.Random(seed)
         self.actors = actors  # [(name, handle)]
         self.seq = 0
+        self.streams = True
 
     def submit(self):
         rng = self.rng
@@ -129,8 +196,15 @@ class Caller:
             late = later.remote(rng.random() / 20, 150_000)
         elif draw < 0.1:
             late = bytes(150_000)
+        elif draw < 0.12:  # an item of a generator that nobody reads to its end
+            late = next(stream.remote(pause, rng.choice((10, 150_000)), 5))
         self.log.add("asks", call, actor)
-        return call, size, handle.work.remote(call, pause, size, late)
+        if draw > 0.95 and self.streams:
+            n = rng.randrange(1, 30)
+            items = handle.items.options(num_returns="streaming").remote(call, pause, size, n)
+            return call, size, Stream(items, rng.randrange(1, n + 1) if rng.random() < 0.3 else n, n)
+        method = rng.choice(("work", "one", "more")) if actor.startswith("groups") else "work"
+        return call, size, getattr(handle, method).remote(call, pause, size, late)
 
     def settle(self, call, size, get):
         try:
@@ -152,11 +226,12 @@ class Caller:
             calls -= burst
             made = [self.submit() for _ in range(burst)]
             for call, size, ref in made:
-                self.settle(call, size, lambda ref=ref: ray.get(ref, timeout=HANG_S))
+                self.settle(call, size, lambda ref=ref: result_of(ref))
         self.log.add("done")
         return self.seq
 
     async def arun(self, calls):
+        self.streams = False  # they are read by who may block
         while calls > 0:
             burst = min(calls, self.rng.choice((1, 10, 60)))
             calls -= burst

@@ -15,6 +15,10 @@ func (e *Engine) slotGrant(p *peer, m *SlotGrant) {
 		return
 	}
 	sh := e.shapes[m.Shape]
+	if sh == nil { // it was forgotten meanwhile
+		e.sink.Peer(p.no, &SlotReturn{Shape: m.Shape, N: m.N})
+		return
+	}
 	a := e.awayAt(sh, p.no)
 	for k := range m.N {
 		a.asked = max(a.asked-1, 0)

@@ -89,7 +89,7 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 	i, t := e.tasks.alloc()
 	e.Counts.Submitted++
 	t.unique, t.job, t.tmpl, t.flags = m.Unique, s.job, tn, m.Flags&flagsOfClient|flagCall
-	t.retries, t.returns, t.bytes = tm.spec.MaxRetries, m.Returns, m.Bytes
+	t.retries, t.returns, t.bytes = tm.spec.MaxRetries, m.Returns, creditFor(m.Bytes, m.Returns)
 	if m.Over.MaxRetries != nil {
 		t.retries = *m.Over.MaxRetries
 	}
@@ -101,7 +101,7 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 	e.begin(s, t, m.Over.Events)
 	tm.uses++
 	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over.Raw)
-	e.credit(t.job, int64(m.Bytes))
+	e.credit(t.job, int64(t.bytes))
 	e.jobOf(t.job).tasks++
 	if !m.Weak {
 		t.handle = e.know(m.Actor.Handle())

@@ -6,7 +6,11 @@ import (
 	"strings"
 )
 
-// Empty tells what is left of tasks, objects and everything about them. With jobs, jobs and their functions may be left.
+// maxStories is how many objects Empty tells of.
+const maxStories = 20
+
+// Empty tells what is left of tasks, objects and everything about them. With jobs, jobs may be left, and their functions
+// with what these close over.
 func (e *Engine) Empty(jobs bool) error {
 	var left []string
 	add := func(name string, n int) {
@@ -29,7 +33,7 @@ func (e *Engine) Empty(jobs bool) error {
 	if jobs {
 		for _, tm := range e.templates[1:] {
 			if tm.key != "" {
-				delete(objs, tm.fn) // 0 for methods
+				e.without(objs, tm.fn) // 0 for methods
 			}
 		}
 	} else {
@@ -37,7 +41,11 @@ func (e *Engine) Empty(jobs bool) error {
 		add("templates", fns)
 		add("bytes in blobs", int(e.blobs.bytes))
 	}
-	for _, i := range sortedKeys(objs) {
+	for k, i := range sortedKeys(objs) {
+		if k == maxStories {
+			left = append(left, fmt.Sprintf("and %d more objects", len(objs)-k))
+			break
+		}
 		left = append(left, e.story(i))
 	}
 	add("tasks", e.tasks.live)
@@ -88,6 +96,43 @@ func (e *Engine) Empty(jobs bool) error {
 		return nil
 	}
 	return fmt.Errorf("there are left: %s", strings.Join(left, "; "))
+}
+
+// without takes an object from a set, and those in its value.
+func (e *Engine) without(objs map[uint32]bool, i uint32) {
+	if !objs[i] {
+		return
+	}
+	delete(objs, i)
+	for _, c := range e.contained[i] {
+		e.without(objs, c)
+	}
+}
+
+// Tables are the sizes of what the engine keeps, for those who look for a leak. What has its own bound is left out.
+func (e *Engine) Tables() map[string]int {
+	live := 0
+	for _, tm := range e.templates[1:] {
+		if tm.key != "" {
+			live++
+		}
+	}
+	m := map[string]int{
+		"tasks": e.tasks.live, "objects": len(e.objIndex), "actors": len(e.actors), "sessions": len(e.sessions), "jobs": len(e.jobs),
+		"templates": live, "shapes": e.shapeTable.Len(), "slots": e.slots.live, "streams": len(e.streams), "peers": len(e.peers),
+		"foreign": len(e.foreign), "spread": len(e.spread), "waiters": e.waiters.live, "workers": len(e.pool.all), "blob_bytes": int(e.blobs.bytes),
+		"task_room": int(e.tasks.limit()), "object_room": int(e.objs.limit()), "shape_room": len(e.shapes), "template_room": len(e.templates),
+	}
+	for _, s := range e.sessions {
+		m["claims"] += s.nClaims
+		m["pins"] += len(s.pins)
+		m["creates"] += len(s.creates)
+		m["channels"] += len(s.chans)
+	}
+	if e.mem != nil {
+		m["arena_bytes"] = int(e.mem.Usage().Used)
+	}
+	return m
 }
 
 // story tells what is known of an object, for a failing test.

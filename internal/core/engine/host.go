@@ -33,6 +33,14 @@ type host struct {
 	next    *successor
 }
 
+// makes notes that the actor has created another. Before the list grows it forgets those that are gone.
+func (h *host) makes(e *Engine, u ids.Unique) {
+	if len(h.made) == cap(h.made) {
+		h.made = slices.DeleteFunc(h.made, func(u ids.Unique) bool { a := e.actors[u]; return a == nil || a.mgr == nil })
+	}
+	h.made = append(h.made, u)
+}
+
 // successor is a creation that waits for the process of an earlier one to be gone.
 type successor struct {
 	from NodeNo

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -255,7 +256,7 @@ func TestReturnsAreBounded(t *testing.T) {
 		t.Errorf("%d objects were made", grown)
 	}
 	c.submit("f", 1000, nil, nil)
-	if got := r.e.jobs[c.job].bytes; got != 100+999*returnCost {
+	if got := r.e.jobs[c.job].bytes; got != 100+callCost+999*returnCost {
 		t.Errorf("a task with 1,000 returns counts %d bytes", got)
 	}
 }
@@ -405,15 +406,15 @@ func TestRulesAreEnforced(t *testing.T) {
 
 func TestCreditIsGivenWhenTasksEnd(t *testing.T) {
 	r := newRig(t, settings{owner: 1, cpus: 1})
-	r.e.cfg.Credit = 400
+	r.e.cfg.Credit = 4 * (100 + callCost)
 	c := r.driver(1)
 	r.workers()
 	for range 4 { // 100 bytes each
 		c.call("f")
 	}
-	r.do(func(e *Engine) { e.NeedCredit(c.ch, 1, 400) })
+	r.do(func(e *Engine) { e.NeedCredit(c.ch, 1, uint64(e.cfg.Credit)) })
 	r.want("credit")
 	w := onlyWorker(t, r)
 	r.run(w, "v")
-	r.want("credit", "credit 1/1/1 500")
+	r.want("credit", fmt.Sprintf("credit 1/1/1 %d", 5*(100+callCost)))
 }

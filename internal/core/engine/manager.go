@@ -129,7 +129,7 @@ func (e *Engine) CreateActor(sid SessionID, m *ActorCreation) {
 	mg.refs = append(e.holdAll(m.Deps), e.holdAll(m.Contained)...)
 	e.makeHandle(s, a)
 	if s.worker != nil && s.worker.host != nil && !m.Spec.Detached {
-		s.worker.host.made = append(s.worker.host.made, m.Unique)
+		s.worker.host.makes(e, m.Unique)
 	}
 	if m.Name == "" && !m.Spec.Detached {
 		e.startActor(a)

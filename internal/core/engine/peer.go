@@ -124,7 +124,9 @@ func (e *Engine) PeerGone(no NodeNo, why string) {
 	e.asks = slices.DeleteFunc(e.asks, func(a *ask) bool { return a.node == no })
 	e.view.Remove(p.id)
 	for _, sh := range e.shapes[1:] {
-		delete(sh.away, no)
+		if sh != nil {
+			delete(sh.away, no)
+		}
 	}
 	for _, q := range sortedKeys(p.idle) {
 		for _, n := range p.idle[q] {

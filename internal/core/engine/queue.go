@@ -58,6 +58,32 @@ func (e *Engine) shapeOf(sp *TemplateSpec) uint32 {
 	return n
 }
 
+// sweepShapes forgets the shapes that no function, task, slot or node has to do with. Their numbers are not given again: a
+// node may still grant slots for one, which go back.
+func (e *Engine) sweepShapes() {
+	used := make([]bool, len(e.shapes))
+	for _, tm := range e.templates[1:] {
+		used[tm.shape] = true
+	}
+	for i := uint32(1); i < e.tasks.limit(); i++ {
+		if t := e.tasks.at(i); t.state != taskNone && t.owner == 0 {
+			used[t.shape] = true
+		}
+	}
+	for n := uint32(1); n < e.slots.limit(); n++ {
+		if s := e.slots.at(n); s.owner == 0 {
+			used[s.shape] = true
+		}
+	}
+	for n, sh := range e.shapes {
+		if sh != nil && !used[n] && sh.backlog == 0 && len(sh.away) == 0 {
+			delete(e.shapeNo, sh.rs.ID)
+			e.shapeTable.Forget(sh.rs)
+			e.shapes[n] = nil
+		}
+	}
+}
+
 func (sh *shape) queueOf(j ids.Job) *queue {
 	for _, q := range sh.queues {
 		if q.job == j {

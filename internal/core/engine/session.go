@@ -541,6 +541,9 @@ func (e *Engine) SessionGone(sid SessionID) {
 	e.sessionOver(s)
 	delete(e.sessions, sid)
 	e.mem.Forget(uint64(sid))
+	if s.worker == nil {
+		e.sweepShapes()
+	}
 }
 
 func (e *Engine) dropClaims(s *session) {

@@ -99,12 +99,23 @@ type Submission struct {
 	Bytes     uint32
 }
 
-// maxReturns is how many outputs fit into one RESULT; returnCost is what each beyond the first adds to the bytes that its
-// job has unfinished, in the client's account, too (docs/protocol.md).
+// maxReturns is how many outputs fit into one RESULT. A call counts against its job's credit with its frame and with what
+// its records take here: callCost, and returnCost for each output beyond the first; in the client's account, too
+// (docs/protocol.md).
 const (
 	maxReturns = 1 << 16
+	callCost   = 384
 	returnCost = 128
 )
+
+// creditFor is what a call with a frame of so many bytes counts.
+func creditFor(frame, returns uint32) uint32 {
+	n := frame + callCost
+	if returns > 1 {
+		n += (returns - 1) * returnCost
+	}
+	return n
+}
 
 func (e *Engine) toTask(t *task, st taskState) {
 	for _, ok := range taskNext[t.state] {
@@ -147,10 +158,7 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	i, t := e.tasks.alloc()
 	e.Counts.Submitted++
 	t.unique, t.job, t.tmpl, t.shape, t.flags = m.Unique, s.job, tn, tm.shape, m.Flags&flagsOfClient
-	t.retries, t.returns, t.bytes = tm.spec.MaxRetries, m.Returns, m.Bytes
-	if m.Returns > 1 {
-		t.bytes += (m.Returns - 1) * returnCost
-	}
+	t.retries, t.returns, t.bytes = tm.spec.MaxRetries, m.Returns, creditFor(m.Bytes, m.Returns)
 	if m.Over.MaxRetries != nil {
 		t.retries = *m.Over.MaxRetries
 	}

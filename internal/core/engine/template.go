@@ -281,6 +281,7 @@ func (e *Engine) endJob(id ids.Job) {
 			e.removeTemplate(uint32(t))
 		}
 	}
+	e.sweepShapes()
 	if j.tasks == 0 {
 		delete(e.jobs, id)
 	}

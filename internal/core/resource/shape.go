@@ -133,6 +133,12 @@ func (t *Shapes) Release(s *Shape) {
 	}
 }
 
+// Forget ends all uses of s.
+func (t *Shapes) Forget(s *Shape) {
+	s.uses = 1
+	t.Release(s)
+}
+
 // Len is the number of shapes in use.
 func (t *Shapes) Len() int { return len(t.byKey) }
 

@@ -19,6 +19,7 @@ _ARGS_INLINE = 64 << 10  # bytes of arguments in a SUBMIT; more go into an objec
 _IDS_A_FRAME = 30000
 _WHY_A_CALL = 500
 _EXPLAINED = 10000  # refs whose reason a GetTimeoutError tells
+_CALL_COST = 384  # bytes of credit for each call besides its frame: what the daemon's records of it take
 _RETURN_COST = 128  # bytes of credit for each return of a task beyond the first: the daemon keeps a record of it
 _load = serialization.load
 
@@ -612,7 +613,7 @@ class Client:
             out = own(stem + b"\x01\x00\x00\x00")
         else:
             out = [own(stem + i.to_bytes(4, "little")) for i in range(1, num_returns + 1)] or None
-        self.spend(len(frame) + (_RETURN_COST * (num_returns - 1) if num_returns > 1 else 0))
+        self.spend(len(frame) + _CALL_COST + (_RETURN_COST * (num_returns - 1) if num_returns > 1 else 0))
         self.box.add(frame)
         del keep
         return out
@@ -719,7 +720,10 @@ def as_exception(value: Value, oid=None) -> BaseException:
 
     data = value.data
     if data[0] == wire.EXCEPTION:
+        # Known before the error is made, so that the refs in it are counted ones.
+        held = connected().table.intern_all(value.ids, value.lease) if value.ids else None
         error = exceptions.RayError.from_bytes(bytes(memoryview(data)[1:]))
+        del held
         return error.as_instanceof_cause() if isinstance(error, exceptions.RayTaskError) else error
     if data[0] == wire.DAEMON_ERROR:
         import msgpack

@@ -9,6 +9,7 @@ runs no Python code: it cannot be interrupted, re-entered or raise. Whoever flus
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from weakref import WeakValueDictionary
 from weakref import ref as _weakref
@@ -223,7 +224,12 @@ class ObjectRef:
         return self._id < other._id if isinstance(other, ObjectRef) else NotImplemented
 
     def __reduce__(self):
-        # Only outside Ray's own serializer, which lists its refs instead: nobody will tell us when the copy is gone.
+        # Only outside Ray's own serializer, which lists its refs instead.
+        listed = getattr(_listing, "refs", None)
+        if listed is not None:
+            listed.append(self)
+            return ObjectRef, (self._id,)
+        # Nobody will tell us when the copy is gone.
         if os.environ.get("RAY_allow_out_of_band_object_ref_serialization") == "0":
             from ray import exceptions
 
@@ -249,6 +255,22 @@ def _drop(live, oid, dead):
         pass  # gone already
 
 
+class Listing:
+    """While it is entered, refs that this thread pickles outside of Ray's serializer are listed in ``refs``, not pinned."""
+
+    def __enter__(self):
+        """Begin."""
+        self._outer = getattr(_listing, "refs", None)
+        self.refs = _listing.refs = []
+        return self
+
+    def __exit__(self, *exc):
+        """End; each ref is in the list once."""
+        _listing.refs = self._outer
+        self.refs = list(dict.fromkeys(self.refs))
+
+
+_listing = threading.local()
 _pinned: list = []
 _new = object.__new__
 

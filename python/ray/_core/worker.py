@@ -471,20 +471,25 @@ class Worker:
 
     def error_outputs(self, unique8, error, name, num_returns, first=1):
         """As outputs, of an error."""
-        failure = self.task_error(error, name, unique8)
+        payload, failure = self.failure(error, name, unique8)
         self.box.frames.append(wire.task_error(unique8, told(failure)))
-        data = b"\x03" + failure.to_bytes()
-        payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
         try:
             return self.encode(unique8, [payload] * num_returns, first)
         except Exception as e:  # the store is full, say: the error must still arrive
-            data = self.error_value(e, name, unique8)[: self.client.inline_max]
+            data = self.error_payload(e, name, unique8).tobytes()[: self.client.inline_max]
             payload = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
             return self.encode(unique8, [payload] * num_returns)
 
-    def error_value(self, error, name, unique8) -> bytes:
-        """The error of a task as a value."""
-        return b"\x03" + self.task_error(error, name, unique8).to_bytes()
+    def error_payload(self, error, name, unique8) -> serialization.Payload:
+        """The error of a task as a value, with the refs that it holds."""
+        return self.failure(error, name, unique8)[0]
+
+    def failure(self, error, name, unique8):
+        """The error of a task as a value, and as its caller sees it."""
+        with refs.Listing() as held:
+            failure = self.task_error(error, name, unique8)
+            data = b"\x03" + failure.to_bytes()
+        return serialization.Payload([(0, data)], len(data), held.refs, wire.FAILED), failure
 
     def task_error(self, error, name, unique8) -> exceptions.RayTaskError:
         """The error of a task as its caller sees it."""

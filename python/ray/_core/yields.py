@@ -163,8 +163,7 @@ def collected(host, generator, name, unique8, retry):
     except Exception as e:
         if retry:
             raise
-        data = host.error_value(e, name, unique8)
-        put(serialization.Payload([(0, data)], len(data), (), wire.FAILED))
+        put(host.error_payload(e, name, unique8))
     return DynamicObjectRefGenerator(out)
 
 
@@ -188,8 +187,7 @@ def taken(host, generator, num_returns, name, unique8, retry):
             return payloads, False
         if retry:
             raise
-        data = host.error_value(e, name, unique8)
-        error = serialization.Payload([(0, data)], len(data), (), wire.FAILED)
+        error = host.error_payload(e, name, unique8)
         return payloads + [error] * (num_returns - len(payloads)), True
 
 
