@@ -88,6 +88,25 @@ def shared_ray(binary, tmp_path_factory):
 
 
 @pytest.fixture
+def leaves_nothing():
+    """After the test, which has a cluster, the daemon that this process is connected to keeps nothing of it."""
+    yield
+    import gc
+    import time
+
+    from ray import _core
+
+    gc.collect()
+    deadline = time.monotonic() + 60
+    while True:
+        left = _core.call("tables")["left"]
+        if not left:
+            return
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+
+
+@pytest.fixture
 def cluster(own_env):
     """An empty ``ray.cluster_utils.Cluster``, ended after the test."""
     import ray

@@ -519,3 +519,13 @@ def test_a_daemon_that_hangs_up_first_is_asked_again(tmp_path):
                     greeting.dial(path + "3", "channel", b"k", version="1", session=b"", chan=1)
             thread.join(10)
             assert len(calls) == 3
+
+
+def test_values_of_dead_refs_are_not_counted(daemon):
+    table = _core.state.client.table
+    kept = [_core.put(b"k" * 1000) for _ in range(50)]
+    for _ in range(5000):
+        _core.put(b"x" * 1000)
+    assert len(table.kept) <= 2 * 50 + 1025 and table.kept_bytes <= 1100 * len(table.kept)
+    assert {ref._id for ref in kept} <= {oid for oid, _ in table.kept}
+    assert _core.get(kept) == [b"k" * 1000] * 50

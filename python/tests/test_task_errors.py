@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray.exceptions import RayTaskError, UnserializableException, WorkerCrashedError
 
-pytestmark = pytest.mark.usefixtures("shared_ray")
+pytestmark = pytest.mark.usefixtures("shared_ray", "leaves_nothing")
 
 
 def scrubbed(error):

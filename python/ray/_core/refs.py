@@ -282,8 +282,9 @@ class Table:
         self.live = {}  # id -> weakref of its ObjectRef
         self.held = {}  # claims of everything else, by an int of our own; a claim that is in no dict never fires
         self.put = put  # the callback of claims
-        self.kept = deque()  # (id, bytes) of cached values, oldest first, those of dead refs too
+        self.kept = deque()  # (id, bytes) of cached values, oldest first, those of some dead refs too
         self.kept_bytes = 0
+        self.kept_most = 1024  # entries, above which those of dead refs go
 
     def own(self, oid) -> ObjectRef:
         """A ref to an object that this process is making: fresh id, one delivery."""
@@ -350,6 +351,8 @@ class Table:
         """Count a value that its ref keeps, and make room by dropping the oldest: they can be asked for again."""
         self.kept.append((oid, size))
         self.kept_bytes += size
+        if len(self.kept) > self.kept_most:
+            self._tidy()
         while self.kept_bytes > CACHE_LIMIT:
             try:
                 oid, size = self.kept.popleft()
@@ -360,6 +363,21 @@ class Table:
             ref = known() if known is not None else None
             if ref is not None and type(ref._v) is Value:
                 ref._v = READY
+
+    def _tidy(self):
+        # Entries of refs that are gone count bytes that nobody keeps, and take room: each time that they may be the half.
+        kept = self.kept
+        for _ in range(len(kept)):
+            try:
+                entry = kept.popleft()
+            except IndexError:  # another thread was faster
+                break
+            known = self.live.get(entry[0])
+            if known is not None and known() is not None:
+                kept.append(entry)
+            else:
+                self.kept_bytes -= entry[1]
+        self.kept_most = 2 * len(kept) + 1024
 
     def forget(self, ids):
         """Drop the entries of ids whose refs are gone."""
