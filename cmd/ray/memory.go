@@ -219,16 +219,12 @@ func (a *app) timelineCommand() *cobra.Command {
 }
 
 func (a *app) timeline(q *stateQuestion) error {
-	address, d, err := q.find(true)
+	address, status, body, err := q.fetch("/api/v0/tasks/timeline")
 	if err != nil {
 		return err
 	}
 	p := a.printer()
-	p.print("Connecting to Ray instance at %s.", address)
-	status, body, err := fetch(d, address, "/api/v0/tasks/timeline", true, time.Duration(q.timeout*float64(time.Second)))
-	if err != nil {
-		return err
-	}
+	p.print("Connected to Ray instance at %s.", address)
 	if status != http.StatusOK {
 		return fmt.Errorf("the head at %s answers with HTTP status %d: %s", address, status, strings.TrimSpace(string(body)))
 	}

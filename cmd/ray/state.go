@@ -2,17 +2,22 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"gray/internal/session"
 	"gray/internal/state"
 
 	"github.com/spf13/cobra"
@@ -111,11 +116,7 @@ type stateAnswer[T any] struct {
 
 // askState asks the head for path; what it refuses is a mistake of the one who asks.
 func askState[T any](a *app, q *stateQuestion, path string, answer *stateAnswer[T]) error {
-	address, d, err := q.find(true)
-	if err != nil {
-		return err
-	}
-	status, body, err := fetch(d, address, path, true, time.Duration(q.timeout*float64(time.Second)))
+	address, status, body, err := q.fetch(path)
 	if err != nil {
 		return err
 	}
@@ -136,6 +137,50 @@ func askState[T any](a *app, q *stateQuestion, path string, answer *stateAnswer[
 		}
 	}
 	return nil
+}
+
+// fetch gets a path of the state API: from the head, or, if the address is that of a dashboard, from there.
+func (q *stateQuestion) fetch(path string) (address string, status int, body []byte, err error) {
+	timeout := time.Duration(q.timeout * float64(time.Second))
+	url := q.address
+	if url == "" {
+		url = os.Getenv("RAY_API_SERVER_ADDRESS")
+	}
+	if strings.HasPrefix(url, "http://") || strings.HasPrefix(url, "https://") {
+		status, body, err = fetchURL(strings.TrimSuffix(url, "/"), path, timeout)
+		return url, status, body, err
+	}
+	address, d, err := q.find(true)
+	if err == nil {
+		status, body, err = fetch(d, address, path, true, timeout)
+	}
+	return address, status, body, err
+}
+
+// fetchURL gets a path from a dashboard, with the cluster's token as far as this user knows it.
+func fetchURL(base, path string, timeout time.Duration) (status int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
+	if err != nil {
+		return 0, nil, fmt.Errorf("--address %s: %w", base, err)
+	}
+	token, err := session.FindToken("")
+	switch {
+	case err == nil:
+		req.Header.Set("Authorization", "Bearer "+token.Reveal())
+	case !errors.Is(err, session.ErrNoToken): // a server that wants one says so
+		return 0, nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, connectionError("Failed to make request to %s: %v. Check that the cluster runs and that the address is that of its dashboard.", base, err)
+	}
+	defer resp.Body.Close()
+	if body, err = io.ReadAll(io.LimitReader(resp.Body, 64<<20)); err != nil {
+		return 0, nil, connectionError("the dashboard at %s does not answer: %v", base, err)
+	}
+	return resp.StatusCode, body, nil
 }
 
 func (q *stateQuestion) query(kind string) (string, error) {

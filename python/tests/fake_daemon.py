@@ -509,6 +509,8 @@ class FakeDaemon:
                 self.workers.remove(worker)
                 worker.process.wait(30)
                 self.spawn()
+        elif kind == wire.TASK_ERROR:  # for lists; nothing lists here
+            assert peer.worker.task and peer.worker.task["unique"] == body[:8]
         elif kind == wire.CALL:
             chan, req = struct.unpack_from("<II", body)
             fields = msgpack.unpackb(body[8:], strict_map_key=False)

@@ -425,6 +425,15 @@ def test_from_outside(own_env, binary):
         assert state.summarize_tasks()["cluster"]["summary"]["from inside"]["state_counts"] == {"FINISHED": 1}
         with pytest.raises(RayStateApiException, match="filter column colour"):
             state.list_tasks(filters=[("colour", "=", 1)])
+        for where in ({"RAY_API_SERVER_ADDRESS": url}, {"RAY_ADDRESS": ""}):
+            told = subprocess.run(
+                [binary, "get", "tasks", inside.task_id],
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                env={**os.environ, **where},
+            )
+            assert f"task_id: {inside.task_id}" in told.stdout and "name: from inside" in told.stdout, told
         os.rename(os.path.expanduser("~/.ray/auth_token"), os.path.expanduser("~/.ray/hidden"))
         os.environ["RAY_AUTH_TOKEN"] = "a" * 64
         with pytest.raises(RayStateApiException, match="40[13]"):
