@@ -16,34 +16,36 @@ const inlineMax = 256
 
 // proc is a client process: a driver or a worker.
 type proc struct {
-	w       *World
-	n       *node
-	sid     engine.SessionID
-	driver  bool
-	job     ids.Job
-	alive   bool
-	through bool                     // it leaves by itself: all that it wrote is read
-	stream  []func(e *engine.Engine) // written, not yet read by the daemon
-	reading bool
-	eof     func() // what happens when the stream has been read to its end
-	threads map[uint32]*thread
-	refs    map[ids.ObjectID]*ref
-	views   map[ids.ObjectID]int
-	next    ids.Unique
-	exec    []*packet
-	fns     map[uint32]bool
-	tmpl    map[string]uint32
-	globals []ids.ObjectID
-	sent    uint64
-	limit   uint64
-	fn      ids.ObjectID
-	specs   []string
-	count   int
-	quiet   int                 // threads that have ended
-	weak    []ids.ActorID       // actors that it knows by name
-	loose   map[ids.Unique]bool // actors whose queue here may wait for a task
-	seqs    map[queueKey]int
-	body    *body // of an actor's worker
+	w         *World
+	n         *node
+	sid       engine.SessionID
+	driver    bool
+	job       ids.Job
+	alive     bool
+	through   bool                     // it leaves by itself: all that it wrote is read
+	stream    []func(e *engine.Engine) // written, not yet read by the daemon
+	reading   bool
+	eof       func() // what happens when the stream has been read to its end
+	threads   map[uint32]*thread
+	refs      map[ids.ObjectID]*ref
+	views     map[ids.ObjectID]int
+	next      ids.Unique
+	exec      []*packet
+	fns       map[uint32]bool
+	tmpl      map[string]uint32
+	globals   []ids.ObjectID
+	sent      uint64
+	limit     uint64
+	fn        ids.ObjectID
+	specs     []string
+	count     int
+	quiet     int                 // threads that have ended
+	weak      []ids.ActorID       // actors that it knows by name
+	loose     map[ids.Unique]bool // actors whose queue here may wait for a task
+	seqs      map[queueKey]int
+	body      *body // of an actor's worker
+	running   run   // of a worker: the task whose code runs
+	cancelled bool  // that was cancelled
 }
 
 // ref is what a process counts of an id: handles in the program, deliveries from the daemon.

@@ -78,6 +78,8 @@ var codecs = map[Kind]codec{
 	KindTaskError:    exact(DecodeTaskError, AppendTaskError),
 	KindCallSite:     exact(DecodeCallSite, AppendCallSite),
 	KindPart:         exact(DecodePart, AppendPart),
+	KindWithin:       exact(DecodeWithin, small(AppendWithin)),
+	KindCancelTask:   exact(DecodeCancelTask, small(AppendCancelTask)),
 }
 
 func object(owner ids.Owner, counter uint64, index uint32) ids.ObjectID {
@@ -222,6 +224,8 @@ func cases() []frameCase {
 		{"item arena", KindItem, Item{Unique: ids.MakeUnique(1, 9), Index: 0xffffffff, Output: Output{Status: StatusError, Where: Arena, Contained: list(), Size: 1 << 32}}},
 		{"next", KindNext, Next{Chan: 1, Req: 7, ID: a, From: 2, Read: 1, Flags: FlagBeside}},
 		{"stream drop", KindStreamDrop, a},
+		{"within", KindWithin, ids.MakeUnique(1, 10)},
+		{"cancel task", KindCancelTask, CancelTask{a, CancelForce | CancelRecursive}},
 		{"items", KindItems, Items{Req: 7, ID: a, First: 2, List: handed}},
 		{"items none", KindItems, Items{Req: 8, ID: a, First: 5, Ended: 1}},
 		{"task error", KindTaskError, TaskError{ids.MakeUnique(1, 9), []byte("ValueError: no")}},
@@ -310,5 +314,7 @@ func badFrames() []struct {
 		{"task error short", body(KindTaskError, "abc")},
 		{"call site short", body(KindCallSite, "abc")},
 		{"part short", body(KindPart, 1, "abc")},
+		{"within short", body(KindWithin, "abc")},
+		{"cancel task without flags", body(KindCancelTask, a)},
 	}
 }

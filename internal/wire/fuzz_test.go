@@ -170,4 +170,8 @@ func FuzzNext(f *testing.F) { fuzzKind(f, KindNext) }
 
 func FuzzStreamDrop(f *testing.F) { fuzzKind(f, KindStreamDrop) }
 
+func FuzzWithin(f *testing.F) { fuzzKind(f, KindWithin) }
+
+func FuzzCancelTask(f *testing.F) { fuzzKind(f, KindCancelTask) }
+
 func FuzzItems(f *testing.F) { fuzzKind(f, KindItems) }

@@ -71,6 +71,8 @@ const (
 	KindStreamDrop   Kind = 0x24
 	KindTaskError    Kind = 0x2b
 	KindCallSite     Kind = 0x2c
+	KindWithin       Kind = 0x26
+	KindCancelTask   Kind = 0x27
 	KindValue        Kind = 0x30
 	KindReady        Kind = 0x31
 	KindCreated      Kind = 0x32
@@ -89,7 +91,7 @@ const (
 )
 
 var kindNames = [256]string{
-	KindIDs: "IDS", KindExecuteAt: "EXECUTE_AT",
+	KindIDs: "IDS", KindExecuteAt: "EXECUTE_AT", KindWithin: "WITHIN", KindCancelTask: "CANCEL_TASK",
 	KindHello: "HELLO", KindWelcome: "WELCOME", KindRefused: "REFUSED",
 	KindTemplate: "TEMPLATE", KindTemplateDrop: "TEMPLATE_DROP", KindSubmit: "SUBMIT", KindPut: "PUT",
 	KindCreate: "CREATE", KindSeal: "SEAL", KindGet: "GET", KindWait: "WAIT", KindCancelReq: "CANCEL_REQ",

@@ -112,7 +112,7 @@ def call(target: Target, template, args, kwargs=None, num_returns: int = 1, over
     client.credit_left -= 51
     if client.credit_left < 0:
         client.wait_for_credit()
-    client.box.add(template._head + unique8 + target.tail)
+    client.submit_frame(template._head + unique8 + target.tail)
     return ref
 
 

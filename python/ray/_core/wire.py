@@ -16,6 +16,7 @@ TEMPLATE, TEMPLATE_DROP, SUBMIT, PUT, CREATE, SEAL, GET, WAIT = range(0x10, 0x18
 CANCEL_REQ, RELEASE, UNPIN, RESULT, CALL, CHANNEL_CLOSE, ABORT, CREDIT = range(0x18, 0x20)
 ACTOR, ACTOR_CALL, ITEM, NEXT, STREAM_DROP = range(0x20, 0x25)
 TASK_ERROR, CALL_SITE, PART = 0x2B, 0x2C, 0x3C
+WITHIN, CANCEL_TASK = 0x26, 0x27
 VALUE, READY, CREATED, DONE, ERROR, REPLY, ITEMS = range(0x30, 0x37)
 EXECUTE, X_TEMPLATE, SETUP, EXIT, X_TEMPLATE_DROP, EXECUTE_AT, CANCEL = range(0x40, 0x47)
 
@@ -25,6 +26,7 @@ ARGS_IN_DEP0, WEAK_HANDLE, STREAM, DYNAMIC, CREATION, METHOD, ALONE = 0x01, 0x02
 VALUES, RAISED, RETRIABLE, LEAVES, ACTOR_EXITS = range(5)  # outcomes of RESULT
 FETCH = 1
 BESIDE = 1
+FORCE, RECURSIVE = 1, 2
 
 # Value formats.
 PICKLE, PICKLE_BUFFERS, RAW, EXCEPTION, DAEMON_ERROR, MSGPACK = range(6)
@@ -225,6 +227,16 @@ def call_site(unique8, text: str) -> bytes:
 
 def _utf8(text):
     return text[-_MOST_TEXT:].encode("utf-8", "replace")
+
+
+def within(unique8) -> bytes:
+    """WITHIN."""
+    return head.pack(9, WITHIN) + unique8
+
+
+def cancel_task(oid, flags) -> bytes:
+    """CANCEL_TASK."""
+    return head.pack(30, CANCEL_TASK) + oid + bytes((flags,))
 
 
 def split_contained(oid, contained, room):

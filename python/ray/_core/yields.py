@@ -25,9 +25,10 @@ class Items:
         index: Of the last item that was sent; 1 = none.
     """
 
-    __slots__ = ("_asked", "_attempt", "_client", "_last", "_limit", "_skip", "_stem", "_unique8", "index")
+    __slots__ = ("_asked", "_attempt", "_client", "_last", "_limit", "_skip", "_stem", "_unique8", "host", "index")
 
     def __init__(self, host, unique8, attempt, skip, bound):
+        self.host = host
         self._client = host.client
         self._unique8 = unique8
         self._stem = unique8 + host.suffix
@@ -89,8 +90,13 @@ class Items:
 
 def run(items, generator):
     """Send all that a generator yields; returns what its RESULT says."""
+    host = items.host
     for value in generator:
+        host.running = None
         items.send(value)
+        host.running = host.named
+        if host._poked and host.running:
+            host.heed()
         if items.must_ask():
             items.ask()
     return ENDED
