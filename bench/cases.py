@@ -589,6 +589,7 @@ if __name__ == "__main__":
     sys.modules["cases"] = sys.modules["__main__"]  # actor_cases adds to this list, not to another of the same file
 
 import actor_cases  # noqa: E402, F401
+import cancel_cases  # noqa: E402, F401
 
 if __name__ == "__main__":
     if sys.argv[1:2] in (["driver"], ["broadcast"]):

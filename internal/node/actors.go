@@ -53,6 +53,7 @@ func (n *Node) actorCall(cl *client, f wire.Frame) error {
 		},
 		Actor: m.Actor, Weak: m.Flags&wire.FlagWeak != 0,
 	}
+	s.By, cl.within = cl.within, 0
 	s.Contained = cl.takeCarry(m.Unique, s.Contained)
 	if len(m.Overrides) > 0 {
 		if err := overrides(&s.Submission, m.Overrides); err != nil {
@@ -161,8 +162,11 @@ func (s *sink) WatchActor(id ids.ActorID, on bool) {
 	s.n.link.WatchActor(id, on) // at once, as ActorUpdate
 }
 
-// CancelRun tells an actor's worker that a call's result is not wanted.
-func (s *sink) CancelRun(w engine.SessionID, u ids.Unique, attempt uint32) {
+// CancelRun tells a worker that a task or a call that it has is cancelled.
+func (s *sink) CancelRun(w engine.SessionID, u ids.Unique, attempt uint32, interrupt bool) {
+	if c := s.n.clients[w]; c != nil && interrupt {
+		c.pokes = true
+	}
 	s.exec(w, func(b []byte) ([]byte, error) {
 		return wire.AppendCancel(b, wire.Cancel{Unique: u, Attempt: attempt}), nil
 	})

@@ -92,12 +92,6 @@ func (n *Node) call(cl *client, m wire.Call) error {
 		n.eng.StreamCredit(ch, m.Req, ids.ObjectID(a.ID), a.Attempt, a.Index)
 	case "state":
 		n.stateCall(ch, m.Req, a.Question)
-	case "cancel":
-		if len(a.ID) != ids.ObjectSize {
-			return protocolError("cancel", "an object id has 28 bytes")
-		}
-		n.eng.Cancel(cl.id, ids.ObjectID(a.ID))
-		s.reply(ch, m.Req, map[string]any{})
 	case "package_has", "package_put":
 		return n.packageCall(ch, m.Req, method, &a)
 	default:

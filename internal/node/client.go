@@ -44,6 +44,8 @@ type client struct {
 	backlog [][]byte                    // packets that the exec queue had no room for
 	carry   map[carryKey][]ids.ObjectID // ids that went ahead of the frame with their object
 	carried int                         // ids in it
+	within  ids.Unique                  // the call that makes what comes next, of an actor's process
+	pokes   bool                        // it runs tasks, which can be interrupted
 	scratch scratch
 }
 

@@ -99,6 +99,16 @@ func (n *Node) handleRare(cl *client, f wire.Frame) error {
 			e.Site(cl.id, m.Unique, string(m.Text))
 		}
 		return err
+	case wire.KindCancelTask:
+		m, err := wire.DecodeCancelTask(f.Body)
+		if err == nil {
+			e.Cancel(cl.id, m.ID, engine.Cancelling{Force: m.Flags&wire.CancelForce != 0, Recursive: m.Flags&wire.CancelRecursive != 0})
+		}
+		return err
+	case wire.KindWithin:
+		u, err := wire.DecodeWithin(f.Body)
+		cl.within = u
+		return err
 	case wire.KindTemplateDrop:
 		no, err := wire.DecodeTemplateDrop(f.Body)
 		if err == nil {
@@ -221,6 +231,7 @@ func (n *Node) submit(cl *client, f wire.Frame) error {
 		Template: m.Template, Unique: m.Unique, Returns: m.NumReturns, Flags: m.Flags,
 		Deps: unpack(s.Deps[:0], m.Deps), Contained: unpack(s.Contained[:0], m.Contained), Args: m.Args, Bytes: uint32(f.Size()),
 	}
+	s.By, cl.within = cl.within, 0
 	s.Contained = cl.takeCarry(m.Unique, s.Contained)
 	if len(m.Overrides) > 0 {
 		if err := overrides(s, m.Overrides); err != nil {

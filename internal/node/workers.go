@@ -178,6 +178,7 @@ func (cl *client) send(n *Node, packet []byte) {
 	if len(cl.backlog) == 0 {
 		err := cl.worker.Exec.Send(packet)
 		if err == nil {
+			cl.poke(n, packet)
 			return
 		}
 		if !errors.Is(err, pool.ErrFull) {
@@ -186,6 +187,16 @@ func (cl *client) send(n *Node, packet []byte) {
 		n.watchExec(cl)
 	}
 	cl.backlog = append(cl.backlog, append([]byte(nil), packet...))
+}
+
+// poke disturbs the main thread of a worker that runs tasks when a CANCEL lies in its queue, each time that it is put there.
+func (cl *client) poke(n *Node, packet []byte) {
+	if !cl.pokes || wire.Kind(packet[4]) != wire.KindCancel {
+		return
+	}
+	if err := cl.worker.Signal(unix.SIGURG); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		n.log.Warn("a worker cannot be told that its task is cancelled", "pid", cl.worker.Pid, "err", err)
+	}
 }
 
 // watchExec goes on with the backlog when the worker has read some.
@@ -200,6 +211,7 @@ func (n *Node) watchExec(cl *client) {
 				}
 				return
 			}
+			cl.poke(n, cl.backlog[0])
 			cl.backlog = cl.backlog[1:]
 		}
 	})

@@ -445,19 +445,6 @@ func (t *thread) killActor(info *actorInfo, noRestart bool) {
 	t.question(fmt.Sprintf("kill actor %x", uint64(info.id.Unique())), func(e *engine.Engine, req uint32) { p.n.killActor(e, t.ch, req, info.id, noRestart) })
 }
 
-// cancel is ray.cancel of a call.
-func (t *thread) cancel(mine []ids.ObjectID) {
-	p, w := t.p, t.p.w
-	for _, id := range mine {
-		if c := w.calls[id.Unique()]; c != nil && w.chance(0.3) {
-			w.Stats.Cancels++
-			w.tracef("%s cancels %s", p, short(id))
-			p.write(func(e *engine.Engine) { e.Cancel(p.sid, id) })
-			return
-		}
-	}
-}
-
 // askAny asks what people ask.
 func (t *thread) askAny(mine []ids.ObjectID) {
 	p, w := t.p, t.p.w

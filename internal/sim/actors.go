@@ -92,13 +92,6 @@ func (n *node) WatchActor(id ids.ActorID, on bool) {
 	n.later = append(n.later, func() { n.member(member.ActorWatched{ID: id, On: on}) })
 }
 
-// CancelRun tells an actor's worker that a call's result is not wanted.
-func (n *node) CancelRun(sid engine.SessionID, u ids.Unique, attempt uint32) {
-	if p := n.procs[sid]; p != nil && p.body != nil {
-		n.w.after(n.w.delay(), func() { p.body.cancelled[run{u, attempt}] = true })
-	}
-}
-
 // PID is the process of a worker.
 func (n *node) PID(w engine.SessionID) int { return int(w) }
 

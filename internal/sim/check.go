@@ -29,8 +29,11 @@ type known struct {
 
 // called is a task, as its caller sees it.
 type called struct {
-	retries int32
-	starts  int32
+	retries   int32
+	starts    int32
+	at        *node // whose client called it: its owner
+	cancelled bool  // its owner knows that it is
+	before    int32 // starts by then
 }
 
 // make notes that somebody makes a value of an object.
@@ -148,7 +151,10 @@ func (w *World) started(p *proc, x *execute) {
 		w.failf("%s starts task %x, which nobody called", p, uint64(x.u))
 		return
 	}
-	if c.starts++; c.retries >= 0 && c.starts > c.retries+1 {
+	if c.starts++; c.cancelled && c.starts > c.before+1 { // one may have been on its way
+		w.failf("%s starts task %x for the %d. time, which was cancelled after %d", p, uint64(x.u), c.starts, c.before)
+	}
+	if c.retries >= 0 && c.starts > c.retries+1 {
 		w.failf("%s starts task %x for the %d. time; it may be retried %d times", p, uint64(x.u), c.starts, c.retries)
 	}
 }

@@ -37,15 +37,17 @@ type proc struct {
 	sent    uint64
 	limit   uint64
 	// packages are its environment's, of a worker.
-	packages string
-	fn       ids.ObjectID
-	specs    []string
-	count    int
-	quiet    int                 // threads that have ended
-	weak     []ids.ActorID       // actors that it knows by name
-	loose    map[ids.Unique]bool // actors whose queue here may wait for a task
-	seqs     map[queueKey]int
-	body     *body // of an actor's worker
+	packages  string
+	fn        ids.ObjectID
+	specs     []string
+	count     int
+	quiet     int                 // threads that have ended
+	weak      []ids.ActorID       // actors that it knows by name
+	loose     map[ids.Unique]bool // actors whose queue here may wait for a task
+	seqs      map[queueKey]int
+	body      *body // of an actor's worker
+	running   run   // of a worker: the task whose code runs
+	cancelled bool  // that was cancelled
 }
 
 // ref is what a process counts of an id: handles in the program, deliveries from the daemon.

@@ -29,6 +29,7 @@ type Config struct {
 	Depth     int     // of nested calls
 	Frozen    bool    // drivers die rather than end
 	Check     int     // every how many events of an engine its structure is checked
+	Cancel    float64 // of what programs do, how much is cancelling
 	Actors    float64 // of what programs do, how much is about actors
 	Murder    float64 // that an actor's process is killed from outside while it lives
 	HeadDeath bool    // the head is started again from its store
@@ -93,6 +94,9 @@ func MakeConfig(seed uint64) Config {
 		if seed%2 == 1 && r.IntN(2) == 0 {
 			c.Murder = []float64{0.1, 0.4}[r.IntN(2)]
 		}
+	}
+	if r.IntN(2) == 0 {
+		c.Cancel = []float64{0.03, 0.15}[r.IntN(2)]
 	}
 	return c
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"gray/internal/core/fault"
+
 	"gray/internal/core/engine"
 	"gray/internal/core/ids"
 	"gray/internal/core/resource"
@@ -138,7 +140,7 @@ func (t *thread) submit(name string, depth int, deps, contained []ids.ObjectID) 
 		r := int32(w.rng.IntN(3))
 		m.Over.MaxRetries, m.Over.Raw, retries = &r, []byte{byte(r)}, r
 	}
-	w.tasks[u] = &called{retries: retries}
+	w.tasks[u] = &called{retries: retries, at: p.n}
 	w.Stats.Tasks++
 	w.tracef("%s submits %s %x deps %s contained %s returns %d retries %d depth %d", p, name, uint64(u), shorts(deps), shorts(contained), m.Returns, retries, depth)
 	var outs []ids.ObjectID
@@ -236,6 +238,10 @@ func (t *thread) pick(from []ids.ObjectID, n int) []ids.ObjectID {
 // act does one thing that both drivers and tasks do, with the handles that the program holds.
 func (t *thread) act(mine []ids.ObjectID, names []string, depth int, block bool) []ids.ObjectID {
 	p, w := t.p, t.p.w
+	if w.cfg.Cancel > 0 && w.chance(w.cfg.Cancel) {
+		t.cancel(mine)
+		return mine
+	}
 	if w.cfg.Actors > 0 && w.chance(w.cfg.Actors) {
 		return t.actActor(mine, block)
 	}
@@ -447,6 +453,7 @@ func (t *thread) run(x *execute) {
 	p, w := t.p, t.p.w
 	w.started(p, x)
 	t.path, t.kids = w.paths[x.u], 1000*int(x.attempt)
+	p.running = run{x.u, x.attempt}
 	depth, leaf := int(x.args[8]), x.args[9] == 1
 	mine, bad := t.open(x)
 	fn := w.specs[string(p.n.eng.Template(x.tmpl))].fn
@@ -479,7 +486,10 @@ func (t *thread) run(x *execute) {
 		names := w.byJob[p.job]
 		for range w.rng.IntN(4) {
 			mine = t.act(mine, names, depth-1, true)
-			t.maybeDie()
+			if t.maybeDie(); p.cancelled && w.chance(0.8) {
+				bad = string(fault.Cancelled)
+				break
+			}
 		}
 	}
 	for len(t.streams) > 0 {
@@ -488,6 +498,7 @@ func (t *thread) run(x *execute) {
 	if x.stream && bad == "" {
 		bad = t.generate(x, mine)
 	}
+	p.running, p.cancelled = run{}, false
 	t.result(x, bad, &mine)
 	t.close(x, mine)
 }

@@ -81,6 +81,8 @@ var codecs = map[Kind]codec{
 	KindTaskError:    exact(DecodeTaskError, AppendTaskError),
 	KindCallSite:     exact(DecodeCallSite, AppendCallSite),
 	KindPart:         exact(DecodePart, AppendPart),
+	KindWithin:       exact(DecodeWithin, small(AppendWithin)),
+	KindCancelTask:   exact(DecodeCancelTask, small(AppendCancelTask)),
 }
 
 func object(owner ids.Owner, counter uint64, index uint32) ids.ObjectID {
@@ -229,6 +231,8 @@ func cases() []frameCase {
 		{"log", KindLog, Log{Req: 1, Stream: LogErr, Text: []byte("(f pid=1) line\n")}},
 		{"log empty", KindLog, Log{Req: 1, Text: []byte{}}},
 		{"logs flushed", KindLogsFlushed, uint32(1)},
+		{"within", KindWithin, ids.MakeUnique(1, 10)},
+		{"cancel task", KindCancelTask, CancelTask{a, CancelForce | CancelRecursive}},
 		{"items", KindItems, Items{Req: 7, ID: a, First: 2, List: handed}},
 		{"items none", KindItems, Items{Req: 8, ID: a, First: 5, Ended: 1}},
 		{"task error", KindTaskError, TaskError{ids.MakeUnique(1, 9), []byte("ValueError: no")}},
@@ -320,5 +324,7 @@ func badFrames() []struct {
 		{"logs short", body(KindLogs, 1, 1, byte(0))},
 		{"log bad stream", body(KindLog, 1, byte(3), "text")},
 		{"logs flushed trailing", body(KindLogsFlushed, 1, "x")},
+		{"within short", body(KindWithin, "abc")},
+		{"cancel task without flags", body(KindCancelTask, a)},
 	}
 }

@@ -176,4 +176,8 @@ func FuzzLog(f *testing.F) { fuzzKind(f, KindLog) }
 
 func FuzzLogsFlushed(f *testing.F) { fuzzKind(f, KindLogsFlushed) }
 
+func FuzzWithin(f *testing.F) { fuzzKind(f, KindWithin) }
+
+func FuzzCancelTask(f *testing.F) { fuzzKind(f, KindCancelTask) }
+
 func FuzzItems(f *testing.F) { fuzzKind(f, KindItems) }

@@ -72,6 +72,8 @@ const (
 	KindTaskError    Kind = 0x2b
 	KindCallSite     Kind = 0x2c
 	KindLogs         Kind = 0x28
+	KindWithin       Kind = 0x26
+	KindCancelTask   Kind = 0x27
 	KindValue        Kind = 0x30
 	KindReady        Kind = 0x31
 	KindCreated      Kind = 0x32
@@ -92,7 +94,7 @@ const (
 )
 
 var kindNames = [256]string{
-	KindIDs: "IDS", KindExecuteAt: "EXECUTE_AT",
+	KindIDs: "IDS", KindExecuteAt: "EXECUTE_AT", KindWithin: "WITHIN", KindCancelTask: "CANCEL_TASK",
 	KindHello: "HELLO", KindWelcome: "WELCOME", KindRefused: "REFUSED",
 	KindTemplate: "TEMPLATE", KindTemplateDrop: "TEMPLATE_DROP", KindSubmit: "SUBMIT", KindPut: "PUT",
 	KindCreate: "CREATE", KindSeal: "SEAL", KindGet: "GET", KindWait: "WAIT", KindCancelReq: "CANCEL_REQ",

@@ -234,14 +234,19 @@ def get_gpu_ids() -> List:
 
 
 def cancel(ray_waitable, *, force: bool = False, recursive: bool = True) -> None:
-    """Cancel a call of an actor's method: drop it if it waits, cancel it if it is a coroutine that runs.
+    """Cancel a task or a call of an actor's method. It is not retried, and ``ray.get`` of it raises ``TaskCancelledError``.
 
-    What else runs can ask :meth:`~ray.runtime_context.RuntimeContext.is_canceled`. Tasks can't be cancelled yet.
+    One that waits is dropped. In a task that runs, ``KeyboardInterrupt`` is raised; a coroutine is cancelled. What else
+    runs can ask :meth:`~ray.runtime_context.RuntimeContext.is_canceled`. What has ended, or was put, stays as it is.
+
+    Args:
+        ray_waitable: An ``ObjectRef``, or an ``ObjectRefGenerator``.
+        force: Whether to kill the process that runs the task.
+        recursive: Whether to cancel what the task has called, too, and so on.
 
     Raises:
         TypeError: ``ray_waitable`` is neither an ``ObjectRef`` nor an ``ObjectRefGenerator``.
         ValueError: ``force`` with a call of an actor's method.
-        NotImplementedError: It is the ref of a task.
     """
     ensure_initialized()
     from ray._generators import ObjectRefGenerator
@@ -253,11 +258,9 @@ def cancel(ray_waitable, *, force: bool = False, recursive: bool = True) -> None
             f"ray.cancel() only supported for object refs. For actors, try ray.kill(). Got: {type(ray_waitable)}."
         )
     oid = ray_waitable.binary()
-    if oid[8:20] == b"\xff" * 12:
-        raise missing("ray.cancel() of tasks")
-    if force:
+    if force and oid[8:20] != b"\xff" * 12:
         raise ValueError("force=True is not supported for actor tasks.")
-    _core.call("cancel", id=oid, force=False, recursive=bool(recursive))
+    _core.cancel(oid, bool(force), bool(recursive))
 
 
 def kill(actor, *, no_restart: bool = True) -> None:

@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Mapping
@@ -584,10 +585,9 @@ def _settle(logging_config) -> None:
     global _registered
     if not _registered:
         atexit.register(shutdown, _exiting_interpreter=True)
+        _Forks()
         _registered = True
     if threading.current_thread() is threading.main_thread():
-        import signal
-
         signal.signal(signal.SIGTERM, _on_sigterm)
     import faulthandler
 
@@ -602,6 +602,30 @@ def _settle(logging_config) -> None:
 
 def _on_sigterm(signum, frame):
     sys.exit(signum)
+
+
+class _Forks:
+    """Gives forks of a driver the SIGTERM of any process: they have no session to end.
+
+    Who forks, such as multiprocessing's Pool, counts on their death. With our handler a SIGTERM might be lost: while it is
+    young, a process forgets signals that a handler waits for, and what is raised in a hook of os.register_at_fork, too. So
+    the signal is held back until the child has its own.
+    """
+
+    def __init__(self):
+        self._mask = threading.local()
+        os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._in_child)
+
+    def _before(self):
+        self._mask.old = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+
+    def _after(self):
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask.old)
+
+    def _in_child(self):
+        if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._after()
 
 
 def shutdown(wait_for_processes: bool = False, _exiting_interpreter: bool = False) -> None:

@@ -228,7 +228,7 @@ class RuntimeContext:
         )
 
     def is_canceled(self) -> bool:
-        """Whether the running call of an actor's method was cancelled; tasks can't be cancelled yet.
+        """Whether the running task, or call of an actor's method, was cancelled.
 
         Raises:
             RuntimeError: On a driver, and in an async actor, where coroutines are told.
@@ -236,7 +236,9 @@ class RuntimeContext:
         if not self._in_worker():
             raise RuntimeError(self._only_in_worker())
         actor, task = _state.actor, _core.current_task()
-        return actor is not None and task is not None and actor.is_cancelled(task)
+        if actor is None or task is None:
+            return task is not None and task.cancelled
+        return actor.is_cancelled(task)
 
     @property
     def job_id(self) -> JobID:

@@ -82,6 +82,8 @@ BUILD = {
     "GET": lambda f, raw: wire.get(f["chan"], f["req"], _ids(f["ids"])),
     "WAIT": lambda f, raw: wire.wait(f["chan"], f["req"], f["need"], f["flags"], _ids(f["ids"])),
     "CANCEL_REQ": lambda f, raw: wire.cancel_req(f["chan"], f["req"]),
+    "WITHIN": lambda f, raw: wire.within(_unique(f)),
+    "CANCEL_TASK": lambda f, raw: wire.cancel_task(_bytes(f["id"]), f["flags"]),
     "RELEASE": lambda f, raw: wire.counts(wire.RELEASE, [(_bytes(i), n) for i, n in f]),
     "UNPIN": lambda f, raw: wire.counts(wire.UNPIN, [(_bytes(i), n) for i, n in f]),
     "RESULT": lambda f, raw: wire.result(_unique(f["unique"]), f["attempt"], f["outcome"], _outputs(f)),

@@ -120,7 +120,7 @@ func TestFetchIsGivenUp(t *testing.T) {
 			case "dies":
 				b.crash(w)
 			case "cancelled":
-				a.do(func(e *Engine) { e.Cancel(c.sid, call) })
+				a.do(func(e *Engine) { e.Cancel(c.sid, call, Cancelling{Recursive: true}) })
 			default:
 				gone(a, b)
 			}

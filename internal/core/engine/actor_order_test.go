@@ -113,13 +113,13 @@ func TestCancelledCalls(t *testing.T) {
 	late := c.call("f")
 	calls := []ids.ObjectID{h.call("m"), h.call("m", late), h.call("m"), h.call("m")}
 	for _, k := range []int{1, 2} { // one that waits for an argument, one that is queued
-		r.do(func(e *Engine) { e.Cancel(c.sid, calls[k]) })
+		r.do(func(e *Engine) { e.Cancel(c.sid, calls[k], Cancelling{Recursive: true}) })
 	}
-	r.do(func(e *Engine) { e.Cancel(c.sid, calls[0]) }) // one that runs
+	r.do(func(e *Engine) { e.Cancel(c.sid, calls[0], Cancelling{Recursive: true}) }) // one that runs
 	r.want("cancel", "cancel "+itoa(w)+" 3")
 	c.wantValues(calls, "", "!CANCELLED", "!CANCELLED", "")
 	r.wantCalls(w, calls[0], calls[3])
-	r.do(func(e *Engine) { e.Cancel(c.sid, calls[3]) }) // nothing happens
+	r.do(func(e *Engine) { e.Cancel(c.sid, calls[3], Cancelling{Recursive: true}) }) // nothing happens
 	c.wantValues(calls[3:], "v")
 	r.run(r.e.tasks.at(r.e.objs.at(r.e.find(late)).task).worker, "v")
 	h.drop()
@@ -134,7 +134,7 @@ func TestCancelledCallIsNotRetried(t *testing.T) {
 	w := live(h)
 	call := h.call("m retries=-1")
 	r.take(w)
-	r.do(func(e *Engine) { e.Cancel(c.sid, call) })
+	r.do(func(e *Engine) { e.Cancel(c.sid, call, Cancelling{Recursive: true}) })
 	r.crash(w)
 	w = live(h)
 	r.wantCalls(w)
@@ -195,7 +195,7 @@ func TestUnorderedCallThatWaitsWhenItsActorDies(t *testing.T) {
 		if n := r.e.PendingCalls(c.sid, h.id); n != 3 {
 			t.Errorf("%d calls are pending, want 3", n)
 		}
-		r.do(func(e *Engine) { e.Cancel(c.sid, list[1]) })
+		r.do(func(e *Engine) { e.Cancel(c.sid, list[1], Cancelling{Recursive: true}) })
 		r.crash(w)
 		c.wantValues(list, "", "!CANCELLED", "!ACTOR_UNAVAILABLE ") // the first has not come to it yet
 		w = live(h)

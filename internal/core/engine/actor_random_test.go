@@ -197,7 +197,7 @@ func (w *world) kill(rt *rapid.T) {
 func (w *world) cancel(rt *rapid.T) {
 	c := pick(rt, "call", w.list)
 	if c.driver && slices.Contains(w.rigs, c.by.rig) {
-		c.by.do(func(e *Engine) { e.Cancel(c.by.sid, c.out) })
+		c.by.do(func(e *Engine) { e.Cancel(c.by.sid, c.out, Cancelling{Recursive: true}) })
 	}
 }
 

@@ -98,7 +98,7 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 	if s.worker != nil {
 		t.parent = s.worker.current(e)
 	}
-	e.begin(s, t, m.Over.Events)
+	e.begin(s, t, m.By, m.Over.Events)
 	tm.uses++
 	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over.Raw)
 	e.credit(t.job, int64(t.bytes))
@@ -312,6 +312,8 @@ func (e *Engine) callDone(p *peer, i uint32, t *task, m *TaskDone) {
 	switch {
 	case m.Lost == string(fault.ActorDied):
 		e.lostCall(i, t, inc)
+	case m.Lost != "" && t.cancelled:
+		e.failCall(i, t, e.cancelled(t))
 	case m.Lost != "":
 		e.failCall(i, t, e.failure(fault.Kind(m.Lost), m.Why+" (on node "+p.id.String()+")"))
 	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
@@ -338,7 +340,7 @@ func (e *Engine) lostCall(i uint32, t *task, inc uint32) {
 	e.toTask(t, taskOrdered)
 	switch {
 	case t.gone || (e.jobs[t.job] != nil && e.jobs[t.job].ended):
-		e.failCall(i, t, e.failure(fault.Cancelled, "the call's job has ended, or it was cancelled"))
+		e.failCall(i, t, e.failure(fault.Cancelled, "the call's job has ended"))
 	case a.state == actor.Dead:
 		e.failCall(i, t, e.died(a))
 	case a.inc <= inc && a.state != actor.Restarting:
@@ -404,26 +406,8 @@ func (e *Engine) cancelCall(i uint32, t *task, f failure) {
 		e.failCall(i, t, f)
 		e.offer(q)
 	case taskSent:
-		e.sink.CancelRun(t.worker, t.unique, t.attempt)
+		e.sink.CancelRun(t.worker, t.unique, t.attempt, false)
 	}
-}
-
-// Cancel ends a call whose result nobody wants: one that waits is dropped, a coroutine is cancelled where it runs.
-func (e *Engine) Cancel(sid SessionID, id ids.ObjectID) {
-	i := e.find(id)
-	if i == 0 || e.sessions[sid] == nil {
-		return
-	}
-	ti := e.objs.at(i).task
-	if ti == 0 {
-		return
-	}
-	t := e.tasks.at(ti)
-	if t.call == nil {
-		return
-	}
-	t.retries = 0
-	e.cancelCall(ti, t, e.failure(fault.Cancelled, "Task: "+e.taskID(t).String()+" was cancelled."))
 }
 
 // measureCall notes how long an ordered group's call took.

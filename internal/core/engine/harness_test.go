@@ -311,9 +311,13 @@ func (r *rig) KillWorker(w SessionID, _ string) {
 	r.say("kill %d", w)
 }
 
-func (r *rig) CancelRun(w SessionID, u ids.Unique, _ uint32) {
+func (r *rig) CancelRun(w SessionID, u ids.Unique, _ uint32, interrupt bool) {
 	r.cancels = append(r.cancels, u)
-	r.say("cancel %d %d", w, u.Counter())
+	what := "cancel"
+	if interrupt {
+		what = "interrupt"
+	}
+	r.say("%s %d %d", what, w, u.Counter())
 }
 func (r *rig) PID(w SessionID) int { return 1000 + int(w) }
 

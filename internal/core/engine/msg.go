@@ -39,6 +39,7 @@ const (
 	KindStreamItem
 	KindStreamAsk
 	KindStreamCredit
+	KindObjCancel
 )
 
 type (
@@ -150,8 +151,17 @@ type (
 		Exited             bool // its actor left with it, because it wanted to
 		Note               string
 	}
-	// TaskCancel: the result is not wanted any more; a running attempt is stopped.
-	TaskCancel struct{ Unique ids.Unique }
+	// TaskCancel: the task's job has ended, so its worker is killed; or, if Cancelled, the task was cancelled: what runs is
+	// interrupted, or with Force killed, and with Recursive what it has called is cancelled, too. Answered by TaskDone.
+	TaskCancel struct {
+		Unique                      ids.Unique
+		Cancelled, Force, Recursive bool
+	}
+	// ObjCancel: cancel the task of the receiver's that makes this object.
+	ObjCancel struct {
+		ID               ids.ObjectID
+		Force, Recursive bool
+	}
 	// Settled: the claims on TaskDone.Kept are registered; the owner may let the task's arguments go.
 	Settled struct{ Unique ids.Unique }
 	// ResultSettled: the owner has registered claims on what the outputs contain, or on what the item with this index of a
@@ -245,6 +255,9 @@ func (*StreamItem) Kind() MsgKind    { return KindStreamItem }
 func (*StreamAsk) Kind() MsgKind     { return KindStreamAsk }
 func (*StreamCredit) Kind() MsgKind  { return KindStreamCredit }
 
+// Kind is the message's number.
+func (*ObjCancel) Kind() MsgKind { return KindObjCancel }
+
 // NewMsg is an empty message of a kind, to decode into; nil for an unknown kind.
 func NewMsg(k MsgKind) Msg {
 	switch k {
@@ -298,6 +311,8 @@ func NewMsg(k MsgKind) Msg {
 		return &StreamAsk{}
 	case KindStreamCredit:
 		return &StreamCredit{}
+	case KindObjCancel:
+		return &ObjCancel{}
 	}
 	return nil
 }

@@ -66,6 +66,10 @@ func (e *Engine) OwnerAt(owner ids.Owner, no NodeNo) {
 		if f := e.foreign[i]; f != nil && e.objs.at(i).id.Owner() == owner {
 			f.subscribed = false
 			e.subscribe(i)
+			if c := f.cancel; c != nil {
+				f.cancel = nil
+				e.cancelAtOwner(i, f, *c)
+			}
 		}
 	}
 	e.claimDue(owner, no)
@@ -215,7 +219,7 @@ func (e *Engine) dropForeignTask(i uint32, t *task, why string) {
 		case t.create != nil:
 			e.stopHost(e.actors[t.create.ID.Unique()].host, ownerDied(why), false)
 		case t.call != nil:
-			e.sink.CancelRun(t.worker, t.unique, t.attempt)
+			e.sink.CancelRun(t.worker, t.unique, t.attempt, false)
 		default:
 			e.killFor(t, why)
 		}
@@ -252,7 +256,11 @@ func (e *Engine) Receive(from NodeNo, m Msg) {
 		e.taskDone(p, m)
 	case *TaskCancel:
 		if i := e.remoteRun[runKey{m.Unique}]; i != 0 {
-			if t := e.tasks.at(i); t.owner == from {
+			switch t := e.tasks.at(i); {
+			case t.owner != from:
+			case m.Cancelled && t.create == nil:
+				e.cancelledHere(i, t, Cancelling{m.Force, m.Recursive})
+			default:
 				e.cancelForeign(p, i, t)
 			}
 		}
@@ -442,15 +450,15 @@ func (e *Engine) holdQueue(i uint32, t *task, front bool) {
 	e.dirtyQ = true
 }
 
-// cancelForeign stops a task whose owner does not want it any more.
+// cancelForeign stops a task whose owner does not want it any more, as its job has ended.
 func (e *Engine) cancelForeign(p *peer, i uint32, t *task) {
-	done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.Cancelled), Why: "its job has ended, or it was cancelled"}
+	done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(fault.Cancelled), Why: "its job has ended"}
 	if t.create != nil && t.state != taskHeld {
 		e.dropForeignTask(i, t, "its job has ended")
 		return
 	}
 	if t.call != nil && t.state == taskSent {
-		e.sink.CancelRun(t.worker, t.unique, t.attempt)
+		e.sink.CancelRun(t.worker, t.unique, t.attempt, false)
 		return
 	}
 	if t.state != taskSent {

@@ -253,16 +253,19 @@ func (e *Engine) heard(p *peer, t *task, r *RanPart) {
 }
 
 // begin notes who makes a call, and when.
-func (e *Engine) begin(s *session, t *task, events *bool) {
+func (e *Engine) begin(s *session, t *task, by ids.Unique, events *bool) {
 	t.by = e.callerOf(s)
+	if by != 0 && t.by.actor != 0 {
+		t.by.task = by
+	}
 	t.when.created = e.us
 	if quiet := e.templates[t.tmpl].spec.NoEvents; quiet && events == nil || events != nil && !*events {
 		t.flags |= flagQuiet
 	}
 }
 
-// callerOf is who calls through a session: what its worker runs. Of an actor that runs several calls, nobody can tell which
-// of them it is; then it is said to be its creation.
+// callerOf is who calls through a session: what its worker runs. Of an actor that runs several calls, only its process can
+// tell which of them it is; where it does not, it is said to be its creation.
 func (e *Engine) callerOf(s *session) caller {
 	w := s.worker
 	switch {

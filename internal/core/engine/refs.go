@@ -15,10 +15,11 @@ import (
 
 // foreign is what we keep of an object that another daemon owns.
 type foreign struct {
-	claimed    bool   // our claim is registered, or on its way
-	subscribed bool   // the owner will tell when it is ready
-	cover      uint32 // running tasks here whose owner keeps it alive
-	unsettled  uint32 // claims on what it contains that third nodes have not acknowledged
+	claimed    bool        // our claim is registered, or on its way
+	subscribed bool        // the owner will tell when it is ready
+	cover      uint32      // running tasks here whose owner keeps it alive
+	unsettled  uint32      // claims on what it contains that third nodes have not acknowledged
+	cancel     *Cancelling // to be passed on once it is known where the owner is
 }
 
 // spread is what the owner keeps of an object that other daemons know.
@@ -325,6 +326,10 @@ func (e *Engine) receiveRef(p *peer, m Msg) {
 		}
 	case *ClaimAck:
 		e.claimAck(m.Seq)
+	case *ObjCancel:
+		if i := e.find(m.ID); i != 0 && e.foreign[i] == nil {
+			e.cancelObject(i, Cancelling{m.Force, m.Recursive})
+		}
 	case *Unclaim:
 		for _, id := range m.IDs {
 			i := e.find(id)

@@ -90,8 +90,9 @@ type Sink interface {
 	TakeBack(w SessionID) []ids.Unique
 	ExitWorker(w SessionID)
 	KillWorker(w SessionID, why string)
-	// CancelRun tells an actor's worker that a call's result is not wanted.
-	CancelRun(w SessionID, u ids.Unique, attempt uint32)
+	// CancelRun tells a worker that a task or a call that it has is cancelled. With interrupt its main thread is disturbed at
+	// what it does, to look.
+	CancelRun(w SessionID, u ids.Unique, attempt uint32, interrupt bool)
 	// PID is the process of a worker.
 	PID(w SessionID) int
 

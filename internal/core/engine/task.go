@@ -40,35 +40,36 @@ var taskNext = [...][]taskState{
 
 // task is one remote function call: at its owner, at the node that runs it, or both in one.
 type task struct {
-	unique  ids.Unique
-	parent  ids.Unique // the task that submitted it; 0 = the driver
-	job     ids.Job
-	state   taskState
-	flags   uint16
-	tmpl    uint32
-	shape   uint32
-	attempt uint32
-	retries int32 // left; negative = without end
-	returns uint32
-	out     uint32 // index of output 1
-	args    blob
-	over    blob
-	refs    []uint32 // arguments first, then ids that travel inside
-	nDeps   uint32
-	missing uint32 // arguments that are not ready, or not here
-	owner   NodeNo // who owns it; 0 = we
-	at      NodeNo // where it runs, when away
-	slot    uint32
-	worker  SessionID
-	next    uint32 // in its queue
-	prev    uint32
-	started int64 // when it got its slot here, in microseconds since 1970
-	when    times // of this attempt
-	by      caller
-	proc    uint32 // where it ran last, counted; in records.procs
-	exited  bool   // the actor that ran it left with it, because it wanted to
-	bytes   uint32 // of its frame, for the job's credit
-	gone    bool   // cancelled while it runs: its outputs are not wanted
+	unique    ids.Unique
+	parent    ids.Unique // the task that submitted it; 0 = the driver
+	job       ids.Job
+	state     taskState
+	flags     uint16
+	tmpl      uint32
+	shape     uint32
+	attempt   uint32
+	retries   int32 // left; negative = without end
+	returns   uint32
+	out       uint32 // index of output 1
+	args      blob
+	over      blob
+	refs      []uint32 // arguments first, then ids that travel inside
+	nDeps     uint32
+	missing   uint32 // arguments that are not ready, or not here
+	owner     NodeNo // who owns it; 0 = we
+	at        NodeNo // where it runs, when away
+	slot      uint32
+	worker    SessionID
+	next      uint32 // in its queue
+	prev      uint32
+	started   int64 // when it got its slot here, in microseconds since 1970
+	when      times // of this attempt
+	by        caller
+	proc      uint32 // where it ran last, counted; in records.procs
+	exited    bool   // the actor that ran it left with it, because it wanted to
+	bytes     uint32 // of its frame, for the job's credit
+	gone      bool   // its job ended while it runs: its outputs are not wanted
+	cancelled bool   // no attempt follows
 
 	create *CreatePart // of an actor's creation; its attempt is the incarnation
 	call   *callq      // of an actor's call: the queue of its caller
@@ -90,6 +91,7 @@ type Overrides struct {
 type Submission struct {
 	Template  uint32 // the session's number
 	Unique    ids.Unique
+	By        ids.Unique // the actor's call that makes it, where the client has several
 	Returns   uint32
 	Flags     uint16
 	Deps      []ids.ObjectID
@@ -170,7 +172,7 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	if s.worker != nil {
 		t.parent = s.worker.current(e)
 	}
-	e.begin(s, t, m.Over.Events)
+	e.begin(s, t, m.By, m.Over.Events)
 	tm.uses++
 	t.args, t.over = e.blobs.put(m.Args), e.blobs.put(m.Over.Raw)
 	e.credit(t.job, int64(t.bytes))
@@ -510,6 +512,11 @@ func (e *Engine) crashed(i uint32, t *task, kind fault.Kind, why string) {
 	}
 	if t.gone || (e.jobs[t.job] != nil && e.jobs[t.job].ended) {
 		e.failTask(i, t, fault.Cancelled, "the task's job has ended")
+		return
+	}
+	if t.cancelled {
+		e.orphans(t.unique)
+		e.failWith(i, t, e.cancelled(t))
 		return
 	}
 	if t.retries == 0 || kind == fault.StoreFull || kind == fault.RuntimeEnv { // another attempt would fail the same way

@@ -434,9 +434,12 @@ func (e *Engine) unsend(s *session, i uint32, t *task) {
 	t.when.sent = 0
 	slot := t.slot
 	t.slot, t.worker = 0, 0
-	if t.gone {
+	switch {
+	case t.cancelled:
+		e.lostHere(i, fault.Cancelled, cancelledText(e.taskID(t)))
+	case t.gone:
 		e.lostHere(i, fault.Cancelled, "its job has ended")
-	} else {
+	default:
 		e.requeue(i, t)
 	}
 	if slot != 0 {
@@ -662,7 +665,7 @@ func (e *Engine) reap() {
 	}
 }
 
-// KillTask ends the worker that runs a task, for a caller that must have the task stopped.
+// killFor ends the worker that runs a task, for a caller that must have the task stopped.
 func (e *Engine) killFor(t *task, why string) {
 	if w := e.pool.all[t.worker]; w != nil && w.state != workLeaving {
 		w.killed = why

@@ -52,6 +52,7 @@ Actors (``ray._core.actors``)::
 
 Rest::
 
+    cancel(id, force, recursive)                  # of the task that makes the object; says nothing of what came of it
     call(method, **arguments) -> dict             # CALL of docs/protocol.md; errors as Ray's classes
     serialize(value) -> Payload; deserialize(bytes-like)
     register_serializer(cls, serializer, deserializer); deregister_serializer(cls)
@@ -62,6 +63,7 @@ Rest::
 
 from ray._core import actors as actors
 from ray._core.client import call as call
+from ray._core.client import cancel as cancel
 from ray._core.client import connect as connect
 from ray._core.client import disconnect as disconnect
 from ray._core.client import get as get

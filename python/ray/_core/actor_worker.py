@@ -41,13 +41,11 @@ class Call(Task):
         flags: Those of its EXECUTE.
         items: Where a generator's items go; None before it runs.
         retry: Whether its own exceptions lead to another attempt.
-        cancelled: Whether somebody does not want it any more.
         told: Whether its body has learned that.
         exits: Whether the actor is to exit with it.
     """
 
     __slots__ = (
-        "cancelled",
         "exits",
         "flags",
         "future",

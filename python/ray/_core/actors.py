@@ -114,7 +114,7 @@ def call(target: Target, template, args, kwargs=None, num_returns: int = 1, over
     client.credit_left -= 435  # the frame's bytes, and client._CALL_COST
     if client.credit_left < 0:
         client.wait_for_credit()
-    client.box.add(template._head + unique8 + target.tail)
+    client.submit_frame(template._head + unique8 + target.tail)
     return ref
 
 

@@ -30,6 +30,7 @@ class Client:
     def __init__(self, box, arena, welcome: dict, socket_path: str, key: bytes, version: str, role: str):
         """Take over a greeted stream. Use connect()."""
         self.box = box
+        self.submit_frame = box.add  # of a task or a call; an actor's process says which call makes it
         self.table = box.table
         self.arena = arena
         self.session = welcome["session"]
@@ -614,7 +615,7 @@ class Client:
         else:
             out = [own(stem + i.to_bytes(4, "little")) for i in range(1, num_returns + 1)] or None
         self.spend(len(frame) + _CALL_COST + (_RETURN_COST * (num_returns - 1) if num_returns > 1 else 0))
-        self.box.add(frame)
+        self.submit_frame(frame)
         del keep
         return out
 
@@ -633,6 +634,13 @@ class Client:
                 raise TypeError(
                     f"Could not serialize the argument {value!r} for a task or actor {template.qualname}:\n{inspected(value)}"
                 ) from error
+
+    def cancel(self, oid, force, recursive):
+        """Cancel the task that makes the object ``oid``."""
+        self.box.frames.append(
+            wire.cancel_task(oid, (wire.FORCE if force else 0) | (wire.RECURSIVE if recursive else 0))
+        )
+        self.box.flush()
 
     def load_function(self, oid):
         """The callable whose body is the object ``oid``."""
@@ -794,6 +802,11 @@ def wait(wanted, num_returns=1, timeout=None, fetch_local=True):
     """See Client.wait."""
     client = state.client
     return (client if client is not None else connected()).wait(wanted, num_returns, timeout, fetch_local)
+
+
+def cancel(oid, force: bool, recursive: bool):
+    """See Client.cancel."""
+    connected().cancel(oid, force, recursive)
 
 
 def call(method: str, **arguments) -> dict:

@@ -12,9 +12,10 @@ class Task:
         qualname: ``module.qualname`` of the function.
         attempt: 0 for the first.
         resources: Amounts it holds.
+        cancelled: Whether somebody does not want it any more.
     """
 
-    __slots__ = ("attempt", "name", "qualname", "resources", "task_id")
+    __slots__ = ("attempt", "cancelled", "name", "qualname", "resources", "task_id")
 
     def __init__(self, task_id, name, qualname, attempt, resources):
         self.task_id = task_id
@@ -22,6 +23,7 @@ class Task:
         self.qualname = qualname
         self.attempt = attempt
         self.resources = resources
+        self.cancelled = False
 
 
 class DependencyFailed(Exception):

@@ -261,7 +261,7 @@ def submit(template: Template, args, kwargs=None, num_returns: int = 1, override
     client.credit_left -= 419  # the frame's bytes, and client._CALL_COST
     if client.credit_left < 0:
         client.wait_for_credit()
-    client.box.add(template._head + unique8 + template._tail)
+    client.submit_frame(template._head + unique8 + template._tail)
     return ref
 
 

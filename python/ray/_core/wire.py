@@ -17,6 +17,7 @@ CANCEL_REQ, RELEASE, UNPIN, RESULT, CALL, CHANNEL_CLOSE, ABORT, CREDIT = range(0
 ACTOR, ACTOR_CALL, ITEM, NEXT, STREAM_DROP = range(0x20, 0x25)
 TASK_ERROR, CALL_SITE, PART = 0x2B, 0x2C, 0x3C
 LOGS = 0x28
+WITHIN, CANCEL_TASK = 0x26, 0x27
 VALUE, READY, CREATED, DONE, ERROR, REPLY, ITEMS = range(0x30, 0x37)
 LOG, LOGS_FLUSHED = 0x38, 0x39
 EXECUTE, X_TEMPLATE, SETUP, EXIT, X_TEMPLATE_DROP, EXECUTE_AT, CANCEL = range(0x40, 0x47)
@@ -29,6 +30,7 @@ FETCH = 1
 BESIDE = 1
 FLUSH = 1
 LOG_OUT, LOG_ERR, LOG_BARS = range(3)
+FORCE, RECURSIVE = 1, 2
 
 # Value formats.
 PICKLE, PICKLE_BUFFERS, RAW, EXCEPTION, DAEMON_ERROR, MSGPACK = range(6)
@@ -235,6 +237,16 @@ def _utf8(text):
 def logs(chan, req, taken, flags) -> bytes:
     """LOGS: taken bytes of text in all were shown."""
     return _logs.pack(18, LOGS, chan, req, taken, flags)
+
+
+def within(unique8) -> bytes:
+    """WITHIN."""
+    return head.pack(9, WITHIN) + unique8
+
+
+def cancel_task(oid, flags) -> bytes:
+    """CANCEL_TASK."""
+    return head.pack(30, CANCEL_TASK) + oid + bytes((flags,))
 
 
 def split_contained(oid, contained, room):

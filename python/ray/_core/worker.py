@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -31,7 +32,7 @@ from ray._core.arena import Arena
 from ray._core.client import Client, as_exception
 from ray._core.outbox import Outbox
 from ray._core.refs import Lease, LeaseClaim, PinClaim, Value
-from ray._core.state import WORKER_MODE, state
+from ray._core.state import WORKER_MODE, current_task, state
 from ray._core.task import OURS, DependencyFailed, FunctionMissing, Task
 
 OURS.add(__file__)
@@ -109,6 +110,10 @@ class Worker:
         self._sizes = []  # of a packet that is in the buffer
         self.alone = False  # nothing more was on its way when the last call was sent
         self._title = None
+        self.named = None  # unique and attempt of the task that runs
+        self.running = None  # the same, while its code may be interrupted; else None
+        self._poked = False  # a CANCEL may have come while nothing could be interrupted
+        self._cancelled = set()  # what was cancelled and has not been run
         self._threads = 0  # that OMP_NUM_THREADS and its like say; None if that is the user's business
         try:
             from ray._core.title import set_title
@@ -163,6 +168,8 @@ class Worker:
         if self.box is not None:
             printing.flush()  # before the caller hears that the task has ended
             self.box.flush()
+            if self._cancelled:
+                self._cancelled.clear()  # nothing waits here
             if self._title is not None:
                 self._title = None
                 if self._set_title is not None:
@@ -200,6 +207,7 @@ class Worker:
             elif kind == wire.CANCEL:
                 if self.actor is not None:
                     self.actor.cancel(bytes(packet[start : start + 8]))
+                self._poked = False  # it came too late: what was sent before it has been run
             else:
                 raise wire.ProtocolError(f"the daemon sent a worker a frame of kind 0x{kind:02x}")
 
@@ -245,6 +253,57 @@ class Worker:
             return
         if fields.get("actor"):
             become(self, fields["actor"])
+            self.client.submit_frame = self._submit_frame
+        else:
+            signal.signal(signal.SIGURG, self._interrupted)
+
+    def _submit_frame(self, frame):
+        """In an actor: send what a call submits, and say which call that is."""
+        task = current_task()
+        self.client.box.add(frame if task is None else wire.within(task.task_id[:8]) + frame)
+
+    # cancelling
+
+    def _interrupted(self, signum, frame):
+        """SIGURG: a CANCEL lies in the queue. Raise in the code of the task that it names, as Ctrl-C would."""
+        if self.running is None:
+            self._poked = True
+        else:
+            self.heed(frame)
+
+    def heed(self, frame=None):
+        """Read the CANCELs that have come; the caller is in the code of a task."""
+        self._poked = False
+        start = bytearray(17)
+        while True:
+            try:
+                # Tasks stay in the queue: the daemon may want them back. It had taken back those before a CANCEL.
+                n = self.exec.recv_into(start, 17, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+                if n == 0 or start[4] not in (wire.CANCEL, wire.X_TEMPLATE, wire.X_TEMPLATE_DROP):
+                    return
+                packet = self.exec.recv(wire.MAX_PACKET, socket.MSG_DONTWAIT)
+            except (BlockingIOError, ConnectionError):
+                return
+            if not packet or packet[4] != wire.CANCEL:
+                self._packets.append(packet)
+                if not packet:
+                    return
+                continue
+            named = packet[5:17]
+            if named == self.running:
+                state.task.cancelled = True
+                handler = signal.getsignal(signal.SIGINT)
+                if callable(handler):
+                    handler(signal.SIGINT, frame)
+            elif self._packets:
+                self._cancelled.add(named)
+
+    def _unless_cancelled(self, unique8, attempt):
+        named = unique8 + wire.pack_u32(attempt)
+        if named in self._cancelled:
+            self._cancelled.discard(named)
+            state.task.cancelled = True
+            raise KeyboardInterrupt
 
     # running a task
 
@@ -280,19 +339,26 @@ class Worker:
         outcome = 0
         started = time.perf_counter()
         try:
-            function = template.function or self._load(template)
-            args, kwargs, retry_types = self.arguments(buf, at, end, flags, n_deps)
-            if kwargs:
-                result = function(*args, **kwargs)
-            else:
-                result = function(*args)
-            if flags & wire.STREAM:
-                items = yields.Items(self, unique8, attempt, num_returns, template)
-                outputs, guards, keep = yields.run(items, result)
-            elif type(result) is GeneratorType:
-                outputs, guards, keep, outcome = self.collected(unique8, result, num_returns, flags, name, retry)
-            else:
-                outputs, guards, keep = self.outputs(unique8, result, num_returns)
+            try:
+                self.named = unique8 + wire.pack_u32(attempt)
+                if self._cancelled:
+                    self._unless_cancelled(unique8, attempt)
+                function = template.function or self._load(template)
+                args, kwargs, retry_types = self.arguments(buf, at, end, flags, n_deps)
+                if kwargs:
+                    result = function(*args, **kwargs)
+                else:
+                    result = function(*args)
+                if flags & wire.STREAM:
+                    items = yields.Items(self, unique8, attempt, num_returns, template)
+                    outputs, guards, keep = yields.run(items, result)
+                elif type(result) is GeneratorType:
+                    outputs, guards, keep, outcome = self.collected(unique8, result, num_returns, flags, name, retry)
+                else:
+                    self.running = None
+                    outputs, guards, keep = self.outputs(unique8, result, num_returns)
+            finally:
+                self.running = None
         except SystemExit:
             box.flush()
             raise
@@ -352,6 +418,9 @@ class Worker:
         at += 4
         ids = wire.split_ids(bytes(buf[at : at + n * wire.ID])) if n else ()
         at += n * wire.ID
+        self.running = self.named  # from here on the user's code runs, be it that of an argument's class
+        if self._poked and self.running:
+            self.heed()
         try:
             if flags & wire.ARGS_IN_DEP0:
                 holder = deps.pop(0)

@@ -25,9 +25,22 @@ class Items:
         index: Of the last item that was sent; 1 = none.
     """
 
-    __slots__ = ("_asked", "_attempt", "_client", "_last", "_limit", "_skip", "_stem", "_unique8", "index", "per_yield")
+    __slots__ = (
+        "_asked",
+        "_attempt",
+        "_client",
+        "_last",
+        "_limit",
+        "_skip",
+        "_stem",
+        "_unique8",
+        "host",
+        "index",
+        "per_yield",
+    )
 
     def __init__(self, host, unique8, attempt, skip, template):
+        self.host = host
         self._client = host.client
         self._unique8 = unique8
         self._stem = unique8 + host.suffix
@@ -112,8 +125,13 @@ def run(items, generator):
     """Send all that a generator yields; returns what its RESULT says."""
     if items.per_yield > 1:
         generator = _split(generator, items.per_yield)
+    host = items.host
     for value in generator:
+        host.running = None
         items.send(value)
+        host.running = host.named
+        if host._poked and host.running:
+            host.heed()
         if items.must_ask():
             items.ask()
     return ENDED

@@ -1,9 +1,13 @@
 """Small helpers that other packages import."""
 
 import asyncio
+import contextlib
 import os
+import signal
+import threading
 
 __all__ = [
+    "DeferSigint",
     "binary_to_hex",
     "decode",
     "detect_fate_sharing_support",
@@ -12,6 +16,32 @@ __all__ = [
     "get_system_memory",
     "hex_to_binary",
 ]
+
+
+class DeferSigint:
+    """In its block SIGINT, and so a task's cancellation, is only noted; it is delivered at the block's end. For main threads."""
+
+    def __init__(self):
+        self.task_cancelled = False
+        self.orig_sigint_handler = None
+
+    @classmethod
+    def create_if_main_thread(cls):
+        """A DeferSigint in the main thread, a context manager that does nothing in others."""
+        return cls() if threading.current_thread() is threading.main_thread() else contextlib.nullcontext()
+
+    def _note(self, signum, frame):
+        self.task_cancelled = True
+
+    def __enter__(self):
+        self.task_cancelled = False
+        self.orig_sigint_handler = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, exc_type, exc, tb):
+        signal.signal(signal.SIGINT, self.orig_sigint_handler)
+        if self.task_cancelled and exc_type is None:
+            signal.raise_signal(signal.SIGINT)
 
 
 def binary_to_hex(identifier: bytes) -> str:
