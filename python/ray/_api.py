@@ -209,7 +209,9 @@ def timeline(filename: Optional[str] = None):
         RuntimeError: This process is not connected.
     """
     if _state.client is None:
-        raise RuntimeError("Ray has not been started yet. Call ray.init() before ray.timeline().")
+        raise RuntimeError(
+            "Ray has not been started yet. Timeline requires Ray to be initialized first: call ray.init()."
+        )
     from ray.util.state.api import StateApiClient
 
     events = StateApiClient().timeline()

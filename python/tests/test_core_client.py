@@ -449,7 +449,7 @@ def test_blocked_get_says_why(daemon, monkeypatch, caplog):
         with pytest.raises(exceptions.GetTimeoutError):
             _core.get(_core.ObjectRef.from_random(), 0.3)
     said = [r.getMessage() for r in caplog.records if "no worker is free" in r.getMessage()]
-    assert len(said) == 1
+    assert 1 <= len(said) <= 5  # after 0.02, 0.04, 0.08 and 0.16 s; a slow machine lets some out
 
 
 def _propagating(monkeypatch):

@@ -7,18 +7,14 @@ import threading
 import time
 from itertools import count
 
-from ray._core import refs, serialization, streams, wire
+from ray._core import reasons, refs, serialization, streams, wire
 from ray._core.channel import Channel, remaining
 from ray._core.refs import CLOSED, READY_ELSEWHERE, ObjectRef, Value
 from ray._core.state import SCRIPT_MODE, connected, state
 
 _WARN_AFTER = 10.0  # seconds of waiting after which the log says what for
-_WARN_LEAST = 600.0  # seconds after which it says so again at the latest
-_WARNED = 1000  # sets of refs of which is known that the log told of them
 _ARGS_INLINE = 64 << 10  # bytes of arguments in a SUBMIT; more go into an object of their own
 _IDS_A_FRAME = 30000
-_WHY_A_CALL = 500
-_EXPLAINED = 10000  # refs whose reason a GetTimeoutError tells
 _CALL_COST = 384  # bytes of credit for each call besides its frame: what the daemon's records of it take
 _RETURN_COST = 128  # bytes of credit for each return of a task beyond the first: the daemon keeps a record of it
 _load = serialization.load
@@ -296,7 +292,7 @@ class Client:
                     if kind == wire.ERROR:
                         self.reply(kind, body)
                 if not channel.receive(_WARN_AFTER):
-                    self._explain(channel, [oid])
+                    reasons.tell(self, channel, _WARN_AFTER, [oid])
         finally:
             if values:
                 values.clear()
@@ -363,7 +359,7 @@ class Client:
                 if kind == wire.ERROR:
                     self.reply(kind, body)
                 if kind == wire.DONE:
-                    self._timed_out(channel, ids, wanted)
+                    reasons.timed_out(self, channel, ids, wanted)
             pause = _WARN_AFTER
             if deadline is not None and not cancelled:
                 left = deadline - time.monotonic()
@@ -375,7 +371,7 @@ class Client:
                     pause = left
             if not channel.receive(None if cancelled else pause) and pause == _WARN_AFTER:
                 started += pause
-                self._explain(channel, [oid for oid in ids if oid not in values])
+                reasons.tell(self, channel, _WARN_AFTER, [oid for oid in ids if oid not in values])
 
     def _all_there(self, ids, values):
         return all(oid in values for oid in ids)
@@ -385,58 +381,6 @@ class Client:
             value = values.get(ref._id) or ref._v
             if type(value) is Value and value.status:
                 raise as_exception(value, ref._id)
-
-    def _timed_out(self, channel, ids, wanted):
-        from ray import exceptions
-
-        missing = [oid for oid in ids if oid not in channel.values]
-        why = self._why(channel, missing[:_EXPLAINED])
-        unknown = f"not asked: the reasons of the first {_EXPLAINED} refs are"
-        refs = {ref._id: ref for ref in wanted}
-        shown = "; ".join(f"{refs[oid]!r}: {why[oid]}" for oid in missing[:3])
-        error = exceptions.GetTimeoutError(
-            f"Get timed out: some object(s) not ready. {len(missing)} of {len(ids)} that were asked for are missing: {shown}"
-            f"{'; …' if len(missing) > 3 else ''}"
-        )
-        error.waiting = {refs[oid]: why.get(oid, unknown) for oid in missing}
-        raise error
-
-    def _why(self, channel, ids):
-        """For each id the reason why it is not ready, as the daemon knows it."""
-        import msgpack
-
-        why = {}
-        for i in range(0, len(ids), _WHY_A_CALL):
-            part = ids[i : i + _WHY_A_CALL]
-            req = next(channel._req)
-            self.box.frames.append(wire.call(channel.no, req, msgpack.packb({"m": "why", "ids": part})))
-            self.box.flush()
-            kind, body = self.answer(channel, req)
-            answer = msgpack.unpackb(body, strict_map_key=False)
-            if kind == wire.ERROR:
-                why.update(dict.fromkeys(part, answer.get("error")))
-            else:
-                for w in answer["why"]:
-                    late = "not here in time; by now " if w.get("state") == "READY" else ""
-                    why[w["id"]] = late + (w.get("reason") or w.get("state") or "")
-        return why
-
-    def _explain(self, channel, ids):
-        """Log why refs are not ready, and again each time twice as much time has gone by."""
-        import logging
-
-        key = hash(frozenset(ids))
-        now = time.monotonic()
-        first, due = self._warned.get(key, (now - _WARN_AFTER, now))
-        if now < due:
-            return
-        if key not in self._warned and len(self._warned) >= _WARNED:
-            self._warned.clear()
-        self._warned[key] = first, now + min(now - first, _WARN_LEAST) * 0.99  # a pause may end a little early
-        text = "; ".join(f"ObjectRef({oid.hex()}): {reason}" for oid, reason in self._why(channel, ids[:10]).items())
-        logging.getLogger("ray").warning(
-            "Waiting for %d object(s) for more than %.0f s: %s", len(ids), now - first, text
-        )
 
     # wait
 
@@ -538,7 +482,7 @@ class Client:
                 return False
             pause = None if last else _WARN_AFTER if left is None else min(left, _WARN_AFTER)
             if not channel.receive(pause) and pause == _WARN_AFTER:
-                self._explain(channel, [r._id for r in wanted if r._v is None])
+                reasons.tell(self, channel, _WARN_AFTER, [r._id for r in wanted if r._v is None])
         kind, body = channel.answers[req]
         if kind == wire.ERROR:
             self.reply(kind, body)

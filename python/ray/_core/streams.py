@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from ray._core import refs, wire
+from ray._core import reasons, refs, wire
 from ray._core.channel import remaining
 from ray._core.refs import CLOSED, ObjectRef, Value
 
@@ -142,7 +142,7 @@ class Stream:
                     break
                 pause = None if cancelled else _WARN_AFTER if left is None else min(left, _WARN_AFTER)
                 if not channel.receive(pause) and pause == _WARN_AFTER:
-                    client._explain(channel, [self.ref._id])
+                    reasons.tell(client, channel, _WARN_AFTER, [self.ref._id])
             else:
                 return True
 
