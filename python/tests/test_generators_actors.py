@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, TaskCancelledError
 
-pytestmark = pytest.mark.usefixtures("shared_ray", "leaves_nothing")
+pytestmark = pytest.mark.usefixtures("shared_ray")
 
 
 class _Methods:
