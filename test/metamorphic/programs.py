@@ -158,7 +158,7 @@ class Maker:
         return s
 
 
-CANCELS = ("coroutine",)  # what a program may cancel
+CANCELS = ("coroutine", "waits", "blocked")  # an actor's coroutine, a task that waits for its argument, one in a get
 
 
 def make(seed, size=40, cancels=CANCELS):

@@ -183,10 +183,6 @@ def main():
     parser.add_argument("--ray", help="an interpreter that has Ray itself, to be compared with the model")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--first", type=int, default=1)
-    parser.add_argument(
-        "--cancels", type=lambda text: tuple(text.split(",")), default=programs.CANCELS,
-        help="what programs cancel, of coroutine,waits,blocked: an actor's coroutine, a task that waits for its argument, one that waits in a get",
-    )  # fmt: skip
     parser.add_argument("--size", type=int, default=40, help="statements of a program")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # by way of the clean-up
@@ -205,7 +201,7 @@ def main():
                 sites.append(Site("Ray", [args.ray], folder, {**env, "RAY_TMPDIR": folder}))
                 daemons.append(None)
             for seed in range(args.first, args.first + args.seeds):
-                program = programs.make(seed, args.size, args.cancels)
+                program = programs.make(seed, args.size)
                 for site, pids in zip(sites, daemons):
                     with standstills(pids, seed) if pids else contextlib.nullcontext():
                         text = compare(seed, program, site)
