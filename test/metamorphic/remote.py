@@ -106,7 +106,10 @@ class Api:
             victim = waits.remote([never])
             self.get(blocker.reached.remote())
         ray.cancel(victim)
-        return run.value(victim)
+        try:
+            return run.value(victim)
+        finally:
+            ray.kill(blocker)  # which would do what it was asked first
 
     def kill(self, actor):
         """As ray.kill."""
