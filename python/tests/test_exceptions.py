@@ -195,7 +195,10 @@ MAKERS = [
         e.WorkerCrashedError(),
         "The worker died unexpectedly while executing this task. Check python-core-worker-*.log files",
     ),
-    (e.WorkerCrashedError("killed by SIGKILL"), "killed by SIGKILL"),
+    (
+        e.WorkerCrashedError("killed by SIGKILL"),
+        "The worker died unexpectedly while executing this task. killed by SIGKILL",
+    ),
     (e.LocalRayletDiedError(), "The task's local raylet died. Check raylet.out for more information."),
     (e.TaskCancelledError(), ""),
     (e.TaskCancelledError(ray.TaskID.nil()), f"Task: TaskID({'ff' * 24}) was cancelled. "),

@@ -445,7 +445,7 @@ def test_sizes_of_functions(caplog, monkeypatch):
 
     with caplog.at_level("WARNING", logger="ray"):
         assert ray.get(large.remote()) == 11 << 20
-    assert re.search(r"The function .*large is very large \(11 MiB\)", caplog.text)
+    assert re.search(r"The remote function .*large is very large \(11 MiB\)", caplog.text)
     monkeypatch.setenv("FUNCTION_SIZE_ERROR_THRESHOLD", str(5 << 20))
 
     @ray.remote

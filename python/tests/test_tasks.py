@@ -282,11 +282,9 @@ def test_wait_takes_failures_for_ready():
             r"Could not serialize the argument <unlocked .*identity",
         ),
         (lambda r: ray.cancel(5), TypeError, r"ray\.cancel\(\) only supported for object refs"),
-        (lambda r: ray.cancel(r), NotImplementedError, r"ray\.cancel\(\)"),
         (lambda r: ray.kill(5), ValueError, r"ray\.kill\(\) only supported for actors"),
         (lambda r: ray.get_actor("x"), ValueError, r"Failed to look up actor"),
         (lambda r: ray.get_actor(""), ValueError, r"non-empty value"),
-        (lambda r: ray.timeline(), NotImplementedError, r"timeline"),
     ],
 )
 def test_wrong_calls(call, error, text):

@@ -19,7 +19,7 @@ from types import GeneratorType
 import msgpack
 
 from ray import exceptions
-from ray._core import printing, serialization, wire, yields, zygote
+from ray._core import environ, printing, serialization, wire, yields, zygote
 from ray._core.actors import SYSTEM_GROUP
 from ray._core.state import state
 from ray._core.task import OURS, DependencyFailed, FunctionMissing, Task
@@ -322,7 +322,7 @@ class Actor:
             raise FunctionMissing(
                 f"The actor with name {self.class_name} failed to import on the worker. This may be because needed library "
                 "dependencies are not installed in the worker environment or cannot be found on sys.path "
-                f"{sys.path}:\n\n{traceback.format_exc()}"
+                f"{sys.path}:\n\n{traceback.format_exc()}{environ.advice(e)}"
             ) from e
 
     def _not_made(self, error, name, unique8) -> dict:

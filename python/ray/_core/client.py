@@ -600,6 +600,7 @@ class Client:
         if self.logs is not None:
             self.logs.flush()
             self.logs.close()
+            self.logs = None  # it knows this client: without the cycle the arena is unmapped now
         if self.futures is not None:
             self.futures.close()
         self.table.close()

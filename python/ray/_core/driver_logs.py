@@ -60,6 +60,7 @@ class DriverLogs:
         self._req = 0
         self._sock = None
         self._closed = False
+        self._open = threading.Event()  # the daemon knows the channel, or the thread has given up
         self._flushed = threading.Event()
         self._moved = threading.Event()  # text has come since somebody last looked
         self._thread = threading.Thread(target=self._run, name="ray_print_logs", daemon=True)
@@ -73,12 +74,14 @@ class DriverLogs:
     def _run(self):
         try:
             self._sock, _, _ = self._client.dial(self._no)
+            self._open.set()
             self._ask()
             self._read()
         except (ConnectionError, OSError) as e:
             if not self._closed and not self._client.box.broken:
                 self._show(wire.LOG_ERR, f"(ray) Workers' output is not shown any more: {e}\n")
         finally:
+            self._open.set()
             self._flushed.set()
 
     def _read(self):
@@ -144,6 +147,8 @@ class DriverLogs:
 
         if self._closed or not self._thread.is_alive() or threading.current_thread() is self._thread:
             return
+        if not self._open.wait(_FLUSH_IDLE) or self._sock is None:
+            return  # nothing has been asked for yet
         self._flushed.clear()
         self._req += 1
         try:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Optional
 
 from ray._core.state import state
 
@@ -74,9 +75,11 @@ def unfit(error: BaseException, runtime_env: dict):
     return execute
 
 
-def advice(error: BaseException) -> str:
+def advice(error: Optional[BaseException]) -> str:
     """What to do about a module that is not there, as lines after the traceback; "" for other errors."""
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__
+    if error is None or not error.name:
         return ""
     env = state.runtime_env or {}
     if env.get("working_dir"):
