@@ -170,7 +170,7 @@ func nameIn(over []byte) string {
 		return ""
 	}
 	at := 1 + len(key)
-	n := 0
+	var n int
 	switch c := over[at]; {
 	case c&0xe0 == 0xa0:
 		n = int(c & 0x1f)
