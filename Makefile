@@ -10,6 +10,7 @@ BINARY := python/ray/_bin/ray
 SEEDS ?= 200
 FUZZTIME ?= 60s
 ARCHS ?= amd64 arm64
+HOST_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 ARGS ?=
 # Ray's own tests, to run against this checkout; see `make conformance`.
 CONFORMANCE ?= ../shared/conformance
@@ -163,6 +164,16 @@ fmt: $(VENV)/.requirements $(TOOLS)/gofumpt-$(GOFUMPT) ## format Go and Python
 .PHONY: wheel
 wheel: $(VENV)/.requirements ## static wheels for x86_64 and arm64, in dist/
 	$(PY) packaging/graywheel.py --out dist --arch $(ARCHS)
+
+dist/gray-image.tar: $(VENV)/.requirements $(GO_SOURCES) $(PY_SOURCES) $(PACKAGING) packaging/image_tar.sh
+	@if [ "$$(id -u)" = 0 ] && ! command -v mmdebstrap >/dev/null; then \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y mmdebstrap >/dev/null; fi
+	rm -rf $(CACHE)/image-wheel
+	$(PY) packaging/graywheel.py --out $(CACHE)/image-wheel --arch $(HOST_ARCH)
+	$(PY) packaging/image.py --wheel $(CACHE)/image-wheel/ray-*.whl --out $@ $(ARGS)
+
+.PHONY: image
+image: dist/gray-image.tar ## the container image dist/gray-image.tar (gray:local), as root; ARGS='--python 3.12' or --torch
 
 RAY_VENV := $(CACHE)/ray-2.60.0
 $(RAY_VENV)/.made:

@@ -29,6 +29,8 @@ LIBRARIES = ["libbz2-1.0", "libffi8", "liblzma5", "libncursesw6", "libreadline8"
 TORCH = ["python3-torch", "python3-numpy"]
 LEAVE_OUT = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*"]
 
+LARGEST = 150e6  # bytes when compressed; pulling it is what a user waits for first
+
 VENV = "/opt/ray"
 UID = 1000
 HOME = "/home/ray"
@@ -114,15 +116,18 @@ def install(tree, python, wheel, torch):
 
 
 def finish(tree):
-    """Makes the tree one that user 1000 can live in: / is where `kubectl cp` puts programs."""
+    """Makes the tree one that user 1000 can live in, and others whom a cluster gives a number of its own."""
     with open(os.path.join(tree, "etc/passwd"), "a", encoding="utf-8") as f:
         f.write("ray:x:%d:%d::%s:/bin/bash\n" % (UID, UID, HOME))
     with open(os.path.join(tree, "etc/group"), "a", encoding="utf-8") as f:
         f.write("ray:x:%d:\n" % UID)
     os.makedirs(tree + HOME, exist_ok=True)
     run("chown", "-R", "%d:%d" % (UID, UID), tree + HOME, tree + VENV)
-    os.chown(tree, UID, UID)
+    os.chmod(tree + HOME, 0o1777)
     os.chmod(tree, 0o755)
+    tar = os.path.join(tree, "usr/local/bin/tar")
+    shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), "image_tar.sh"), tar)
+    os.chmod(tar, 0o755)
     for folder in ("var/lib/apt", "var/cache/apt", "var/log", "var/cache/debconf"):
         shutil.rmtree(os.path.join(tree, folder), ignore_errors=True)
         os.makedirs(os.path.join(tree, folder))
@@ -149,7 +154,7 @@ def pack(tree, tag, out):
                 "os": "linux",
                 "config": {
                     "User": str(UID),
-                    "WorkingDir": "/",
+                    "WorkingDir": HOME,
                     "Env": ["%s=%s" % item for item in ENV.items()],
                     "Cmd": ["/bin/bash"],
                 },
@@ -216,6 +221,8 @@ def main():
         finish(tree)
         size, packed = pack(tree, args.tag, out)
     print("%s: %s, %.0f MB, %.0f MB compressed" % (args.out, args.tag, size / 1e6, packed / 1e6))
+    if packed > LARGEST and not args.torch:
+        raise SystemExit("image: it is over %d MB compressed" % (LARGEST / 1e6))
 
 
 if __name__ == "__main__":
