@@ -124,12 +124,8 @@ func resolveToken(cfg *session.NodeConfig) error {
 		return err
 	}
 	cfg.AuthDisabled = cfg.AuthDisabled || off
-	if cfg.Token == "" && !cfg.Private {
-		find := session.HeadToken
-		if !cfg.Head {
-			find = func() (session.Token, error) { return session.FindToken(localTokenFile(cfg.TempDir, cfg.Address)) }
-		}
-		t, err := find()
+	if cfg.Token == "" && !cfg.Private && !cfg.AuthDisabled {
+		t, err := findToken(cfg)
 		if err != nil {
 			return err
 		}
@@ -137,6 +133,10 @@ func resolveToken(cfg *session.NodeConfig) error {
 			slog.Warn(t.Notice)
 		}
 		cfg.Token, cfg.TokenSource = t.Reveal(), t.Source
+	}
+	if len(cfg.AllowServiceAccounts) > 0 && !cfg.Kubernetes {
+		return fmt.Errorf("--allow-service-account narrows whom the head lets in by a ServiceAccount token, and this head lets in nobody by it: " +
+			"it must be a pod with its default token mounted, and RAY_AUTH_TOKEN must not be set")
 	}
 	if err := os.Unsetenv(session.EnvToken); err != nil {
 		return err

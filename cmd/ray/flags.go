@@ -31,7 +31,7 @@ type startFlags struct {
 	minWorker, maxWorker                  int
 	workerPorts, systemConfig             string
 	tls                                   choice
-	preload                               []string
+	preload, allowAccounts                []string
 }
 
 // noops are accepted and change nothing, and why that is right.
@@ -104,6 +104,7 @@ func (f *startFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.plasma, "plasma-directory", "", "folder for the object store's file (default /dev/shm)")
 	fs.StringVar(&f.systemConfig, "system-config", "", "settings of the head as JSON")
 	fs.Var(&f.tls, "tls", "encrypt what goes between machines; off only where the network does it, on all nodes")
+	fs.StringSliceVar(&f.allowAccounts, "allow-service-account", nil, "on Kubernetes: let only pods of these ServiceAccounts in (default: all of the head's namespace)")
 	fs.StringSliceVar(&f.preload, "preload", nil, "modules that workers have loaded from the start: numpy,torch")
 	fs.IntVar(&f.redisPort, "redis-port", 0, "old name of --port")
 	fs.StringVar(&f.webuiHost, "webui-host", "", "old name of --dashboard-host")
@@ -148,7 +149,7 @@ func (f *startFlags) config(cmd *cobra.Command) (*session.NodeConfig, error) {
 		if f.address == "" {
 			return nil, errors.New("`--address` is a required flag unless starting a head node with `--head`.")
 		}
-		for _, name := range []string{"port", "redis-port", "redis-shard-ports", "include-dashboard", "include-webui", "system-config"} {
+		for _, name := range []string{"port", "redis-port", "redis-shard-ports", "include-dashboard", "include-webui", "system-config", "allow-service-account"} {
 			if given(name) {
 				return nil, fmt.Errorf("`--%s` should only be specified when starting head node with `--head`.", name)
 			}
@@ -170,7 +171,7 @@ func (f *startFlags) config(cmd *cobra.Command) (*session.NodeConfig, error) {
 		Head: f.head, Address: f.address, TempDir: f.tempDir, NodeIP: f.nodeIP, NodeName: f.nodeName,
 		PlasmaDirectory: f.plasma, ObjectManagerPort: f.objectManagerPort, NodeManagerPort: f.nodeManagerPort,
 		MetricsExportPort: f.metricsPort, DashboardHost: f.dashboardHost, Dashboard: f.dashboard.value,
-		Python: os.Getenv("GRAY_PYTHON"), Preload: f.preload,
+		Python: os.Getenv("GRAY_PYTHON"), Preload: f.preload, AllowServiceAccounts: f.allowAccounts,
 	}
 	if f.tls.value == "off" {
 		cfg.TLS = "off"

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"gray/internal/api"
+	"gray/internal/kube"
 	"gray/internal/node"
 	"gray/internal/pool"
 	"gray/internal/rpc"
@@ -30,7 +31,11 @@ func runNode(ctx context.Context, cfg session.NodeConfig, ready func(session.Nod
 		return err
 	}
 	defer stop()
-	return node.Run(ctx, cfg, log, node.Faces{Head: face(api.State), Dashboard: face(api.Dashboard), Agent: face(api.Agent)}, func(n session.NodeFile) error {
+	faces := node.Faces{Head: face(api.State), Dashboard: face(api.Dashboard), Agent: face(api.Agent)}
+	if pod := kube.Here(os.Environ()); pod != nil && cfg.Kubernetes {
+		faces.Credential, faces.Verify = pod.Credential, pod.Verifier(cfg.AllowServiceAccounts, log).Verify
+	}
+	return node.Run(ctx, cfg, log, faces, func(n session.NodeFile) error {
 		err := ready(n)
 		shown.Set(level)
 		if cfg.AuthDisabled && !cfg.Private { // for the log; `ray start` has told the terminal

@@ -212,7 +212,9 @@ func (a *app) nextSteps(p *printer, cfg *session.NodeConfig, n *session.NodeFile
 		p.heading("Next steps")
 		p.print("  To add another node to this Ray cluster, run")
 		p.command("  ray start --address='" + n.GCSAddress + "'")
-		if ip, err := netip.ParseAddr(n.NodeIP); err == nil && !ip.IsLoopback() {
+		if _, given, err := session.GivenToken(); podIdentity() != nil && !given && err == nil {
+			p.print("  in a pod of this namespace, which shows who it is by its ServiceAccount token")
+		} else if ip, err := netip.ParseAddr(n.NodeIP); err == nil && !ip.IsLoopback() {
 			p.print("  there, with this cluster's token (`ray get-auth-token`) in RAY_AUTH_TOKEN or ~/.ray/auth_token")
 		}
 		p.print("")

@@ -71,6 +71,13 @@ func (w *where) find(needToken bool) (string, *rpc.Dialer, error) {
 	if errors.Is(err, session.ErrNoToken) && !needToken {
 		err = nil
 	}
+	if errors.Is(err, session.ErrNoToken) {
+		if pod := podIdentity(); pod != nil {
+			ctx, stop := context.WithTimeout(context.Background(), askTimeout)
+			defer stop()
+			d.Token, err = rpc.AskToken(ctx, address, d.TLS, pod.Credential)
+		}
+	}
 	return address, d, err
 }
 

@@ -41,7 +41,7 @@ var Layers = []Layer{
 	{"internal/sim", []string{"internal/core", "internal/wire"}, nil, "a simulation runs the core, never a shell around it"},
 	{"internal/node", []string{"internal"}, nil, "the shell around the core; may use every part below it"},
 	{"internal/api", []string{"internal"}, nil, "a face over node and head"},
-	{"internal/kube", []string{"internal"}, nil, "a face over node and head"},
+	{"internal/kube", []string{"internal"}, nil, "a face over node and head, and who a pod is"},
 	{"ray", []string{"ray", "internal/wire", "internal/core/ids", "internal/core/fault", "internal/session", "internal/version"}, nil, "the Go SDK is a client: it speaks the protocol"},
 	{"cmd", []string{"internal", "cmd", ""}, nil, "flags in, calls out"},
 	{"bench", []string{"internal"}, nil, "measures any part"},

@@ -522,15 +522,20 @@ func (n *Node) takeHeadLink(c net.Conn, info rpc.PeerInfo) {
 	})
 }
 
+// foreignLimit is how many times in a row another cluster's head must answer before this node gives up on its own: once
+// may be a mistake of the moment, while addresses change hands.
+const foreignLimit = 3
+
 // dialHead keeps a link to the head, for as long as this daemon lives.
 func (n *Node) dialHead(ctx context.Context) {
 	wait := 50 * time.Millisecond
+	foreign := 0
 	for ctx.Err() == nil {
 		dctx, stop := context.WithTimeout(ctx, 5*time.Second)
 		c, _, err := rpc.DialLink(dctx, n.file.GCSAddress, n.identity, n.hello(), "")
 		stop()
 		if err == nil {
-			wait = 50 * time.Millisecond
+			wait, foreign = 50*time.Millisecond, 0
 			h := newHeadConn(c)
 			unhook := context.AfterFunc(ctx, h.Close)
 			n.link.Up(h)
@@ -542,6 +547,16 @@ func (n *Node) dialHead(ctx context.Context) {
 		}
 		if refusedNow(err) {
 			n.link.HeadAbsent()
+		}
+		if foreign++; !rpc.IsForeign(err) {
+			foreign = 0
+		}
+		if foreign == foreignLimit {
+			n.cancel(&fault.Error{
+				Op: "node.reconnect", Kind: fault.System, Ref: n.file.GCSAddress, Err: err,
+				Detail: "the head was replaced by one of a new cluster, which does not know this node; it ends, and joins the new one when it is started again",
+			})
+			return
 		}
 		select {
 		case <-ctx.Done():

@@ -36,19 +36,27 @@ func (n *Node) tlsMode() rpc.TLSMode {
 }
 
 // join makes this daemon a member of the cluster at cfg.Address.
-func (n *Node) join(ctx context.Context, root *session.Root) error {
+func (n *Node) join(ctx context.Context, root *session.Root, faces Faces) error {
 	var err error
 	if n.cfg.AuthDisabled {
 		n.token = session.DisabledToken()
+	} else if n.cfg.Token == "" && n.cfg.Kubernetes && faces.Credential != nil {
+		n.token = session.Token{} // the head hands it over
 	} else if n.token, err = n.cfg.ClusterToken(); err != nil {
 		return err
 	}
 	ctx, stop := context.WithTimeout(ctx, n.joinTimeout())
 	defer stop()
-	j, err := rpc.JoinRetry(ctx, n.cfg.Address, n.token, n.tlsMode(), n.hello())
+	var j *rpc.Joined
+	if n.token.IsZero() {
+		j, err = rpc.JoinByCredential(ctx, n.cfg.Address, n.tlsMode(), n.hello(), faces.Credential)
+	} else {
+		j, err = rpc.JoinRetry(ctx, n.cfg.Address, n.token, n.tlsMode(), n.hello())
+	}
 	if err != nil {
 		return err
 	}
+	n.token = j.Token
 	n.identity, n.clusterID, n.file.GCSAddress = j.Identity, j.ClusterID, n.cfg.Address
 	if n.cfg.NodeIP == "" && j.YourIP != "" {
 		n.ip = j.YourIP
@@ -143,6 +151,9 @@ func (n *Node) startHead(faces Faces) error {
 	mux.HandleFunc("GET /api/gcs_healthz", rpc.Open, n.healthz)
 	mux.HandleFunc("GET /api/cluster_status", rpc.Token, n.clusterStatus)
 	mux.HandleFunc("GET /api/version", rpc.Token, n.versionInfo)
+	if n.cfg.Kubernetes && faces.Verify != nil {
+		mux.Handle(rpc.TokenRoute, rpc.Open, rpc.TokenHandler(n.token, faces.Verify, n.log))
+	}
 	if faces.Head != nil {
 		faces.Head(mux, n.faceConfig())
 	}
@@ -155,6 +166,11 @@ type Faces struct {
 	Head      func(*rpc.Mux, FaceConfig)
 	Dashboard func(*rpc.Mux, FaceConfig)
 	Agent     func(*rpc.Mux, FaceConfig)
+
+	// Where pods are known by their ServiceAccount tokens: this one's, for the head at an address, and the check of
+	// others'. nil elsewhere.
+	Credential func(address string) (string, error)
+	Verify     func(ctx context.Context, credential string) (string, error)
 }
 
 // FaceConfig is what they may ask.

@@ -111,7 +111,7 @@ func (n *Node) start(ctx context.Context, faces Faces) error {
 		if err := n.headToken(); err != nil {
 			return err
 		}
-	} else if err := n.join(ctx, root); err != nil {
+	} else if err := n.join(ctx, root, faces); err != nil {
 		return err
 	}
 	if n.reactor, err = startReactor(); err != nil {

@@ -161,10 +161,14 @@ func Join(ctx context.Context, addr string, token session.Token, mode TLSMode, h
 
 // JoinRetry joins as soon as the head can be reached; ctx bounds the wait. A refusal (token, version) ends it at once.
 func JoinRetry(ctx context.Context, addr string, token session.Token, mode TLSMode, hello Hello) (*Joined, error) {
+	return retry(ctx, func(ctx context.Context) (*Joined, error) { return Join(ctx, addr, token, mode, hello) })
+}
+
+func retry(ctx context.Context, join func(context.Context) (*Joined, error)) (*Joined, error) {
 	wait := 50 * time.Millisecond
 	for {
 		try, cancel := context.WithTimeout(ctx, 5*time.Second)
-		j, err := Join(try, addr, token, mode, hello)
+		j, err := join(try)
 		cancel()
 		if err == nil || !errors.Is(err, ErrUnreachable) {
 			return j, err

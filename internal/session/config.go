@@ -57,6 +57,11 @@ type NodeConfig struct {
 	LogMaxBytes *int64 `json:"log_max_bytes,omitempty"` // of a file of output, before its beginning goes to a backup; nil: 100 MiB, 0: it may grow
 	LogBackups  *int64 `json:"log_backups,omitempty"`   // of each such file; nil: 5
 
+	// Kubernetes says that the head lets pods in by their ServiceAccount tokens, and that a joining node without a token
+	// asks the head for it. The daemon settles it by where it runs.
+	Kubernetes           bool     `json:"kubernetes,omitempty"`
+	AllowServiceAccounts []string `json:"allow_service_accounts,omitempty"` // names; none: all of the head's namespace
+
 	SystemConfig map[string]any `json:"system_config,omitempty"`
 }
 
@@ -178,6 +183,9 @@ func (c *NodeConfig) Validate() error {
 		if p.port != nil {
 			port(p.name, *p.port)
 		}
+	}
+	if len(c.AllowServiceAccounts) > 0 && !c.Head {
+		fault("allow_service_accounts is for the head: it lets others in")
 	}
 	if c.TLS != "" && c.TLS != "on" && c.TLS != "off" {
 		fault("tls %q: want on or off", c.TLS)

@@ -88,17 +88,12 @@ var _ json.Marshaler = Token{}
 // AuthDisabled reads RAY_AUTH_MODE.
 func AuthDisabled() (bool, error) {
 	switch mode := os.Getenv(EnvAuthMode); mode {
-	case "", "token":
+	case "", "token", "k8s":
 		return false, nil
 	case "disabled":
 		return true, nil
-	case "k8s":
-		return false, &fault.Error{
-			Op: "read " + EnvAuthMode, Kind: fault.NotImplemented,
-			Detail: "Kubernetes ServiceAccount authentication (k8s) is not in this version of Gray; use token",
-		}
 	default:
-		return false, &fault.Error{Op: "read " + EnvAuthMode, Ref: mode, Kind: fault.Auth, Detail: "use token or disabled"}
+		return false, &fault.Error{Op: "read " + EnvAuthMode, Ref: mode, Kind: fault.Auth, Detail: "use token, k8s or disabled"}
 	}
 }
 
@@ -114,8 +109,8 @@ func homeTokenPath() (string, error) {
 	return filepath.Join(home, ".ray", TokenFile), nil
 }
 
-// envToken is the token of RAY_AUTH_TOKEN or of the file RAY_AUTH_TOKEN_PATH names.
-func envToken() (Token, bool, error) {
+// GivenToken is the token of RAY_AUTH_TOKEN or of the file RAY_AUTH_TOKEN_PATH names.
+func GivenToken() (Token, bool, error) {
 	if text, ok := os.LookupEnv(EnvToken); ok && text != "" {
 		t, err := NewToken(text, EnvToken)
 		return t, true, err
@@ -158,7 +153,7 @@ func FindToken(nodeTokenFile string) (Token, error) {
 	if off, err := AuthDisabled(); off || err != nil {
 		return DisabledToken(), err
 	}
-	if t, ok, err := envToken(); ok {
+	if t, ok, err := GivenToken(); ok {
 		return t, err
 	}
 	if nodeTokenFile != "" {
