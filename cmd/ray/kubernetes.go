@@ -1,13 +1,18 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 
 	"gray/internal/kube"
+	"gray/internal/rpc"
 	"gray/internal/session"
+
+	"github.com/spf13/cobra"
 )
 
 // podIdentity is this pod, where pods are known by their ServiceAccount tokens: on Kubernetes, unless the user chose
@@ -51,4 +56,62 @@ func findToken(cfg *session.NodeConfig) (session.Token, error) {
 		return session.Token{}, nil
 	}
 	return t, err
+}
+
+// nodeAtCommand tells which cluster of this machine's nodes answers at an address that none of them knows: a Service's
+// in front of the head, or another name of its machine. It prints the address by which the nodes know it.
+func (a *app) nodeAtCommand() *cobra.Command {
+	var address, tempDir string
+	cmd := &cobra.Command{
+		Use: "node-at", Hidden: true,
+		Short: "Print the address under which this machine's nodes know the cluster at --address, as ray.init() asks.",
+		RunE: func(*cobra.Command, []string) error {
+			root, err := session.FindRoot(tempDir)
+			if err != nil {
+				return err
+			}
+			defer root.Close()
+			nodes, err := root.LiveNodes()
+			tried := map[string]bool{}
+			for _, n := range nodes {
+				if n.Private || tried[n.SessionName] {
+					continue
+				}
+				tried[n.SessionName] = true
+				same, why := answersAt(address, n)
+				if same {
+					fmt.Fprintln(a.out, n.GCSAddress)
+					return nil
+				}
+				err = errors.Join(err, why)
+			}
+			return errors.Join(fmt.Errorf("no node of this machine is of the cluster at %s", address), err)
+		},
+	}
+	cmd.Flags().StringVar(&address, "address", "", "host:port of a head")
+	cmd.Flags().StringVar(&tempDir, "temp-dir", "", "folder of the sessions (default $RAY_TMPDIR/ray or /tmp/ray)")
+	return cmd
+}
+
+// answersAt reports whether the head of a node's cluster answers at address. Both sides prove the cluster's token.
+func answersAt(address string, n session.NodeFile) (bool, error) {
+	token, err := session.ReadTokenFile(n.TokenFile)
+	if err != nil {
+		return false, err
+	}
+	d := &rpc.Dialer{Token: token}
+	if n.TLS == "off" {
+		d.TLS = rpc.TLSOff
+	}
+	status, body, err := fetch(d, address, "/api/version", false, askTimeout)
+	if err != nil || status != http.StatusOK {
+		return false, err
+	}
+	var answer struct {
+		SessionName string `json:"session_name"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return false, err
+	}
+	return answer.SessionName != "" && answer.SessionName == n.SessionName, nil
 }

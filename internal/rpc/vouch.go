@@ -41,7 +41,7 @@ type tokenReply struct {
 func TokenHandler(token session.Token, verify func(ctx context.Context, credential string) (string, error), log *slog.Logger) http.Handler {
 	limit := limiter{now: time.Now}
 	var mu sync.Mutex
-	var told time.Time // guarded by mu
+	var told time.Time                      // guarded by mu
 	warn := func(msg string, args ...any) { // callers come again and again, and strangers as often as they like
 		mu.Lock()
 		defer mu.Unlock()

@@ -78,12 +78,17 @@ def find_node(root: str, address: str, node_ip: Optional[str] = None) -> Node:
     """
     host, port = split(address)
     deadline = time.monotonic() + _APPEAR_S
+    asked = False
     while True:
         found = [n for n in nodes_of(root, address) if node_ip is None or n.get("node_ip") == node_ip]
         if found:
             return min(found, key=lambda n: (not n.get("head"), n.get("node_ip") != host))
         if time.monotonic() >= deadline:
             break
+        if not asked and any(not n.get("private") for n in all_nodes(root)):
+            asked = True
+            address = _known_as(root, address) or address
+            continue
         time.sleep(_POLL_S)  # the file's folder may not exist yet, so there is nothing to watch
     why = _answers(host, port)
     if why is None:
@@ -95,6 +100,20 @@ def find_node(root: str, address: str, node_ip: Optional[str] = None) -> Node:
         f"Failed to connect to Ray cluster at {address}: {why}. Check that `ray start --head` runs there and that the "
         "address is the one that it printed."
     )
+
+
+def _known_as(root: str, address: str) -> Optional[str]:
+    """The address by which a node of this machine knows the cluster at ``address``, a Service in front of it, say."""
+    import subprocess
+
+    from ray import _daemon
+
+    command = [_daemon.binary(), "node-at", "--address", address, "--temp-dir", root]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    return done.stdout.decode().strip() if done.returncode == 0 else None
 
 
 def _answers(host: str, port: int) -> Optional[str]:
