@@ -175,6 +175,14 @@ dist/gray-image.tar: $(VENV)/.requirements $(GO_SOURCES) $(PY_SOURCES) $(PACKAGI
 .PHONY: image
 image: dist/gray-image.tar ## the container image dist/gray-image.tar (gray:local), as root; ARGS='--python 3.12' or --torch
 
+.PHONY: k8s-demo
+k8s-demo: dist/gray-image.tar ## a student's cluster on a Kubernetes of three nodes on this machine; as root, and slow the first time
+	$(PY) test/kubernetes/demo.py
+
+.PHONY: k8s-test
+k8s-test: dist/gray-image.tar ## tests on a real Kubernetes, made for them on this machine, as root; ARGS='-k name' chooses
+	GRAY_KUBERNETES=1 $(PYTEST) test/kubernetes $(ARGS)
+
 RAY_VENV := $(CACHE)/ray-2.60.0
 $(RAY_VENV)/.made:
 	$(PYTHON) -m venv $(RAY_VENV)
