@@ -16,7 +16,7 @@ def admin():
 
 
 def new_name(word):
-    return "%s-%s" % (word, uuid.uuid4().hex[:6])
+    return "%s-%s" % (word.replace("_", "-"), uuid.uuid4().hex[:6])
 
 
 @pytest.fixture(scope="module")

@@ -110,12 +110,12 @@ def test_a_pod_of_another_namespace(cluster, own_space):
 
 
 def test_without_a_credential_nothing_but_health_answers(cluster):
-    ask = "wget -q -T 5 -O- http://$RAY_HEAD_SERVICE_HOST:8265%s"
+    ask = "wget -q --tries 1 -T 5 -O- http://$RAY_HEAD_SERVICE_HOST:8265%s"
     assert "success" in cluster.run("visitor", "bash", "-c", ask % "/api/gcs_healthz")
     with pytest.raises(Failed, match="exit code 6"):  # wget's for authentication
         cluster.run("visitor", "bash", "-c", ask % "/api/v0/actors")
     with pytest.raises(Failed):
-        cluster.run("visitor", "bash", "-c", "wget -q -T 5 -O- http://$RAY_HEAD_SERVICE_HOST:6379/api/version")
+        cluster.run("visitor", "bash", "-c", "wget -q --tries 1 -T 5 -O- http://$RAY_HEAD_SERVICE_HOST:6379/api/version")
 
 
 def test_only_serviceaccounts_that_the_head_allows(own_space):
