@@ -34,6 +34,25 @@ func superviseSignals() *supervisor {
 
 func (s *supervisor) close() { signal.Stop(s.signals) }
 
+// passOn has a signal end the daemon while it is not ready yet, and keeps it for wait. The function it gives ends that.
+func (s *supervisor) passOn(pid int) func() {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case sig := <-s.signals:
+			// Not reaped before this has ended, so the number is its own. It may have ended by itself.
+			_ = unix.Kill(pid, unix.SIGTERM)
+			s.signals <- sig
+		case <-stop:
+		}
+	}()
+	return func() { close(stop); <-done }
+}
+
+// errReplaced: the daemon ended because its head was replaced by one of a new cluster.
+var errReplaced = errors.New("the head was replaced by one of a new cluster")
+
 // wait returns when the daemon has ended: nil if somebody stopped it, exit status 1 if it was by our signal or it failed.
 func (s *supervisor) wait(p *printer, pid int, n *session.NodeFile) error {
 	logs := filepath.Join(n.SessionDir, "logs")
@@ -104,6 +123,9 @@ func (s *supervisor) ended(p *printer, ws unix.WaitStatus, signalled bool, n *se
 	}
 	if expected {
 		return nil
+	}
+	if ws.Exited() && ws.ExitStatus() == replacedStatus {
+		return errReplaced
 	}
 	text := fmt.Sprintf("Some Ray subprocesses exited unexpectedly:\n  raylet [%s]", describe(ws))
 	if tail := logTail(n); tail != "" {

@@ -23,6 +23,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// replacedStatus is a daemon's exit status when its head was replaced by one of a new cluster: its supervisor starts
+// another, which joins that. (EX_TEMPFAIL of sysexits.h.)
+const replacedStatus = 75
+
 // maxConfig bounds the configuration that a daemon reads.
 const maxConfig = 1 << 20
 
@@ -80,6 +84,9 @@ func (a *app) daemon(configFD, readyFD int) error {
 	// Before the node was ready its starter hears of the error; afterwards the descriptor is closed, and the log does.
 	if werr := sayReady(ready, readyError{Error: err.Error(), Kind: fault.KindOf(err)}); werr == nil {
 		return &exitError{status: 1}
+	}
+	if fault.KindOf(err) == fault.Cluster {
+		return &exitError{status: replacedStatus, line: fmt.Sprintf("Error: %v", err)}
 	}
 	return err
 }

@@ -85,18 +85,23 @@ func (a *app) start(cfg *session.NodeConfig, block bool) error {
 		sup = superviseSignals()
 		defer sup.close()
 	}
-	pid, n, err := a.spawn(cfg)
-	if err != nil {
-		if cfg.Head {
+	for {
+		pid, n, err := a.spawn(cfg, sup)
+		if err != nil {
+			if cfg.Head {
+				return err
+			}
+			return joinError(cfg, err)
+		}
+		a.nextSteps(p, cfg, n)
+		if !block {
+			return nil
+		}
+		if err := sup.wait(p, pid, n); !errors.Is(err, errReplaced) {
 			return err
 		}
-		return joinError(cfg, err)
+		p.print("The head was replaced by one of a new cluster, which this node joins now.")
 	}
-	a.nextSteps(p, cfg, n)
-	if !block {
-		return nil
-	}
-	return sup.wait(p, pid, n)
 }
 
 func joinError(cfg *session.NodeConfig, err error) error {
@@ -126,7 +131,8 @@ func refuseSecondHead(cfg *session.NodeConfig) error {
 }
 
 // spawn starts the daemon in a session of its own and waits until it is ready or has failed.
-func (a *app) spawn(cfg *session.NodeConfig) (pid int, n *session.NodeFile, err error) {
+// sup is nil without --block.
+func (a *app) spawn(cfg *session.NodeConfig, sup *supervisor) (pid int, n *session.NodeFile, err error) {
 	text, err := json.Marshal(cfg)
 	if err != nil {
 		return 0, nil, err
@@ -171,6 +177,9 @@ func (a *app) spawn(cfg *session.NodeConfig) (pid int, n *session.NodeFile, err 
 	}
 	configR.Close()
 	readyW.Close()
+	if sup != nil {
+		defer sup.passOn(pid)()
+	}
 	if _, err := configW.Write(text); err != nil && !errors.Is(err, unix.EPIPE) {
 		return 0, nil, fmt.Errorf("configure the daemon: %w", err)
 	}

@@ -553,8 +553,8 @@ func (n *Node) dialHead(ctx context.Context) {
 		}
 		if foreign == foreignLimit {
 			n.cancel(&fault.Error{
-				Op: "node.reconnect", Kind: fault.System, Ref: n.file.GCSAddress, Err: err,
-				Detail: "the head was replaced by one of a new cluster, which does not know this node; it ends, and joins the new one when it is started again",
+				Op: "node.reconnect", Kind: fault.Cluster, Ref: n.file.GCSAddress, Err: err,
+				Detail: "the head was replaced by one of a new cluster, which does not know this node; it ends; `ray start --block` starts another, which joins the new one",
 			})
 			return
 		}

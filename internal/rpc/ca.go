@@ -166,7 +166,9 @@ func newIdentity(hello Hello, sessionName string, token session.Token, mode TLSM
 var errForeign = errors.New("the peer is of another cluster")
 
 // IsForeign reports whether a dial was answered by a daemon of another cluster.
-func IsForeign(err error) bool { return errors.Is(err, errForeign) }
+func IsForeign(err error) bool {
+	return errors.Is(err, errForeign) || fault.KindOf(err) == fault.Cluster
+}
 
 // verify checks that the peer's certificate is of this cluster and gives its node id.
 func (id *Identity) verify(cs tls.ConnectionState, usage x509.ExtKeyUsage) (string, error) {

@@ -243,7 +243,7 @@ func TestVersions(t *testing.T) {
 	}{
 		{"protocol", protocol, fault.Version, []string{"2.61.0+gray0.9.0", "2.60.0+gray0.1.0", "protocol 2", "protocol 1", `pip install "ray==2.60.0+gray0.1.0"`}},
 		{"python", python, fault.Python, []string{"3.12", "3.11", "pip install"}},
-		{"cluster", other, fault.Protocol, []string{"cluster-one", "cluster-two"}},
+		{"cluster", other, fault.Cluster, []string{"cluster-one", "cluster-two"}},
 		{"no python", none, "", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -82,7 +82,7 @@ func Compatible(ours, peer Hello) error {
 		return refuse(fault.Python, "it runs Python %s and the cluster runs Python %s; start it from a Python %s environment with: pip install %q",
 			peer.Python, ours.Python, ours.Python, "ray=="+ours.Ray)
 	case peer.ClusterID != "" && ours.ClusterID != "" && peer.ClusterID != ours.ClusterID:
-		return refuse(fault.Protocol, "it belongs to cluster %s and this is cluster %s; start it afresh with ray stop and ray start",
+		return refuse(fault.Cluster, "it belongs to cluster %s and this is cluster %s; start it afresh with ray stop and ray start",
 			shortID(peer.ClusterID), shortID(ours.ClusterID))
 	}
 	return nil

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
+import subprocess
 
 import pytest
-from machines import alive, family, line, restart, tell, until, workers_of
+from machines import alive, children, family, line, restart, tell, until, workers_of
 
 CONNECT = """
     import os, sys, time, ray
@@ -345,3 +347,50 @@ def test_killed_while_its_tasks_run_elsewhere(home):
         print(ray.get(ray.remote(lambda: "works").options(num_cpus=2).remote()))
     """, head["gcs_address"])  # fmt: skip
     assert out == "works\n"
+
+
+def supervised(home, address):
+    """A node under ``ray start --block``."""
+    command = [home.binary, "start", f"--address={address}", "--node-ip-address=127.0.0.2", "--num-cpus=1", "--block"]
+    command += ["--dashboard-agent-listen-port=0", "--object-store-memory=209715200"]
+    return subprocess.Popen(command, env=home.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_supervised_node_joins_the_head_that_replaced_its_own(home):
+    head = home.head()
+    node = supervised(home, head["gcs_address"])
+    try:
+        until(lambda: len(home.nodes()) == 2, "the node to join")
+        (first,) = [n for n in home.nodes() if not n["head"]]
+        os.kill(head["pid"], signal.SIGKILL)
+        until(lambda: not alive((head["pid"], head["start_time"])), "the head's end")
+        new = home.head(f"--port={head['gcs_address'].rpartition(':')[2]}")
+        assert new["session_name"] != head["session_name"]
+
+        def joined():
+            return [n for n in home.nodes() if not n["head"] and n["session_name"] == new["session_name"]]
+
+        until(joined, "the node to join the new head")
+        assert not alive((first["pid"], first["start_time"]))
+        assert node.poll() is None
+        code = "import ray; ray.init(); print(sum(n['Alive'] for n in ray.nodes()))"
+        until(lambda: home.python(code).strip() == "2", "two nodes in the new cluster")
+    finally:
+        node.terminate()
+        out = node.communicate(timeout=30)[0]
+    assert "The head was replaced by one of a new cluster, which this node joins now." in out
+
+
+def test_a_node_that_waits_for_its_head_ends_when_told(home):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))  # and nobody listens
+        home.ray("get-auth-token", "--generate")
+        node = supervised(home, f"127.0.0.1:{s.getsockname()[1]}")
+        try:
+            until(lambda: children(node.pid), "the daemon to be started")
+            node.terminate()
+            out = node.communicate(timeout=10)[0]
+        finally:
+            node.kill()
+            node.wait()
+    assert node.returncode == 1, out

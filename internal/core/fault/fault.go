@@ -33,6 +33,7 @@ const (
 	Python           Kind = "python"
 	Limit            Kind = "limit"
 	Protocol         Kind = "protocol"
+	Cluster          Kind = "cluster" // the peer is of another cluster
 )
 
 // Error is an error with its story.
