@@ -25,7 +25,17 @@ from graywheel import MACHINES
 SUITE = "bookworm"
 PACKAGES = ["bash", "ca-certificates", "procps", "python3", "python3-venv", "tar", "wget"]
 # What an interpreter that is not Debian's needs to run.
-LIBRARIES = ["libbz2-1.0", "libffi8", "liblzma5", "libncursesw6", "libreadline8", "libsqlite3-0", "libssl3", "libuuid1", "zlib1g"]
+LIBRARIES = [
+    "libbz2-1.0",
+    "libffi8",
+    "liblzma5",
+    "libncursesw6",
+    "libreadline8",
+    "libsqlite3-0",
+    "libssl3",
+    "libuuid1",
+    "zlib1g",
+]
 TORCH = ["python3-torch", "python3-numpy"]
 LEAVE_OUT = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*"]
 
@@ -88,7 +98,9 @@ def add_interpreter(tree, minor):
     for part in ("bin/python" + minor, "lib"):
         source, target = os.path.join(prefix, part), os.path.join(tree, "usr/local", part)
         if os.path.isdir(source):
-            skip = shutil.ignore_patterns("__pycache__", "test", "site-packages", "config-*", "*.a", "idlelib", "tkinter")
+            skip = shutil.ignore_patterns(
+                "__pycache__", "test", "site-packages", "config-*", "*.a", "idlelib", "tkinter"
+            )
             shutil.copytree(source, target, symlinks=True, ignore=skip, dirs_exist_ok=True)
         else:
             os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -111,7 +123,9 @@ def install(tree, python, wheel, torch):
     )  # fmt: skip
     names = ["ray"] if torch else ["ray", "numpy"]
     inside = "/tmp/" + os.path.basename(wheels)
-    run("chroot", tree, VENV + "/bin/pip", "install", "-q", "--no-compile", "--no-index", "--find-links", inside, *names)
+    run(
+        "chroot", tree, VENV + "/bin/pip", "install", "-q", "--no-compile", "--no-index", "--find-links", inside, *names
+    )
     shutil.rmtree(wheels)
 
 
@@ -198,12 +212,16 @@ def main():
     parser.add_argument("--wheel", required=True, help="the wheel for this machine's architecture")
     parser.add_argument("--out", required=True, help="the image's file")
     parser.add_argument("--tag", default="gray:local", help="the image's name and tag")
-    parser.add_argument("--python", help="a minor version, such as 3.12: this machine's own installation of it is taken along")
+    parser.add_argument(
+        "--python", help="a minor version, such as 3.12: this machine's own installation of it is taken along"
+    )
     parser.add_argument("--torch", action="store_true", help="add torch for CPUs (Debian's)")
     parser.add_argument("--cache", default=os.path.expanduser("~/.cache/gray-image"), help="folder for Debian trees")
     args = parser.parse_args()
     if os.getuid() != 0:
-        raise SystemExit("image: needs root, for chroot and the files' owners; with a container engine, packaging/Dockerfile does not")
+        raise SystemExit(
+            "image: needs root, for chroot and the files' owners; with a container engine, packaging/Dockerfile does not"
+        )
     if args.torch and args.python:
         raise SystemExit("image: --torch brings Debian's torch, which is for Debian's Python: leave --python out")
     if not shutil.which("mmdebstrap"):

@@ -1,7 +1,7 @@
 """Where do tasks run? Waits for four nodes, then runs chains of two tasks, each of which adds the host that it ran on.
 
-    kubectl cp example.py ray-head-…:/example.py
-    kubectl exec ray-head-… -- python example.py
+kubectl cp example.py ray-head-…:/example.py
+kubectl exec ray-head-… -- python example.py
 """
 
 import platform

@@ -113,8 +113,12 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "only "+kind+" is served", http.StatusNotAcceptable)
 			return
 		}
+		text, err := json.Marshal(v)
+		if err != nil {
+			panic(err)
+		}
 		w.Header().Set("Content-Type", kind)
-		_ = json.NewEncoder(w).Encode(v)
+		_, _ = w.Write(text) // the caller may be gone
 	}
 	switch {
 	case a.broken:
@@ -125,7 +129,6 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return
 		}
-		w.WriteHeader(http.StatusCreated)
 		answer("application/json", map[string]any{"status": map[string]any{"userInfo": map[string]any{"username": user}}})
 	case bearer != a.accepted:
 		http.Error(w, "Unauthorized", http.StatusUnauthorized)

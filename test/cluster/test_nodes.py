@@ -353,7 +353,9 @@ def supervised(home, address):
     """A node under ``ray start --block``."""
     command = [home.binary, "start", f"--address={address}", "--node-ip-address=127.0.0.2", "--num-cpus=1", "--block"]
     command += ["--dashboard-agent-listen-port=0", "--object-store-memory=209715200"]
-    return subprocess.Popen(command, env=home.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=home.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def test_a_supervised_node_joins_the_head_that_replaced_its_own(home):

@@ -22,7 +22,9 @@ def new_name(word):
 @pytest.fixture(scope="module")
 def space(admin, request):
     """A student's namespace, for the tests of one file."""
-    with admin.space(new_name(request.module.__name__.replace("test_", "")), getattr(request.module, "ENFORCE", "restricted")) as s:
+    with admin.space(
+        new_name(request.module.__name__.replace("test_", "")), getattr(request.module, "ENFORCE", "restricted")
+    ) as s:
         yield s
 
 

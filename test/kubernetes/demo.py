@@ -70,7 +70,9 @@ def as_student(student, times):
         with step("the program runs: 10 iterations of 100 chains of two tasks on four nodes", times):
             seen, lines = set(), []
             print("$ kubectl exec %s -- python example.py" % head, flush=True)
-            process = subprocess.Popen(student.command("exec", head, "--", "python", "example.py"), stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                student.command("exec", head, "--", "python", "example.py"), stdout=subprocess.PIPE, text=True
+            )
             for line in process.stdout:
                 print(line, end="", flush=True)
                 if line.startswith("Iteration 0"):

@@ -60,15 +60,29 @@ class Kube:
         self.kubectl, self.kubeconfig, self.env = kubectl, kubeconfig, env
 
     def command(self, *args):
-        return [self.kubectl, "--kubeconfig", self.kubeconfig, "--cache-dir", os.path.join(self.env["K8S_STATE"], "kubectl-cache"), *args]
+        return [
+            self.kubectl,
+            "--kubeconfig",
+            self.kubeconfig,
+            "--cache-dir",
+            os.path.join(self.env["K8S_STATE"], "kubectl-cache"),
+            *args,
+        ]
 
     def __call__(self, *args, stdin=None, timeout=60, check=True):
         """Runs kubectl and gives its output; with check=False stderr comes after it, whatever the exit status."""
         done = subprocess.run(
-            self.command(*args), text=True, timeout=timeout * SLOW, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            self.command(*args),
+            text=True,
+            timeout=timeout * SLOW,
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         if check and done.returncode != 0:
-            raise Failed("kubectl %s: exit status %d\n%s%s" % (" ".join(args), done.returncode, done.stdout, done.stderr))
+            raise Failed(
+                "kubectl %s: exit status %d\n%s%s" % (" ".join(args), done.returncode, done.stdout, done.stderr)
+            )
         return done.stdout if check else done.stdout + done.stderr
 
     def json(self, *args):
@@ -82,7 +96,10 @@ class Kube:
         try:
             self("label", "namespace", name, "pod-security.kubernetes.io/enforce=" + enforce)
             script("k8s-user", name, "student", path)
-            until(lambda: self("-n", name, "get", "serviceaccount", "default", check=False).startswith("NAME"), "the default ServiceAccount")
+            until(
+                lambda: self("-n", name, "get", "serviceaccount", "default", check=False).startswith("NAME"),
+                "the default ServiceAccount",
+            )
             yield Kube(self.kubectl, path, self.env)
         finally:
             self("delete", "namespace", name, timeout=120)
@@ -100,19 +117,31 @@ class Kube:
 
     def ready(self, count, seconds=60):
         """Waits for so many pods to be ready and no others to be there."""
-        until(lambda: [is_ready(p) for p in self.pods()] == [True] * count, "%d pods to be ready" % count, seconds, self.story)
+        until(
+            lambda: [is_ready(p) for p in self.pods()] == [True] * count,
+            "%d pods to be ready" % count,
+            seconds,
+            self.story,
+        )
 
     def story(self):
         """What there is to know when pods do not get ready."""
         text = self("get", "pods", "-o", "wide", check=False)
         for p in self.pods():
-            text += "--- %s\n%s" % (p["metadata"]["name"], self("logs", "--tail=15", p["metadata"]["name"], check=False))
+            text += "--- %s\n%s" % (
+                p["metadata"]["name"],
+                self("logs", "--tail=15", p["metadata"]["name"], check=False),
+            )
             text += self("logs", "--tail=15", "--previous", p["metadata"]["name"], check=False)
         return text + self("get", "events", "--sort-by=.lastTimestamp", check=False)[-3000:]
 
     def run(self, pod, *command, **kwargs):
         """Runs a command in a pod."""
-        return self("exec", "-i", pod, "--", *command, **kwargs) if "stdin" in kwargs else self("exec", pod, "--", *command, **kwargs)
+        return (
+            self("exec", "-i", pod, "--", *command, **kwargs)
+            if "stdin" in kwargs
+            else self("exec", pod, "--", *command, **kwargs)
+        )
 
     def alive(self, pod=None):
         """How many nodes the cluster has."""
@@ -127,7 +156,11 @@ class Kube:
         """A pod in which to run commands, ready."""
         with open(os.path.join(HERE, "manifests", "visitor.yaml"), encoding="utf-8") as f:
             text = f.read()
-        self.apply(text.replace("VISITOR", name).replace("ACCOUNT", account).replace("AUTOMOUNT", "true" if automount else "false"))
+        self.apply(
+            text.replace("VISITOR", name)
+            .replace("ACCOUNT", account)
+            .replace("AUTOMOUNT", "true" if automount else "false")
+        )
         self("wait", "--for=condition=ready", "pod/" + name, "--timeout=60s")
         return name
 

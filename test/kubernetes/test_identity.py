@@ -2,10 +2,10 @@
 
 import os
 
-import tokens
 import kube
-from kube import Failed, until
 import pytest
+import tokens
+from kube import Failed, until
 
 STATUS = "ray status --address $RAY_HEAD_SERVICE_HOST:6379"
 TOKEN = "/var/run/secrets/ray/token"
@@ -99,7 +99,9 @@ def test_a_pod_of_another_namespace(cluster, own_space):
     own_space.visitor()
     address = cluster.json("get", "service", "ray-head")["spec"]["clusterIP"] + ":6379"
     show = "cp /projected/token %s; ray %%s --address=%s" % (TOKEN, address)
-    with pytest.raises(Failed, match='it is of namespace "own-[^"]*", and this cluster is open to namespace "%s" only' % cluster.name):
+    with pytest.raises(
+        Failed, match='it is of namespace "own-[^"]*", and this cluster is open to namespace "%s" only' % cluster.name
+    ):
         own_space.run("visitor", "bash", "-c", show % "status")
     with pytest.raises(Failed, match="this cluster is open to namespace"):
         own_space.run("visitor", "bash", "-c", show % "start --num-cpus=0")
@@ -115,7 +117,9 @@ def test_without_a_credential_nothing_but_health_answers(cluster):
     with pytest.raises(Failed, match="exit code 6"):  # wget's for authentication
         cluster.run("visitor", "bash", "-c", ask % "/api/v0/actors")
     with pytest.raises(Failed):
-        cluster.run("visitor", "bash", "-c", "wget -q --tries 1 -T 5 -O- http://$RAY_HEAD_SERVICE_HOST:6379/api/version")
+        cluster.run(
+            "visitor", "bash", "-c", "wget -q --tries 1 -T 5 -O- http://$RAY_HEAD_SERVICE_HOST:6379/api/version"
+        )
 
 
 def test_only_serviceaccounts_that_the_head_allows(own_space):
@@ -123,11 +127,22 @@ def test_only_serviceaccounts_that_the_head_allows(own_space):
         text = f.read()
     own_space("create", "serviceaccount", "trainer")
     text = text.replace("--head ", "--head --allow-service-account=trainer ").replace("replicas: 3", "replicas: 1")
-    workers = text.index("name: ray-worker\nspec") if "name: ray-worker\nspec" in text else text.rindex("terminationGracePeriodSeconds")
-    own_space.apply(text[:workers] + text[workers:].replace("terminationGracePeriodSeconds", "serviceAccountName: trainer\n      terminationGracePeriodSeconds", 1))
+    workers = (
+        text.index("name: ray-worker\nspec")
+        if "name: ray-worker\nspec" in text
+        else text.rindex("terminationGracePeriodSeconds")
+    )
+    own_space.apply(
+        text[:workers]
+        + text[workers:].replace(
+            "terminationGracePeriodSeconds", "serviceAccountName: trainer\n      terminationGracePeriodSeconds", 1
+        )
+    )
     own_space.ready(2)
     own_space.visitor()
-    with pytest.raises(Failed, match='ServiceAccount "default" may not join; --allow-service-account of the head allows trainer'):
+    with pytest.raises(
+        Failed, match='ServiceAccount "default" may not join; --allow-service-account of the head allows trainer'
+    ):
         own_space.run("visitor", "bash", "-c", STATUS)
     assert own_space.alive() == 2
 
@@ -137,8 +152,12 @@ def test_a_token_from_a_secret_where_no_serviceaccount_token_is(own_space):
         text = f.read()
     own_space("create", "secret", "generic", "ray-token", "--from-literal=token=a-token-of-the-user-s-own-choice")
     secret = "- name: RAY_AUTH_TOKEN\n              valueFrom: {secretKeyRef: {name: ray-token, key: token}}\n            - name: MY_POD_IP"
-    text = text.replace("- name: MY_POD_IP", secret).replace("terminationGracePeriodSeconds", "automountServiceAccountToken: false\n      terminationGracePeriodSeconds")
-    text = text.replace("            - {name: token, mountPath: /var/run/secrets/ray, readOnly: true}\n", "").replace("replicas: 3", "replicas: 1")
+    text = text.replace("- name: MY_POD_IP", secret).replace(
+        "terminationGracePeriodSeconds", "automountServiceAccountToken: false\n      terminationGracePeriodSeconds"
+    )
+    text = text.replace("            - {name: token, mountPath: /var/run/secrets/ray, readOnly: true}\n", "").replace(
+        "replicas: 3", "replicas: 1"
+    )
     own_space.apply(text)
     own_space.ready(2)
     until(lambda: own_space.alive() == 2, "2 nodes", 30, own_space.story)

@@ -4,8 +4,8 @@ import subprocess
 import time
 
 import kube
-from kube import Failed, until
 import pytest
+from kube import Failed, until
 
 SUM = """
 import ray, time
@@ -102,7 +102,12 @@ def test_a_new_head_takes_over(cluster):
     driver = Driver(cluster, cluster.head("ray-worker"), WAIT)
     start = time.monotonic()
     cluster("delete", "pod", old)
-    until(lambda: len(cluster.pods("ray-head")) == 1 and cluster.head() != old and cluster.alive() == 4, "4 nodes with the new head", 90, cluster.story)
+    until(
+        lambda: len(cluster.pods("ray-head")) == 1 and cluster.head() != old and cluster.alive() == 4,
+        "4 nodes with the new head",
+        90,
+        cluster.story,
+    )
     print("4 nodes again after %.1f s" % (time.monotonic() - start))
     assert {p["metadata"]["name"] for p in cluster.pods("ray-worker")} == before, "the workers' pods stay"
     assert "Error" in driver.end(30), "the program that the old head's cluster ran is told"
@@ -129,9 +134,16 @@ def test_rollout_restart(cluster):
 def test_a_read_only_root(own_space):
     with open(kube.CLUSTER, encoding="utf-8") as f:
         text = f.read()
-    text = text.replace("allowPrivilegeEscalation: false", "allowPrivilegeEscalation: false\n            readOnlyRootFilesystem: true")
-    text = text.replace("            - {name: dshm, mountPath: /dev/shm}\n", "            - {name: dshm, mountPath: /dev/shm}\n            - {name: tmp, mountPath: /tmp}\n")
-    text = text.replace("        - name: dshm\n", "        - name: tmp\n          emptyDir: {}\n        - name: dshm\n").replace("replicas: 3", "replicas: 1")
+    text = text.replace(
+        "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: false\n            readOnlyRootFilesystem: true"
+    )
+    text = text.replace(
+        "            - {name: dshm, mountPath: /dev/shm}\n",
+        "            - {name: dshm, mountPath: /dev/shm}\n            - {name: tmp, mountPath: /tmp}\n",
+    )
+    text = text.replace(
+        "        - name: dshm\n", "        - name: tmp\n          emptyDir: {}\n        - name: dshm\n"
+    ).replace("replicas: 3", "replicas: 1")
     own_space.apply(text)
     own_space.ready(2)
     until(lambda: own_space.alive() == 2, "2 nodes", 30, own_space.story)

@@ -3,8 +3,8 @@
 import os
 
 import kube
-from kube import until
 import pytest
+from kube import until
 
 ENFORCE = "baseline"
 MANIFESTS = os.path.join(kube.HERE, "manifests")
@@ -34,12 +34,22 @@ def test_the_program_in_a_worker_pod(old):
 
 
 def test_a_request_of_100m_counts_as_one_cpu(old):
-    out = old.run(old.head(), "python", "-c", "import ray; ray.init(logging_level='error'); print([n['Resources']['CPU'] for n in ray.nodes()])")
+    out = old.run(
+        old.head(),
+        "python",
+        "-c",
+        "import ray; ray.init(logging_level='error'); print([n['Resources']['CPU'] for n in ray.nodes()])",
+    )
     assert out.strip().splitlines()[-1] == "[1.0, 1.0, 1.0, 1.0]"
 
 
 def test_a_job_is_a_driver_with_a_node_of_its_own(old):
     old("create", "configmap", "program", "--from-file=hosts.py=" + PROGRAM)
     old("apply", "-f", os.path.join(MANIFESTS, "job-2020.yaml"))
-    until(lambda: old.json("get", "job", "ray-job")["status"].get("succeeded") == 1, "the job to end", 120, lambda: old("logs", "job/ray-job"))
+    until(
+        lambda: old.json("get", "job", "ray-job")["status"].get("succeeded") == 1,
+        "the job to end",
+        120,
+        lambda: old("logs", "job/ray-job"),
+    )
     assert old("logs", "job/ray-job").rstrip().endswith("Success!")

@@ -4,8 +4,8 @@ import re
 import time
 
 import kube
-from kube import Failed, until
 import pytest
+from kube import Failed, until
 
 
 def pairs(text):
@@ -17,7 +17,11 @@ def test_a_student_runs_a_program_on_all_pods(space):
     assert "No resources found" in space("get", "all", check=False)
     start = time.monotonic()
     made = space("apply", "-f", kube.CLUSTER)
-    assert made.split("\n")[:3] == ["service/ray-head created", "deployment.apps/ray-head created", "deployment.apps/ray-worker created"]
+    assert made.split("\n")[:3] == [
+        "service/ray-head created",
+        "deployment.apps/ray-head created",
+        "deployment.apps/ray-worker created",
+    ]
     space.ready(4)
     print("apply to ready: %.1f s" % (time.monotonic() - start))
     names = [p["metadata"]["name"] for p in space.pods()]
@@ -54,7 +58,12 @@ def test_applied_twice_nothing_changes(own_space):
 def test_two_clusters_of_a_namespace_do_not_mix(own_space):
     with open(kube.CLUSTER, encoding="utf-8") as f:
         text = f.read()
-    other = text.replace("ray-head", "two-head").replace("ray-worker", "two-worker").replace("RAY_HEAD", "TWO_HEAD").replace("app: ray", "app: two")
+    other = (
+        text.replace("ray-head", "two-head")
+        .replace("ray-worker", "two-worker")
+        .replace("RAY_HEAD", "TWO_HEAD")
+        .replace("app: ray", "app: two")
+    )
     other = other.replace("replicas: 3", "replicas: 1")
     own_space.apply(text)
     own_space.apply(other)
