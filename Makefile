@@ -170,10 +170,10 @@ dist/gray-image.tar: $(VENV)/.requirements $(GO_SOURCES) $(PY_SOURCES) $(PACKAGI
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y mmdebstrap >/dev/null; fi
 	rm -rf $(CACHE)/image-wheel
 	$(PY) packaging/graywheel.py --out $(CACHE)/image-wheel --arch $(HOST_ARCH)
-	$(PY) packaging/image.py --wheel $(CACHE)/image-wheel/ray-*.whl --out $@ $(ARGS)
+	$(PY) packaging/image.py --wheel $(CACHE)/image-wheel/ray-*.whl --out $@ $(IMAGE_ARGS)
 
 .PHONY: image
-image: dist/gray-image.tar ## the container image dist/gray-image.tar (gray:local), as root; ARGS='--python 3.12' or --torch
+image: dist/gray-image.tar ## the container image dist/gray-image.tar (gray:local), as root; IMAGE_ARGS="--python 3.12" or --torch
 
 .PHONY: k8s-demo
 k8s-demo: dist/gray-image.tar ## a student's cluster on a Kubernetes of three nodes on this machine; as root, and slow the first time
