@@ -77,7 +77,7 @@ func sdk(tb testing.TB) string {
 	}
 	files, err := filepath.Glob("testdata/*.py")
 	check(tb, err)
-	for _, from := range append(files, "../../python/ray/_core/zygote.py", "../../python/ray/_core/title.py") {
+	for _, from := range append(files, "../../python/ray/_core/zygote.py", "../../python/ray/_core/title.py", "../../python/ray/_core/printing.py") {
 		b, err := os.ReadFile(from)
 		check(tb, err)
 		to := filepath.Join(core, filepath.Base(from))
