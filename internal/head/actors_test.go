@@ -61,3 +61,15 @@ func BenchmarkActorService(b *testing.B) {
 		b.Fatalf("%+v, %v", a, err)
 	}
 }
+
+func TestFallbackAsListed(t *testing.T) {
+	if got := fallback(nil); got != nil {
+		t.Errorf("no alternatives: %v", got)
+	}
+	got := fmt.Sprint(fallback([]map[string]string{{"zone": "in(a,b)"}, {"zone": "!c"}}))
+	want := "map[options:[map[label_selector:map[label_constraints:[map[label_key:zone label_values:[a b] operator:LABEL_OPERATOR_IN]]]]" +
+		" map[label_selector:map[label_constraints:[map[label_key:zone label_values:[c] operator:LABEL_OPERATOR_NOT_IN]]]]]]"
+	if got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+}

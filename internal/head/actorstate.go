@@ -3,6 +3,7 @@ package head
 import (
 	"gray/internal/core/actor"
 	"gray/internal/core/ids"
+	"gray/internal/core/resource"
 )
 
 // ActorState is an actor as the table of actors has it, nil where there is nothing to say or it is not known.
@@ -18,7 +19,7 @@ func ActorState(r *actor.Row) map[string]any {
 		"serialized_runtime_env": nil, "required_resources": resources, "death_cause": nil, "is_detached": r.Detached,
 		"placement_group_id": nil, "repr_name": r.Repr, "num_restarts": r.Incarnation,
 		"num_restarts_due_to_lineage_reconstruction": 0, "num_restarts_due_to_node_preemption": 0, "call_site": nil,
-		"label_selector": texts(r.Labels), "fallback_strategy": nil,
+		"label_selector": texts(r.Labels), "fallback_strategy": fallback(r.Fallback),
 	}
 	if r.Site != "" {
 		m["call_site"] = r.Site
@@ -30,6 +31,30 @@ func ActorState(r *actor.Row) map[string]any {
 		m["death_cause"] = deathCause(r)
 	}
 	return m
+}
+
+// fallback is alternatives of labels as Ray lists them, nil if there are none.
+func fallback(list []map[string]string) any {
+	if len(list) == 0 {
+		return nil
+	}
+	options := make([]any, 0, len(list))
+	for _, m := range list {
+		terms, err := resource.ParseSelector(m)
+		if err != nil {
+			continue // an engine wrote it: it cannot be
+		}
+		constraints := make([]any, 0, len(terms))
+		for _, t := range terms {
+			operator := "LABEL_OPERATOR_IN"
+			if t.Not {
+				operator = "LABEL_OPERATOR_NOT_IN"
+			}
+			constraints = append(constraints, map[string]any{"label_key": t.Key, "operator": operator, "label_values": t.Values})
+		}
+		options = append(options, map[string]any{"label_selector": map[string]any{"label_constraints": constraints}})
+	}
+	return map[string]any{"options": options}
 }
 
 // reasons are Ray's names where it has others than ours.

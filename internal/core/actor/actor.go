@@ -82,9 +82,10 @@ type Row struct {
 	PID         int
 	Incarnation uint32 // 0 is the first; counts restarts
 	Death       Death
-	StartMs     int64             // Unix time; set by the head
-	EndMs       int64             // Unix time, 0 while it lives; set by the head
-	Labels      map[string]string // that its node must have
-	Site        string            // where in its program it was created, if that is recorded
-	Dying       bool              // it is being ended for ever; its process may still be there, and its name is not free yet
+	StartMs     int64               // Unix time; set by the head
+	EndMs       int64               // Unix time, 0 while it lives; set by the head
+	Labels      map[string]string   // that its node must have
+	Fallback    []map[string]string // labels that will do where no node with Labels is free, in order
+	Site        string              // where in its program it was created, if that is recorded
+	Dying       bool                // it is being ended for ever; its process may still be there, and its name is not free yet
 }

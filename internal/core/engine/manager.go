@@ -7,6 +7,7 @@ import (
 	"gray/internal/core/actor"
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
+	"gray/internal/core/resource"
 )
 
 // managed is what the daemon whose client created an actor keeps of it.
@@ -116,7 +117,7 @@ func (e *Engine) CreateActor(sid SessionID, m *ActorCreation) {
 	a.state = actor.Waiting
 	a.row = actor.Row{
 		ID: id, Job: s.job, Manager: e.cfg.Node, Name: m.Name, Namespace: m.Namespace, Class: m.Class, Detached: m.Spec.Detached,
-		Labels: tm.spec.Labels.Map(), Site: e.rec.sites[m.Unique], MaxRestarts: m.Spec.MaxRestarts, Meta: append([]byte(nil), m.Spec.Meta...), Resources: e.cfg.Names.Map(tm.spec.Actor.Held),
+		Labels: tm.spec.Labels.Map(), Fallback: resource.Maps(tm.spec.Fallback), Site: e.rec.sites[m.Unique], MaxRestarts: m.Spec.MaxRestarts, Meta: append([]byte(nil), m.Spec.Meta...), Resources: e.cfg.Names.Map(tm.spec.Actor.Held),
 	}
 	mg := &managed{
 		create: &CreatePart{ID: id, Name: m.Name, Namespace: m.Namespace, Class: m.Class, Body: append([]byte(nil), m.Body...), Detached: m.Spec.Detached},

@@ -177,7 +177,7 @@ func (e *Engine) unschedulable(sh *shape) {
 	if n, ok := e.view.Node(node); ok && !n.Draining && n.Total.Fits(sh.rs.Need) && sh.rs.Suits(n.Labels) {
 		state = "is busy, and _fail_on_unavailable=True was specified"
 	}
-	why := "The node specified via NodeAffinitySchedulingStrategy, " + node.String() + ", " + state + " (" + e.view.Explain(sh.rs) + ")"
+	why := "The node specified via NodeAffinitySchedulingStrategy " + state + " (node " + node.String() + ": " + e.view.Explain(sh.rs) + ")"
 	for sh.backlog > 0 {
 		i, t := e.pop(sh)
 		e.failTask(i, t, fault.Unschedulable, why)

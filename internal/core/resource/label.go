@@ -44,6 +44,15 @@ func (s Selector) Map() map[string]string {
 	return m
 }
 
+// Maps are the selectors' maps.
+func Maps(list []Selector) []map[string]string {
+	var maps []map[string]string
+	for _, s := range list {
+		maps = append(maps, s.Map())
+	}
+	return maps
+}
+
 // ParseSelector reads a label_selector: label → "v", "!v", "in(a,b)" or "!in(a,b)"; "*" is any value, "!*" no label. Of
 // several conditions, with "&" between them, all must hold.
 func ParseSelector(m map[string]string) (Selector, error) {
