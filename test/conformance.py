@@ -3,7 +3,7 @@
     python test/conformance.py --kit FOLDER --python .venv/bin/python --out results.json
 
 FOLDER has the runner (run.py), the suites and the upstream tests; they are run from there and are no part of Gray.
-Exit status 1 if fewer than the asked-for share of a group passes. Each test that does not pass is printed with its cause.
+Exit status 1 if too few pass of all, or of one area. Each test that does not pass is printed with its cause.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-
 
 # Areas that count together, and how much of each must pass at the least.
 AREAS = """tasks objects serialization errors generators cancel init cluster runtime-context logging cli cli-click doc-examples
