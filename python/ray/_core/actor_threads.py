@@ -6,7 +6,6 @@ import socket
 import threading
 from _contextvars import ContextVar
 from _queue import Empty, SimpleQueue
-from collections import deque
 from types import GeneratorType
 
 import msgpack
@@ -29,17 +28,17 @@ class Group:
         self.limit = limit
         self.calls = SimpleQueue()
         self.threads = []
-        self.free = deque()  # a token for each thread that waits for a call
 
     def submit(self, call, *arguments):
-        """Give a call to a thread that waits, else to a new one, else to the first that is through with its own."""
-        try:
-            self.free.pop()
-        except IndexError:
-            if len(self.threads) < self.limit:
-                self._start((call, arguments))
-                return
-        self.calls.put((call, arguments))
+        """Give a call to a new thread until there are as many as may be, then to the first that is through with its own.
+
+        As on Ray, calls that follow each other go to threads of their own as long as there are any: a program that keeps
+        something in each thread finds it once in each.
+        """
+        if len(self.threads) < self.limit:
+            self._start((call, arguments))
+        else:
+            self.calls.put((call, arguments))
 
     def _start(self, first):
         name = f"{self.name or 'default'}-{len(self.threads)}"
@@ -60,9 +59,6 @@ class Group:
             except Empty:
                 printing.flush()
                 box.flush()
-                # A call that comes just before the token does was queued because there may be no more threads: it is
-                # found at once, and a token too many changes nothing then.
-                self.free.append(None)
                 item = calls.get()
             else:
                 if not box.armed:  # the flusher sees to it soon, however long the next call takes
