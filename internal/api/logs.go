@@ -261,7 +261,9 @@ func (s *server) log(w http.ResponseWriter, r *http.Request) {
 		h.Set("Content-Disposition", "attachment; filename="+strconv.Quote(download(q.Get("download_filename"), name)))
 		h.Set("Log-Node", n.ID.String())
 		h.Set("Log-Name", name)
-		h.Set("Log-Offset", resp.Header.Get("Log-Offset"))
+		if off := resp.Header.Get("Log-Offset"); off != "" {
+			h.Set("Log-Offset", off)
+		}
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")

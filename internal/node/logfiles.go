@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -110,7 +111,7 @@ func (n *Node) logHere(w http.ResponseWriter, r *http.Request) {
 	if most > 0 {
 		buf := make([]byte, min(most, maxLogPart))
 		k, err := f.Read(buf)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
