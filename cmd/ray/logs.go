@@ -27,7 +27,8 @@ type logsFlags struct {
 	stateQuestion
 	nodeIP, nodeID, id string
 	follow, stderr     bool
-	tail, attempt, pid int
+	tail, pid          int
+	attempt            string // Ray has -a for the id of an actor, too
 	interval           float64
 	encoding           string
 	encodingErrors     choice
@@ -51,7 +52,7 @@ func (a *app) logsCommand() *cobra.Command {
 	fs.StringVar(&f.nodeID, "node-id", "", "the node")
 	fs.StringVar(&f.id, "id", "", "of the actor or task")
 	fs.IntVar(&f.pid, "pid", 0, "of the worker or actor, on the node")
-	fs.IntVarP(&f.attempt, "attempt-number", "a", 0, "of the task")
+	fs.StringVarP(&f.attempt, "attempt-number", "a", "", "of the task (default 0); -a is an actor's id, too")
 	fs.BoolVarP(&f.follow, "follow", "f", false, "go on with what is written from now on")
 	fs.IntVar(&f.tail, "tail", 1000, "lines to print from the end, -1 for all")
 	fs.Float64Var(&f.interval, "interval", 0, "with --follow: seconds between looks at the file")
@@ -94,6 +95,9 @@ func (a *app) logs(f *logsFlags, args []string) error {
 	case "job":
 		return errors.New("`ray logs job` is not in this version of Gray yet: jobs are not")
 	case "task", "actor":
+		if kind == "actor" && f.id == "" {
+			f.id = f.attempt
+		}
 		if kind == "actor" && f.id == "" && f.pid != 0 {
 			break
 		}
@@ -102,7 +106,10 @@ func (a *app) logs(f *logsFlags, args []string) error {
 		}
 		v.Set(kind+"_id", f.id)
 		if kind == "task" {
-			v.Set("attempt_number", strconv.Itoa(f.attempt))
+			if _, err := strconv.ParseUint(f.attempt, 10, 31); err != nil && f.attempt != "" {
+				return &usageError{f.cmd, fmt.Sprintf("Invalid value for '--attempt-number': '%s' is not a number.", f.attempt)}
+			}
+			v.Set("attempt_number", f.attempt)
 		}
 		return a.printLog(f, v)
 	case "worker":

@@ -127,7 +127,12 @@ def test_command(two):
     assert "raylet:\n- raylet.err\n- raylet.out\n" in home.ray("logs").stdout
     assert f"-{pid}.out" in home.ray("logs", "cluster", "worker*", "--node-ip=127.0.0.2").stdout
     assert f"-{pid}.out" not in home.ray("logs", "*").stdout
-    for args in (["actor", "--id", actor], ["worker", f"--pid={pid}", there], ["actor", f"--pid={pid}", there]):
+    for args in (
+        ["actor", "--id", actor],
+        ["actor", "-a", actor],
+        ["worker", f"--pid={pid}", there],
+        ["actor", f"--pid={pid}", there],
+    ):
         assert home.ray("logs", *args).stdout == ":actor_name:A\nhello\n"
     assert home.ray("logs", "actor", "--id", actor, "--tail=1").stdout == "hello\n"
     assert home.ray("logs", "actor", "--id", actor, "--err").stdout == ":actor_name:A\n"
