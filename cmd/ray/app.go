@@ -98,6 +98,9 @@ func dashed(args []string) []string {
 		if !strings.HasPrefix(s, "-") {
 			args = append([]string(nil), args...)
 			args[i] = strings.ReplaceAll(s, "_", "-")
+			if s == "logs" {
+				longNames(args[i+1:])
+			}
 			break
 		}
 	}

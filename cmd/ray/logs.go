@@ -37,6 +37,20 @@ type logsFlags struct {
 // logsKinds are the words that may follow `ray logs`; any other is a file's name.
 var logsKinds = []string{"cluster", "actor", "worker", "job", "task"}
 
+// longNames writes out Ray's short flags of two letters, which would be read as two flags.
+func longNames(args []string) {
+	for i, s := range args {
+		name, value, given := strings.Cut(s, "=")
+		long, ok := map[string]string{"-ip": "--node-ip", "-id": "--node-id"}[name]
+		if !ok {
+			continue
+		}
+		if args[i] = long; given {
+			args[i] += "=" + value
+		}
+	}
+}
+
 func (a *app) logsCommand() *cobra.Command {
 	f := &logsFlags{encodingErrors: choice{"strict", []string{"strict", "ignore", "replace"}}}
 	cmd := &cobra.Command{

@@ -126,6 +126,8 @@ def test_command(two):
     there = f"--node-id={node['node_id']}"
     assert "raylet:\n- raylet.err\n- raylet.out\n" in home.ray("logs").stdout
     assert f"-{pid}.out" in home.ray("logs", "cluster", "worker*", "--node-ip=127.0.0.2").stdout
+    assert f"-{pid}.out" in home.ray("logs", "-ip", "127.0.0.2", "worker*").stdout
+    assert f"-{pid}.out" in home.ray("logs", f"-id={node['node_id']}").stdout
     assert f"-{pid}.out" not in home.ray("logs", "*").stdout
     for args in (
         ["actor", "--id", actor],
