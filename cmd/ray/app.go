@@ -98,6 +98,9 @@ func dashed(args []string) []string {
 		if !strings.HasPrefix(s, "-") {
 			args = append([]string(nil), args...)
 			args[i] = strings.ReplaceAll(s, "_", "-")
+			if s == "logs" {
+				longNames(args[i+1:])
+			}
 			break
 		}
 	}
@@ -133,7 +136,7 @@ func (a *app) root() *cobra.Command {
 		c.Args = noArgs
 		root.AddCommand(c)
 	}
-	root.AddCommand(a.listCommand(), a.getCommand(), a.summaryCommand(), a.memoryCommand(), a.timelineCommand(), a.explainCommand())
+	root.AddCommand(a.listCommand(), a.getCommand(), a.summaryCommand(), a.memoryCommand(), a.timelineCommand(), a.explainCommand(), a.logsCommand())
 	for _, name := range later {
 		root.AddCommand(&cobra.Command{
 			Use: name, Hidden: true, DisableFlagParsing: true,
@@ -147,7 +150,7 @@ func (a *app) root() *cobra.Command {
 
 // later are Ray's commands that are still to come.
 var later = []string{
-	"logs", "job", "microbenchmark", "debug", "stack", "kill-actor",
+	"job", "microbenchmark", "debug", "stack", "kill-actor",
 	"drain-node", "global-gc", "check-open-ports", "symmetric-run", "metrics", "kuberay-autoscaler", "up", "down", "attach",
 	"exec", "submit", "rsync-up", "rsync-down", "monitor", "dashboard", "get-head-ip", "get-worker-ips", "kill-random-node",
 	"local-dump", "cluster-dump", "disable-usage-stats", "enable-usage-stats", "cpp", "sanity-check", "serve",

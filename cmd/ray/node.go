@@ -67,7 +67,7 @@ func logLevel(text string) (slog.Level, error) {
 // face hands a port's routes what they may ask of the daemon.
 func face(routes func(*rpc.Mux, api.Config)) func(*rpc.Mux, node.FaceConfig) {
 	return func(m *rpc.Mux, c node.FaceConfig) {
-		a := api.Config{SessionName: c.SessionName, AuthDisabled: c.AuthDisabled, Local: c.Local, Explain: c.Explain, Log: c.Log}
+		a := api.Config{SessionName: c.SessionName, AuthDisabled: c.AuthDisabled, Local: c.Local, Explain: c.Explain, Logs: c.Logs, Log: c.Log}
 		if c.Head != nil {
 			a.Cluster = c.Head
 		}

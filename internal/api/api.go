@@ -43,6 +43,7 @@ type Config struct {
 	AuthDisabled bool                        // RAY_AUTH_MODE=disabled
 	Local        func(context.Context) error // nil while the daemon of this machine works
 	Explain      Explainer                   // nil: nothing is explained
+	Logs         LogAsker                    // nil: no logs are shown
 	Log          *slog.Logger                // nil: the default one
 }
 
@@ -75,6 +76,8 @@ func State(m *rpc.Mux, c Config) {
 	s := newServer(c)
 	s.tableRoutes(m)
 	m.HandleFunc("GET /api/v0/explain/{id}", rpc.Token, s.explain)
+	m.HandleFunc("GET /api/v0/logs", rpc.Token, s.listLogs)
+	m.HandleFunc("GET /api/v0/logs/{media}", rpc.Token, s.log)
 }
 
 // Agent adds the routes of each node's HTTP port. Probes can't show a token.

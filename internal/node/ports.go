@@ -81,6 +81,8 @@ func (n *Node) listen(ctx context.Context, faces Faces) error {
 	mux.Handle("GET /objects/{id}", rpc.Node, n.objects())
 	n.asker = n.identity.HTTPClient()
 	mux.HandleFunc("POST "+explainPath, rpc.Node, n.explainHere)
+	mux.HandleFunc("GET "+logsPath, rpc.Node, n.logsHere)
+	mux.HandleFunc("GET "+logPath, rpc.Node, n.logHere)
 	ln, err := rpc.Listen(n.ip, n.cfg.NodeManagerPort, "--node-manager-port")
 	if err != nil {
 		return err
@@ -180,6 +182,7 @@ type FaceConfig struct {
 	AuthDisabled bool
 	Local        func(context.Context) error // nil while this daemon works
 	Explain      func(ctx context.Context, id string) (*explain.Report, error)
+	Logs         func(ctx context.Context, address, path string) (*http.Response, error)
 	Log          *slog.Logger
 }
 
@@ -190,7 +193,7 @@ const (
 )
 
 func (n *Node) faceConfig() FaceConfig {
-	return FaceConfig{Head: n.head, SessionName: filepath.Base(n.dir.Path), AuthDisabled: n.cfg.AuthDisabled, Log: n.log, Local: n.local, Explain: n.Explain}
+	return FaceConfig{Head: n.head, SessionName: filepath.Base(n.dir.Path), AuthDisabled: n.cfg.AuthDisabled, Log: n.log, Local: n.local, Explain: n.Explain, Logs: n.askLogs}
 }
 
 // face opens the HTTP ports: the agent's on nodes of clusters that were started by a command, the dashboard's on the head

@@ -411,6 +411,11 @@ const maxState = 64 << 20
 
 // stateCall is a client's question about the cluster's tables.
 func (n *Node) stateCall(ch engine.Chan, req uint32, question wire.Raw) {
+	var q state.Question
+	if err := wire.Unmarshal(question, &q); err == nil && q.Kind == state.Logs {
+		n.logsCall(ch, req, &q)
+		return
+	}
 	n.ask(ch, req, "state", &headstate.StateQuery{Question: append([]byte(nil), question...)}, func(x headstate.Answer) any {
 		m := x.(*headstate.StateAnswer)
 		switch {
@@ -421,15 +426,19 @@ func (n *Node) stateCall(ch engine.Chan, req uint32, question wire.Raw) {
 		case len(m.Answer) > maxState:
 			return &fault.Error{Op: "state", Kind: fault.Limit, Detail: fmt.Sprintf("the answer has %d bytes, and at most %d are sent; ask for fewer rows or columns", len(m.Answer), maxState)}
 		}
-		s := &sink{n}
-		rest := m.Answer
-		for no := uint32(0); len(rest) > 0; no++ {
-			k := min(len(rest), partSize)
-			s.add(ch, func(b []byte) ([]byte, error) {
-				return wire.AppendPart(b, &wire.Part{Req: req, No: no, Data: rest[:k]})
-			})
-			rest = rest[k:]
-		}
+		n.sendParts(ch, req, m.Answer)
 		return map[string]any{}
 	})
+}
+
+// sendParts sends an answer ahead of the reply that ends it; the caller holds the lock.
+func (n *Node) sendParts(ch engine.Chan, req uint32, rest []byte) {
+	s := &sink{n}
+	for no := uint32(0); len(rest) > 0; no++ {
+		k := min(len(rest), partSize)
+		s.add(ch, func(b []byte) ([]byte, error) {
+			return wire.AppendPart(b, &wire.Part{Req: req, No: no, Data: rest[:k]})
+		})
+		rest = rest[k:]
+	}
 }

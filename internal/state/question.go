@@ -19,6 +19,9 @@ const (
 	Usage    = "usage"    // of objects: how full each node's store is
 )
 
+// Logs is the kind of questions about log files: no table, the daemon asks the head's HTTP port.
+const Logs = "logs"
+
 // Filter is a condition on a column.
 type Filter struct {
 	Key       string `msgpack:"key"`
@@ -35,6 +38,7 @@ type Question struct {
 	Drivers bool     `msgpack:"drivers"` // of tasks: those of drivers, too
 	Filters []Filter `msgpack:"filters"`
 	Job     string   `msgpack:"job"`     // of a timeline: this job's only
+	Query   string   `msgpack:"query"`   // of logs: what the HTTP routes take after the question mark
 	Seconds float64  `msgpack:"seconds"` // that the answer may take; 0 = 30
 }
 

@@ -138,14 +138,6 @@ def test_list_nodes(cluster):
         list_nodes(limit=10_001)
 
 
-def test_what_is_later_work_says_so():
-    from ray.util import state
-
-    for name in ("list_logs", "get_log"):
-        with pytest.raises(NotImplementedError, match=name):
-            getattr(state, name)()
-
-
 def test_metrics_are_not_there_yet():
     from ray.util import metrics, queue
 

@@ -1,9 +1,8 @@
 """The state API: what is in the cluster. All of it is asked of the cluster that this process is connected to, or of the
 dashboard of the one at ``address`` (see :class:`StateApiClient`)."""
 
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Generator, List, Optional, Sequence, Union
 
-from ray._missing import missing
 from ray.util.state._explain import Explanation, explain
 from ray.util.state.api import StateApiClient
 from ray.util.state.common import (
@@ -327,8 +326,22 @@ def list_logs(
     glob_filter: Optional[str] = None,
     timeout: int = 30,
 ) -> Dict[str, List[str]]:
-    """Not there yet: the log files of a node."""
-    raise missing("the state API (ray.util.state.list_logs)")
+    """The log files of a node by who writes them: ``{"raylet": ["raylet.out", …], "worker_out": […], …}``.
+
+    Args:
+        address: Of the cluster, as for :func:`list_actors`.
+        node_id: The node.
+        node_ip: The node, by its address; one of the two is needed.
+        glob_filter: A pattern that the files' names match; None is all of them.
+        timeout: In seconds.
+
+    Raises:
+        RayStateApiException: The cluster refuses; where the package ``requests`` is installed, it is a
+            ``requests.HTTPError``, too.
+    """
+    from ray.util.state import _logs
+
+    return _logs.names(StateApiClient(address), node_id, node_ip, glob_filter, timeout)
 
 
 def get_log(
@@ -349,6 +362,49 @@ def get_log(
     attempt_number: int = 0,
     _interval: Optional[float] = None,
     filter_ansi_code: bool = False,
-):
-    """Not there yet: the lines of a log file."""
-    raise missing("the state API (ray.util.state.get_log)")
+) -> Generator[str, None, None]:
+    """The text of a log file, a piece at a time.
+
+    The file is one that :func:`list_logs` names, on a node (``filename`` and ``node_id`` or ``node_ip``); that of an
+    actor's process; of the worker that ran an attempt of a task (all of it: other tasks of the worker print to it,
+    too); or of the worker with a pid on a node.
+
+    Args:
+        address: Of the cluster, as for :func:`list_actors`.
+        node_id: The node that has the file.
+        node_ip: The same, by its address.
+        filename: The file's name.
+        actor_id: The actor whose file it is.
+        task_id: The task.
+        pid: The worker's pid.
+        follow: Go on with what is written from now on, without end.
+        tail: How many of the last lines; -1 is the whole file.
+        timeout: In seconds, of each question; ignored with ``follow``.
+        suffix: "out" or "err", where a worker's file is meant.
+        encoding: Of the file; None yields bytes.
+        errors: What to do with bytes that are no text, as of ``bytes.decode``.
+        submission_id: Of a submitted job: not there yet.
+        attempt_number: Which attempt of the task.
+        _interval: With ``follow``: seconds between looks at the file.
+        filter_ansi_code: Take out the colors of terminals.
+
+    Raises:
+        RayStateApiException: There is no such file, or the question is wrong.
+    """
+    from ray.util.state import _logs
+
+    asked = {
+        "node_id": node_id,
+        "node_ip": node_ip,
+        "filename": filename,
+        "actor_id": actor_id,
+        "task_id": task_id,
+        "attempt_number": attempt_number,
+        "pid": pid,
+        "submission_id": submission_id,
+        "suffix": suffix,
+        "lines": tail,
+        "interval": _interval,
+        "filter_ansi_code": filter_ansi_code,
+    }
+    return _logs.text(StateApiClient(address), asked, follow, timeout, encoding, errors)
