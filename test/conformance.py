@@ -87,7 +87,7 @@ def main():
     os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
     if os.path.exists(args.out):
         os.unlink(args.out)  # an old file must not pass for this run's
-    command = [sys.executable, runner, "--python", args.python, "--out", args.out, "--ids", *chosen]
+    command = [sys.executable, runner, "--python", args.python, "--out", args.out, "--reruns", "1", "--ids", *chosen]
     if os.geteuid() == 0 and not args.shared:
         command += ["--isolate", "--jobs", "2"]  # the tests want Ray's usual ports, which others here may have
     for folder in args.pythonpath:
@@ -108,6 +108,8 @@ def report(area_of, results):
         if i not in area_of or t["outcome"] == "skipped":
             continue
         passed = t["outcome"] == "passed"
+        if t.get("flaky"):
+            print("flaky    %s (%s): passed when run again" % (i, area_of[i]))
         count = counts.setdefault(area_of[i], [0, 0])
         count[0] += passed
         count[1] += 1
