@@ -10,7 +10,7 @@ import pytest
 PACKAGE = pathlib.Path(importlib.util.find_spec("ray").origin).parent
 DEPENDENCIES = {"cloudpickle", "msgpack"}
 # Used inside of functions, and only if the program or its user brought them.
-OPTIONAL = {"numpy", "torch", "psutil", "pytest"}
+OPTIONAL = {"numpy", "torch", "psutil", "pytest", "requests"}
 # The standard library's names for one thing in its several versions.
 STANDARD = {"_sha2", "_sha256"}
 # Parts that are for users of another package, and are imported by nobody else.

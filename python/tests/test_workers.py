@@ -106,7 +106,8 @@ def test_signals_are_as_in_any_python(ray_2):
         int(signal.SIGINT): "default_int_handler",
         int(signal.SIGPIPE): int(signal.SIG_IGN),
         int(signal.SIGXFSZ): int(signal.SIG_IGN),
-        **{n: h for n, h in odd.items() if n == signal.SIGTERM},  # the worker's own, to leave in order
+        # The worker's own: to leave in order, and to cancel a task.
+        **{n: h for n, h in odd.items() if n in (signal.SIGTERM, signal.SIGURG)},
     }
     assert blocked == [] and wakeup == -1
 

@@ -371,6 +371,28 @@ func TestQueuedTasksMoveToALateNode(t *testing.T) {
 	}
 }
 
+// A node that seemed to be free is asked for slots and has none: its tasks go where there is room, they do not wait for it.
+func TestTasksLeaveANodeThatSeemedToBeFree(t *testing.T) {
+	a, b := newRig(t, settings{owner: 1, cpus: 0}), newRig(t, settings{owner: 2, cpus: 2})
+	meet(a, b)
+	own := b.driver(2)
+	own.call("g")
+	own.call("g")
+	quieten(b)
+	c := a.driver(1)
+	c.call("f")
+	c.call("f")
+	quieten(a, b)
+	d := newRig(t, settings{owner: 3, cpus: 2})
+	meet(a, d)
+	a.see(b)
+	a.pass(100 * time.Millisecond)
+	quieten(a, b, d)
+	if n := d.e.tasks.live; n != 2 {
+		t.Errorf("%d of 2 tasks went to the node with 2 free CPUs", n)
+	}
+}
+
 // Template numbers are used again once their job has ended, here and on nodes that hear of its end late.
 func TestTemplateNumbersAreUsedAgain(t *testing.T) {
 	a, b := newRig(t, settings{owner: 1, cpus: 0}), newRig(t, settings{owner: 2, cpus: 1})

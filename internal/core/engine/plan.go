@@ -43,8 +43,8 @@ func (e *Engine) seeSelf() {
 // plan spreads a shape's waiting tasks over the nodes: here as many as policy says, and for the others slots are asked for.
 func (e *Engine) plan(sh *shape) {
 	want := sh.backlog
-	for _, a := range sh.away {
-		want -= a.asked
+	for _, no := range sortedKeys(sh.away) {
+		want -= e.coming(sh, no, sh.away[no])
 	}
 	sh.local = 0
 	if want <= 0 {
@@ -78,6 +78,21 @@ func (e *Engine) plan(sh *shape) {
 	case schedule.Placed:
 		sh.stuck = ""
 	}
+}
+
+// coming is how many of the slots that a node was asked for may come at once. A node may turn out to have less than it seemed
+// to when it was asked: what was asked for beyond that may come as others leave, but no task counts on it, lest it wait there
+// while another node has room.
+func (e *Engine) coming(sh *shape, no NodeNo, a *awaySlots) int {
+	p := e.peers[no]
+	if p == nil {
+		return a.reserved
+	}
+	for a.reserved > 0 && e.view.Over(p.id, sh.rs.Need) {
+		e.view.Unreserve(p.id, sh.rs.Need, 1)
+		a.reserved--
+	}
+	return a.reserved
 }
 
 // locality is where the arguments of the shape's next task are.

@@ -81,6 +81,20 @@ func (v *View) Node(id ids.NodeID) (Node, bool) {
 	return v.nodes[i].Node, true
 }
 
+// Over says whether more of what a task needs is reserved on a node than it has.
+func (v *View) Over(id ids.NodeID, need resource.Set) bool {
+	i, ok := v.byID[id]
+	if !ok {
+		return false
+	}
+	for _, want := range need {
+		if v.nodes[i].free.Get(want.Name) < 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Free is a node's Avail less what is reserved there. It must not be changed.
 func (v *View) Free(id ids.NodeID) resource.Set {
 	i, ok := v.byID[id]
