@@ -13,7 +13,7 @@ OLDEST = (3, 9)
 DEPENDENCIES = {"cloudpickle", "msgpack"}
 
 # Modules that their host imports, when it is there.
-PLUGINS = {"python/ray/util/joblib/ray_backend.py": {"joblib"}}
+PLUGINS = {"python/ray/util/joblib/ray_backend.py": {"joblib"}, "python/ray/util/state/state_cli.py": {"click"}}
 
 
 def name(path):

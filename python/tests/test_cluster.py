@@ -225,6 +225,8 @@ def test_an_actor_never_runs_twice_when_its_node_leaves(cluster, tmp_path):
     cluster.wait_for_nodes()
     ray.init(address=cluster.address)
     path = tmp_path / "pids"
+    known = NodeAffinitySchedulingStrategy(leaving.node_id, soft=False)
+    assert ray.get(where.options(scheduling_strategy=known).remote(), timeout=60) == leaving.node_id
     there = NodeAffinitySchedulingStrategy(leaving.node_id, soft=True)
     only = Only.options(lifetime="detached", name="only", scheduling_strategy=there).remote(path)
     assert ray.get(only.node.remote()) == leaving.node_id
