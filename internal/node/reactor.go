@@ -92,32 +92,39 @@ func (r *reactor) run() {
 	}
 }
 
-// wait returns the next events. A call that spins is a bare system call: the bookkeeping that Go does around one that may
-// block wakes a thread of its own now and then, and costs what the spinning gains. The thread yields at each turn, so that
-// a client that was woken on its CPU runs at once.
+// wait returns the next events.
 func (r *reactor) wait(events []unix.EpollEvent) (int, error) {
-	start := time.Now()
 	if r.spin.spins() {
-		for {
-			n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(r.ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-			if errno != 0 {
-				return 0, errno
-			}
-			hit := n > 0
-			if hit || time.Since(start) > spinLimit {
-				r.spin.spun(hit)
-				if hit {
-					return int(n), nil
-				}
-				break
-			}
-			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // it cannot fail
+		n, err := r.poll(events)
+		if err != nil {
+			return 0, err
+		}
+		r.spin.spun(n > 0)
+		if n > 0 {
+			return n, nil
 		}
 		return unix.EpollWait(r.ep, events, -1)
 	}
+	start := time.Now()
 	n, err := unix.EpollWait(r.ep, events, -1)
 	r.spin.slept(time.Since(start))
 	return n, err
+}
+
+// poll asks for events until there are some or the limit is over. Each turn is a bare system call: the bookkeeping that Go
+// does around one that may block wakes a thread of its own now and then, and costs what the spinning gains. The thread
+// yields at each turn, so that a client that was woken on its CPU runs at once.
+func (r *reactor) poll(events []unix.EpollEvent) (int, error) {
+	for start := time.Now(); ; {
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(r.ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		if errno != 0 {
+			return 0, errno
+		}
+		if n > 0 || time.Since(start) > spinLimit {
+			return int(n), nil
+		}
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // it cannot fail
+	}
 }
 
 // add watches a socket until end. The first call of ready may come before add returns.
