@@ -7,6 +7,7 @@ import (
 
 	"gray/internal/core/fault"
 	"gray/internal/core/ids"
+	"gray/internal/core/resource"
 )
 
 // slotGrant uses slots that another node granted, or returns them.
@@ -22,12 +23,14 @@ func (e *Engine) slotGrant(p *peer, m *SlotGrant) {
 	a := e.awayAt(sh, p.no)
 	for k := range m.N {
 		a.asked = max(a.asked-1, 0)
-		if a.reserved > 0 {
+		meant := a.reserved > 0
+		if meant {
 			a.reserved--
 			e.view.Unreserve(p.id, sh.rs.Need, 1)
 		}
 		a.slots++
-		if !e.sendNext(sh, p) {
+		// An ask and a grant that crossed give more slots than were wanted.
+		if !meant && sh.allMeant() || !e.sendNext(sh, p) {
 			a.slots--
 			e.sink.Peer(p.no, &SlotReturn{Shape: sh.no, N: m.N - k})
 			e.dropAway(sh, p.no, a)
@@ -52,6 +55,19 @@ func (e *Engine) dropAway(sh *shape, no NodeNo, a *awaySlots) {
 	}
 }
 
+// allMeant tells whether all tasks of the shape that wait are meant for nodes that have not answered yet: a slot that is free
+// again takes none of them, lest a node that is slow to answer gets nothing of what is to be spread.
+func (sh *shape) allMeant() bool {
+	if sh.rs.Strategy.Kind != resource.StrategySpread {
+		return false
+	}
+	meant := 0
+	for _, a := range sh.away {
+		meant += a.reserved
+	}
+	return sh.backlog <= meant
+}
+
 // sendNext sends the shape's next task to a node that has a slot for it; false when none waits.
 func (e *Engine) sendNext(sh *shape, p *peer) bool {
 	if sh.backlog == 0 {
@@ -65,7 +81,7 @@ func (e *Engine) sendNext(sh *shape, p *peer) bool {
 // sendMore sends short tasks ahead, to hide the way there and back.
 func (e *Engine) sendMore(sh *shape, p *peer) {
 	a := e.awayAt(sh, p.no)
-	for sh.backlog > 1 && a.busy > 0 {
+	for sh.backlog > 1 && a.busy > 0 && !sh.allMeant() {
 		q := sh.queues[sh.turn%len(sh.queues)]
 		tm := e.templates[e.tasks.at(q.head).tmpl]
 		slots := max(a.slots, 1)
@@ -254,7 +270,7 @@ func (e *Engine) takeOutput(p *peer, oi uint32, o *object, d *ObjInfo) {
 
 // nextAway uses a slot at another node again, or lets it go.
 func (e *Engine) nextAway(sh *shape, p *peer, a *awaySlots, keep bool) {
-	if keep && !e.sendNext(sh, p) {
+	if keep && (sh.allMeant() || !e.sendNext(sh, p)) {
 		e.sink.Peer(p.no, &SlotReturn{Shape: sh.no, N: 1})
 		keep = false
 	}

@@ -393,6 +393,39 @@ func TestTasksLeaveANodeThatSeemedToBeFree(t *testing.T) {
 	}
 }
 
+// Tasks that are to be spread wait for the node that is meant for them, though others are done with theirs before it answers.
+func TestSpreadWaitsForASlowNode(t *testing.T) {
+	var rigs []*rig
+	for k := range 3 {
+		rigs = append(rigs, newRig(t, settings{owner: ids.Owner(k + 1), cpus: 2}))
+		for _, r := range rigs[:k] {
+			meet(r, rigs[k])
+		}
+	}
+	a, slow := rigs[0], rigs[2]
+	c := a.driver(1)
+	for range 6 {
+		c.call("f cpu=0 spread")
+	}
+	ran := 0
+	for range 6 {
+		carry(a, rigs[1])
+		for _, r := range rigs[:2] {
+			r.workers()
+			for _, sid := range r.e.pool.sorted() {
+				if len(r.e.pool.all[sid].fifo) > 0 {
+					r.run(sid, "v")
+					ran++
+				}
+			}
+		}
+	}
+	quieten(rigs...)
+	if n := slow.e.tasks.live; ran != 4 || n != 2 {
+		t.Errorf("%d of 4 tasks ran at two nodes, %d of 2 at the one that answered late", ran, n)
+	}
+}
+
 // Template numbers are used again once their job has ended, here and on nodes that hear of its end late.
 func TestTemplateNumbersAreUsedAgain(t *testing.T) {
 	a, b := newRig(t, settings{owner: 1, cpus: 0}), newRig(t, settings{owner: 2, cpus: 1})

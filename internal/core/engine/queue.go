@@ -320,7 +320,9 @@ func (e *Engine) peekFor(sl *slot, w *worker) (uint32, *task) {
 		if p := e.peers[sl.owner]; p != nil {
 			q = p.held[sl.theirs]
 		}
-	} else if sh := e.shapes[sl.shape]; w != nil {
+	} else if sh := e.shapes[sl.shape]; sh.allMeant() {
+		return 0, nil
+	} else if w != nil {
 		q = sh.queueOf(w.job)
 	} else if len(sh.queues) > 0 {
 		q = sh.queues[sh.turn%len(sh.queues)]
