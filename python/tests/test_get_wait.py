@@ -115,6 +115,13 @@ def test_wait_refuses_numbers_and_items(shared_ray):
     with pytest.raises(ValueError, match="nonnegative"):
         ray.wait([], timeout=-1)
     assert ray.wait([]) == ray.wait([], num_returns=5) == ([], [])
+    for number in (1.0, 1.5, True):
+        assert ray.wait(refs, num_returns=number) == (refs[:1], refs[1:])
+    nan = float("nan")
+    for wait in (lambda: ray.wait(refs, timeout=nan), lambda: ray.get(refs, timeout=nan)):
+        with pytest.raises(ValueError, match="number of seconds"):
+            wait()
+    assert len(ray.wait(refs, num_returns=3, timeout=float("inf"))[0]) == len(ray.get(refs, timeout=float("inf"))) == 3
 
 
 def test_wait_keeps_the_order(shared_ray, gate):

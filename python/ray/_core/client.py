@@ -317,6 +317,7 @@ class Client:
                 if ref._w is CLOSED:
                     raise stale(ref)
                 missing[ref._id] = ref
+        _check_number(timeout)
         if not missing:
             return None
         channel = self.channel()
@@ -395,6 +396,7 @@ class Client:
         if not same or timeout is not None and timeout < 0 or len(wanted) < num_returns:
             if _check_wait(wanted, num_returns, timeout):
                 return [], []
+            num_returns = int(num_returns)
             checked = True
         else:
             checked = False
@@ -630,6 +632,12 @@ def _ends(refs):
     return len(refs), refs[0]._id, refs[-1]._id
 
 
+def _check_number(timeout):
+    """Refuse a timeout that no clock can reach and no comparison finds."""
+    if timeout is not None and timeout != timeout:
+        raise ValueError("The 'timeout' argument must be a number of seconds. Received nan")
+
+
 def _check_wait(wanted, num_returns, timeout) -> bool:
     """Check the arguments of wait; whether there is nothing to wait for."""
     if type(wanted) is not list:
@@ -642,6 +650,7 @@ def _check_wait(wanted, num_returns, timeout) -> bool:
             raise TypeError(f"wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got {type(wanted)}")
     if timeout is not None and timeout < 0:
         raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
+    _check_number(timeout)
     for kind in set(map(type, wanted)):
         if kind is not ObjectRef and kind is not streams.generator_type():
             raise TypeError(
