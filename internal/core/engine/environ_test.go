@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -68,41 +69,44 @@ func TestEnvironmentsDoNotMix(t *testing.T) {
 // What cannot be set up fails tasks and actors at once, here and elsewhere, whatever their retries; the next one has it
 // tried again.
 func TestEnvironmentThatFails(t *testing.T) {
-	for _, tc := range []struct {
-		name string
-		away bool
-	}{{"here", false}, {"on another node", true}} {
-		t.Run(tc.name, func(t *testing.T) {
+	setUpThatFails(t, "packages=p", "no such package", func(r *rig) {
+		r.workers()
+		if r.envs["p"] > 0 {
+			delete(r.envs, "p")
+			r.do(func(e *Engine) { e.EnvFailed("p", "no such package") })
+		}
+	})
+}
+
+// setUpThatFails has tasks and an actor with these words tried, twice, where fail lets a node's setting-up fail.
+func setUpThatFails(t *testing.T, words, why string, fail func(*rig)) {
+	t.Helper()
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprintf("away %v", away), func(t *testing.T) {
 			a, b, c := pair(t)
-			words := "packages=p"
-			if !tc.away {
+			words := words
+			if !away {
 				words += " cpu=0"
+			}
+			tryAll := func() {
+				for range 3 {
+					carry(a, b)
+					fail(a)
+					fail(b)
+				}
+				carry(a, b)
 			}
 			h := c.actor(words + " restarts=-1")
 			call := h.call("m retries=-1")
 			task := c.call("f retries=-1 " + words)
-			fail := func() {
-				for range 3 {
-					carry(a, b)
-					a.workers()
-					b.workers()
-					for _, r := range []*rig{a, b} {
-						if r.envs["p"] > 0 {
-							delete(r.envs, "p")
-							r.do(func(e *Engine) { e.EnvFailed("p", "no such package") })
-						}
-					}
-				}
-				carry(a, b)
-			}
-			fail()
+			tryAll()
 			a.wantState(h.id, actor.Dead, 0, actor.NoEnv)
-			if text := a.row(h.id).Death.Text; !strings.Contains(text, "no such package") {
-				t.Errorf("death %q", text)
+			if text := a.row(h.id).Death.Text; !strings.Contains(text, why) {
+				t.Errorf("death %q, want %q in it", text, why)
 			}
 			c.wantValues([]ids.ObjectID{call, task}, "!ACTOR_DIED RUNTIME_ENV_SETUP_FAILED", "!RUNTIME_ENV")
 			again := c.call("f " + words)
-			fail()
+			tryAll()
 			c.wantValues([]ids.ObjectID{again}, "!RUNTIME_ENV")
 			h.drop()
 			c.release(call, task, again)
