@@ -123,7 +123,9 @@ chaos: build ## kill actors, daemons and drivers at random for CHAOS_SECONDS=600
 	$(PY) test/chaos/chaos.py --binary $(BINARY)
 
 .PHONY: metamorphic
-metamorphic: build ## random programs on one node, on three, and on three that stand still at times; SEEDS=200 of them
+metamorphic: build ## random programs in the simulator, on one node, on three, and on three that stand still at times; SEEDS=200 of them
+	$(PY) test/metamorphic/scripts.py 1 $(SEEDS) > $(CACHE)/scripts.jsonl
+	go test -count=1 ./internal/sim/ -run TestScripts -args -scripts=$(CACHE)/scripts.jsonl
 	$(PY) test/metamorphic/sites.py --binary $(BINARY) --seeds $(SEEDS) $(ARGS)
 
 $(VENV)/.conformance: $(VENV)/.requirements python/requirements-conformance.txt

@@ -186,7 +186,7 @@ func (t *thread) argBytes(most int) []byte {
 
 // createActor makes an actor, and a handle for it.
 func (t *thread) createActor(c *class, mine []ids.ObjectID) []ids.ObjectID {
-	p, w := t.p, t.p.w
+	w := t.p.w
 	m := engine.ActorCreation{Class: "C", Chan: t.ch.Chan, Namespace: "ns"}
 	if w.chance(0.3) && !c.scoped {
 		m.Name, m.Spec.GetIfExists = w.someName(), w.chance(0.6)
@@ -203,6 +203,12 @@ func (t *thread) createActor(c *class, mine []ids.ObjectID) []ids.ObjectID {
 	if !c.scoped {
 		t.spend(len(m.Args) + 100)
 	}
+	return t.sendCreation(c, &m, mine)
+}
+
+// sendCreation has an actor made, and adds its handle to those that the program has.
+func (t *thread) sendCreation(c *class, m *engine.ActorCreation, mine []ids.ObjectID) []ids.ObjectID {
+	p, w := t.p, t.p.w
 	m.Bytes = uint32(len(m.Args) + 100)
 	m.Template = p.register(c.create)
 	m.Unique = p.nextID(t)
@@ -217,12 +223,12 @@ func (t *thread) createActor(c *class, mine []ids.ObjectID) []ids.ObjectID {
 	w.tracef("%s creates actor %x of %s name %q detached %v restarts %d deps %s", p, uint64(m.Unique), c.create, m.Name, m.Spec.Detached, m.Spec.MaxRestarts, shorts(m.Deps))
 	p.own(id.Handle())
 	if m.Name == "" && !m.Spec.Detached {
-		p.write(func(e *engine.Engine) { e.CreateActor(p.sid, &m) })
+		p.write(func(e *engine.Engine) { e.CreateActor(p.sid, m) })
 		return append(mine, id.Handle())
 	}
 	a := t.begin(fmt.Sprintf("create actor %x", uint64(m.Unique)))
 	m.Req = a.req
-	p.write(func(e *engine.Engine) { e.CreateActor(p.sid, &m) })
+	p.write(func(e *engine.Engine) { e.CreateActor(p.sid, m) })
 	for a.reply == nil && a.failed == "" {
 		t.park()
 	}
@@ -389,22 +395,28 @@ func (t *thread) callActor(info *actorInfo, weak bool, mine []ids.ObjectID, cred
 	case firm:
 		w.firm[u] = true
 	}
-	k := queueKey{info.id.Unique(), s.group}
-	p.seqs[k]++
-	w.tasks[u] = &called{retries: retries}
-	w.calls[u] = &callInfo{info: info, weak: weak, from: p, group: s.group, ordered: s.ordered, seq: p.seqs[k]}
-	w.Stats.Calls++
-	w.tracef("%s calls %x of actor %x (%s) no %d weak %v deps %s contained %s returns %d retries %d", p, uint64(u), uint64(info.id.Unique()), s.name, p.seqs[k], weak, shorts(deps), shorts(contained), m.Returns, retries)
-	var outs []ids.ObjectID
-	task := info.id.Task(u)
-	for k := range m.Returns {
-		outs = append(outs, p.own(task.Object(k+1)))
-	}
-	p.write(func(e *engine.Engine) { e.CallActor(p.sid, &m) })
+	outs := t.sendCall(info, &m, s, retries)
 	if stream {
 		t.streams = append(t.streams, &reading{outs[0], 2})
 		return nil
 	}
+	return outs
+}
+
+// sendCall calls an actor, and owns the outputs.
+func (t *thread) sendCall(info *actorInfo, m *engine.ActorSubmission, s spec, retries int32) (outs []ids.ObjectID) {
+	p, w := t.p, t.p.w
+	k := queueKey{info.id.Unique(), s.group}
+	p.seqs[k]++
+	w.tasks[m.Unique] = &called{retries: retries}
+	w.calls[m.Unique] = &callInfo{info: info, weak: m.Weak, from: p, group: s.group, ordered: s.ordered, seq: p.seqs[k]}
+	w.Stats.Calls++
+	w.tracef("%s calls %x of actor %x (%s) no %d weak %v deps %s contained %s returns %d retries %d", p, uint64(m.Unique), uint64(info.id.Unique()), s.name, p.seqs[k], m.Weak, shorts(m.Deps), shorts(m.Contained), m.Returns, retries)
+	task := info.id.Task(m.Unique)
+	for k := range m.Returns {
+		outs = append(outs, p.own(task.Object(k+1)))
+	}
+	p.write(func(e *engine.Engine) { e.CallActor(p.sid, m) })
 	return outs
 }
 
@@ -523,6 +535,10 @@ func (t *thread) construct(x *execute) {
 	b := p.body
 	w.born(p, x)
 	t.path, t.kids = w.paths[x.u], 1000*int(x.attempt)
+	if w.script != nil {
+		t.bear(x)
+		return
+	}
 	mine, bad := t.open(x)
 	if !b.info.class.body {
 		for _, v := range t.get([]ids.ObjectID{w.specs[b.info.class.create].fn}, 0) {
@@ -657,6 +673,10 @@ func (t *thread) perform(x *execute) {
 	p, w, b := t.p, t.p.w, t.p.body
 	w.started(p, x)
 	t.path, t.kids = w.paths[x.u], 1000*int(x.attempt)
+	if w.script != nil {
+		t.performScripted(x)
+		return
+	}
 	mine, bad := t.open(x)
 	t.maybeDie()
 	if w.chance(0.3) {

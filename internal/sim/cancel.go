@@ -9,7 +9,7 @@ import (
 
 // cancel is ray.cancel of whatever the thread has a ref of.
 func (t *thread) cancel(mine []ids.ObjectID) {
-	p, w := t.p, t.p.w
+	w := t.p.w
 	var id ids.ObjectID
 	switch k := w.rng.IntN(len(mine) + len(t.streams) + 1); {
 	case k < len(mine):
@@ -19,7 +19,11 @@ func (t *thread) cancel(mine []ids.ObjectID) {
 	default:
 		return
 	}
-	how := engine.Cancelling{Force: w.chance(0.2), Recursive: w.chance(0.7)}
+	t.cancelOne(id, engine.Cancelling{Force: w.chance(0.2), Recursive: w.chance(0.7)})
+}
+
+func (t *thread) cancelOne(id ids.ObjectID, how engine.Cancelling) {
+	p, w := t.p, t.p.w
 	w.Stats.Cancels++
 	w.tracef("%s cancels %s %+v", p, short(id), how)
 	p.write(func(e *engine.Engine) {
@@ -36,7 +40,14 @@ func (n *node) CancelRun(sid engine.SessionID, u ids.Unique, attempt uint32, int
 	switch {
 	case p == nil:
 	case p.body != nil:
-		n.w.after(n.w.delay(), func() { p.body.cancelled[run{u, attempt}] = true })
+		n.w.after(n.w.delay(), func() {
+			p.body.cancelled[run{u, attempt}] = true
+			for _, no := range sorted(p.threads) {
+				if t := p.threads[no]; t.doing == endless {
+					t.resume()
+				}
+			}
+		})
 	case interrupt:
 		n.w.after(n.w.delay(), func() { p.interrupt(run{u, attempt}) })
 	}

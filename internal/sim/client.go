@@ -523,12 +523,7 @@ func (t *thread) item(x *execute, index uint32, mine []ids.ObjectID) bool {
 	p, w := t.p, t.p.w
 	id := x.out(p, index)
 	if w.chance(0.3) {
-		a := t.begin("stream credit " + short(id))
-		p.write(func(e *engine.Engine) { e.StreamCredit(t.ch, a.req, id, x.attempt, index) })
-		for a.limit == 0 {
-			t.park()
-		}
-		t.finish()
+		t.credit(x, index)
 	}
 	contained := t.pick(mine, w.rng.IntN(3))
 	tag := w.make(id, contained)
@@ -547,6 +542,17 @@ func (t *thread) item(x *execute, index uint32, mine []ids.ObjectID) bool {
 	w.Stats.Items++
 	p.write(func(e *engine.Engine) { e.Item(p.sid, x.u, x.attempt, index, &out) })
 	return true
+}
+
+// credit waits until a generator may yield an item.
+func (t *thread) credit(x *execute, index uint32) {
+	id := x.out(t.p, index)
+	a := t.begin("stream credit " + short(id))
+	t.p.write(func(e *engine.Engine) { e.StreamCredit(t.ch, a.req, id, x.attempt, index) })
+	for a.limit == 0 {
+		t.park()
+	}
+	t.finish()
 }
 
 // create asks for room in the arena; false when there was none.

@@ -140,18 +140,24 @@ func (t *thread) submit(name string, depth int, deps, contained []ids.ObjectID) 
 		r := int32(w.rng.IntN(3))
 		m.Over.MaxRetries, m.Over.Raw, retries = &r, []byte{byte(r)}, r
 	}
-	w.tasks[u] = &called{retries: retries, at: p.n}
-	w.Stats.Tasks++
-	w.tracef("%s submits %s %x deps %s contained %s returns %d retries %d depth %d", p, name, uint64(u), shorts(deps), shorts(contained), m.Returns, retries, depth)
-	var outs []ids.ObjectID
-	for k := range m.Returns {
-		outs = append(outs, p.own(u.Object(p.job, k+1)))
-	}
-	p.write(func(e *engine.Engine) { e.Submit(p.sid, &m) })
+	outs := t.send(&m, name, retries, depth)
 	if stream {
 		t.streams = append(t.streams, &reading{outs[0], 2})
 		return nil // who waits for its end waits for those who read it
 	}
+	return outs
+}
+
+// send submits a task, and owns its outputs.
+func (t *thread) send(m *engine.Submission, name string, retries int32, depth int) (outs []ids.ObjectID) {
+	p, w := t.p, t.p.w
+	w.tasks[m.Unique] = &called{retries: retries, at: p.n}
+	w.Stats.Tasks++
+	w.tracef("%s submits %s %x deps %s contained %s returns %d retries %d depth %d", p, name, uint64(m.Unique), shorts(m.Deps), shorts(m.Contained), m.Returns, retries, depth)
+	for k := range m.Returns {
+		outs = append(outs, p.own(m.Unique.Object(p.job, k+1)))
+	}
+	p.write(func(e *engine.Engine) { e.Submit(p.sid, m) })
 	return outs
 }
 
@@ -321,6 +327,12 @@ func (p *proc) drive(t *thread) {
 		p.fn = p.own(fn)
 		v := inlineValue(w.make(fn, nil), 40)
 		p.write(func(e *engine.Engine) { e.Put(p.sid, fn, 0, nil, v) })
+		if w.script != nil {
+			t.recite()
+			p.quiet++
+			p.drop(p.fn)
+			return
+		}
 		p.addSpecs()
 		if w.cfg.Actors > 0 {
 			p.addClasses()
@@ -454,6 +466,11 @@ func (t *thread) run(x *execute) {
 	w.started(p, x)
 	t.path, t.kids = w.paths[x.u], 1000*int(x.attempt)
 	p.running = run{x.u, x.attempt}
+	if w.script != nil {
+		t.runScripted(x)
+		p.running, p.cancelled = run{}, false
+		return
+	}
 	depth, leaf := int(x.args[8]), x.args[9] == 1
 	mine, bad := t.open(x)
 	fn := w.specs[string(p.n.eng.Template(x.tmpl))].fn

@@ -53,6 +53,7 @@ type World struct {
 	firm     map[ids.Unique]bool // what becomes ready whatever programs do
 	shaky    map[ids.Unique]bool // what may not, as long as some program holds its handles
 	faults   bool                // faults may still happen
+	script   *script             // what the driver does, instead of anything by chance
 	Stats    Stats
 }
 

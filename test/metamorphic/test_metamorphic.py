@@ -9,6 +9,7 @@ import pathlib
 import model
 import programs
 import pytest
+import scripts
 import sites
 from machines import Home
 
@@ -53,6 +54,15 @@ def test_programs_are_made_of_everything():
     kinds = [a for seed in range(60) for a in sites.modelled(programs.make(seed)).values()]
     assert {"Failed", "Cancelled", "Dead"} <= {k for k in kinds if isinstance(k, str)}
     assert json.dumps(programs.make(7)) == json.dumps(programs.make(7)) != json.dumps(programs.make(8))
+
+
+def test_the_simulator_plays_the_same():
+    """What internal/sim carries out is what the generator makes, and the model's answers."""
+    with open(
+        os.path.join(os.path.dirname(__file__), "../../internal/sim/testdata/scripts.jsonl"), encoding="utf-8"
+    ) as f:
+        kept = f.read().splitlines()
+    assert kept == list(scripts.lines(1, 20)), "renew it: python test/metamorphic/scripts.py 1 20 > the file"
 
 
 class Wrong:
