@@ -380,7 +380,7 @@ def test_a_supervised_node_joins_the_head_that_replaced_its_own(home):
     finally:
         node.terminate()
         out = node.communicate(timeout=30)[0]
-    assert "The head was replaced by one of a new cluster, which this node joins now." in out
+    assert "The head has ended, or was replaced by one of a new cluster: this node joins the new one." in out
 
 
 def test_a_node_that_waits_for_its_head_ends_when_told(home):

@@ -312,6 +312,7 @@ func deathOf(kind fault.Kind, why string) *actor.Death {
 		d.Cause, d.Text = actor.NodeDied, "The actor died because its node has died. "+why
 	case fault.OutOfMemory:
 		d.ExitType = "NODE_OUT_OF_MEMORY"
+		d.Text = "The actor is dead because its worker process was killed for want of memory. Worker exit type: NODE_OUT_OF_MEMORY Worker exit detail: " + why
 	}
 	return d
 }
