@@ -17,15 +17,15 @@ type Bound struct {
 	File  string // the cgroup's file that holds the limit; "" if it is the machine that has no more
 }
 
-// String words it for a message: "this container's limit is 512 MiB (/sys/fs/cgroup/memory.max)".
+// String words it for a message.
 func (b Bound) String() string {
 	switch {
 	case b.Bytes <= 0:
-		return "how much it may use could not be read"
+		return "how much memory there is could not be read"
 	case b.File == "":
 		return "this machine has " + MiB(b.Bytes)
 	}
-	return fmt.Sprintf("the limit of this container, or cgroup, is %s (%s)", MiB(b.Bytes), b.File)
+	return fmt.Sprintf("this container's, or cgroup's, limit is %s (%s)", MiB(b.Bytes), b.File)
 }
 
 // MiB words a number of bytes in whole MiB.

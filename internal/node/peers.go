@@ -424,7 +424,7 @@ type headConn struct {
 	mu   sync.Mutex
 	buf  []byte // guarded by mu
 	kick chan struct{}
-	last bool   // guarded by mu: what is in buf ends the connection
+	last bool // guarded by mu: what is in buf ends the connection
 	done chan struct{}
 	once sync.Once
 }

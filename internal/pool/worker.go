@@ -41,7 +41,7 @@ type Worker struct {
 	dead    bool    // its process has ended
 	status  *unix.WaitStatus
 	peak    int64 // bytes that it had resident at most, known with the status
-	settled bool // the death has been reported, or is being
+	settled bool  // the death has been reported, or is being
 
 	logMu sync.Mutex
 	logs  [2]string // guarded by logMu; paths of stdout and stderr
@@ -53,10 +53,12 @@ type Exit struct {
 	Code     int            // exit code, if no signal ended it
 	Signal   syscall.Signal // the signal that ended it, or 0
 	CoreDump bool
-	Killed   bool     // by Worker.Kill or Pool.Stop
-	OOM      bool     // SIGKILL, not ours, and the kernel's count of out-of-memory kills here had grown
-	Peak     int64    // bytes that the process had resident at most; 0 if that is not known
-	Stderr   []string // last lines of its standard error, at most 20
+	Killed   bool          // by Worker.Kill or Pool.Stop
+	OOM      bool          // SIGKILL, not ours, and the kernel's count of out-of-memory kills here had grown
+	Peak     int64         // bytes that the process had resident at most; 0 if that is not known
+	Bound    machine.Bound // with OOM: what all processes here may have together
+	Pod      bool          // with OOM: this is a pod of a Kubernetes cluster
+	Stderr   []string      // last lines of its standard error, at most 20
 }
 
 // String says it in words, without the lines of output.
@@ -89,12 +91,8 @@ func (e Exit) memory() string {
 	if e.Peak > 0 {
 		s = "; it had used up to " + machine.MiB(e.Peak)
 	}
-	bound, err := machine.MemoryBound()
-	if err != nil {
-		bound = machine.Bound{} // said so in its words
-	}
-	s += "; " + bound.String() + ", for all processes of this node. "
-	if machine.InPod() {
+	s += "; " + e.Bound.String() + ", for all of its processes together. "
+	if e.Pod {
 		s += "Raise resources.limits.memory of the pod"
 	} else {
 		s += "Raise the limit"
@@ -337,6 +335,12 @@ func (p *Pool) exit(w *Worker, status *unix.WaitStatus, peak int64, killed bool)
 	if (e.Signal == unix.SIGKILL || !e.Known) && !killed {
 		e.OOM = p.oom.struck()
 	}
+	if e.OOM {
+		e.Pod = machine.InPod()
+		if bound, err := machine.MemoryBound(); err == nil { // else its words say that it could not be read
+			e.Bound = bound
+		}
+	}
 	_, path := w.Logs()
 	lines, err := tail(path)
 	if err != nil {
@@ -369,7 +373,7 @@ func tail(path string) ([]string, error) {
 	lines = lines[max(0, len(lines)-tailLines):]
 	out := make([]string, 0, len(lines))
 	for _, line := range lines {
-		if len(lines) > 1 && !isMark(line) || len(lines) == 1 && len(line) > 0 {
+		if !isMark(line) && (len(lines) > 1 || len(line) > 0) {
 			out = append(out, string(bytes.ToValidUTF8(line, []byte("\ufffd"))))
 		}
 	}
