@@ -100,7 +100,9 @@ def test_what_runs_out_of_memory_is_named(limited):
     actor, _, rest = rest.partition("\nkilled:")
     for text in (task, actor):
         assert "killed by SIGKILL, most likely by the kernel because memory ran out" in text, out
-        assert f"limit is {LIMIT >> 20} MiB (/sys/fs/cgroup/" in text and "Raise the limit, or let fewer tasks run" in text, out
+        assert (
+            f"limit is {LIMIT >> 20} MiB (/sys/fs/cgroup/" in text and "Raise the limit, or let fewer tasks run" in text
+        ), out
         used = int(text.partition("it had used up to ")[2].split()[0])
         assert LIMIT >> 21 < used <= LIMIT >> 20, out
     assert "task: Task " in task and "attempt 1" in task, out

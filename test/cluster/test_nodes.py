@@ -333,7 +333,9 @@ def test_a_head_that_is_stopped_ends_its_cluster(home):
     """, head["gcs_address"])  # fmt: skip
     assert line(driver) == "in"
     os.kill(head["pid"], signal.SIGTERM)
-    assert line(driver, 5).startswith(f"told: The node daemon ended this session: the head at {head['gcs_address']} was stopped")
+    assert line(driver, 5).startswith(
+        f"told: The node daemon ended this session: the head at {head['gcs_address']} was stopped"
+    )
     until(lambda: not alive((node["pid"], node["start_time"])), "the end of the node")
 
 
