@@ -37,7 +37,7 @@ ray.get(nap.remote())
 
 KILL_DAEMON = """
 import json, os, signal, glob
-(path,) = glob.glob("/tmp/ray/session_latest/node*.json")
+(path,) = glob.glob("/tmp/ray/session_latest/nodes/*.json")
 os.kill(json.load(open(path))["pid"], signal.SIGKILL)
 """
 

@@ -11,14 +11,15 @@ import (
 
 // A head that is absent for as long as a member bears is given up; one that does not answer at all, or comes back, is not.
 func TestAbsentLimit(t *testing.T) {
+	sec := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 	absent, silent, up := member.Event(member.HeadAbsent{}), member.Event(member.Tick{}), member.Event(member.LinkUp{})
 	type step struct {
-		at time.Duration
+		at float64 // seconds
 		ev member.Event
 	}
 	for _, tc := range []struct {
 		name  string
-		limit time.Duration
+		limit float64 // seconds
 		steps []step
 		ends  bool
 	}{
@@ -29,13 +30,13 @@ func TestAbsentLimit(t *testing.T) {
 		{"a head that came back", 3, []step{{0, absent}, {2, absent}, {2, up}, {3, member.LinkDown{}}, {4, absent}, {6, absent}}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := member.New(member.Config{Node: ids.NodeID{3}, Head: "h:1", AbsentLimit: tc.limit * time.Second})
+			s := member.New(member.Config{Node: ids.NodeID{3}, Head: "h:1", AbsentLimit: sec(tc.limit)})
 			s.Step(0, member.LinkUp{})
 			s.Step(0, member.Received{Msg: &headstate.Registered{Cluster: headstate.ClusterID{1}, Owner: 3, LeaseMs: 1000, DeadMs: 10000}})
 			s.Step(0, member.LinkDown{Cause: "reset"})
 			var last []member.Effect
 			for _, st := range tc.steps {
-				last = s.Step(st.at*time.Second, st.ev)
+				last = s.Step(sec(st.at), st.ev)
 			}
 			if ended := s.Phase() == member.Fenced; ended != tc.ends {
 				t.Fatalf("phase %s", s.Phase())
