@@ -42,6 +42,21 @@ os.kill(json.load(open(path))["pid"], signal.SIGKILL)
 """
 
 
+END_NODE = """
+import os, signal, sys, time, ray
+ray.init(logging_level="error", log_to_driver=False)
+
+@ray.remote(max_retries=0, resources={"node:" + sys.argv[1]: 0.01})
+def end():
+    os.kill(int(os.environ["RAY_RAYLET_PID"]), signal.SIGKILL)
+
+try:
+    ray.get(end.remote())
+except ray.exceptions.RayError as e:
+    print("%s: %s" % (type(e).__name__, e))
+"""
+
+
 @pytest.fixture(scope="module")
 def cluster(space):
     space("apply", "-f", kube.CLUSTER)
@@ -153,6 +168,17 @@ def test_a_head_that_is_killed_is_replaced(cluster):
     assert "LocalRayletDiedError: The node daemon ended this session: the head" in said, said
     cluster.ready(4)
     until(lambda: cluster.alive() == 4, "4 nodes", 60, cluster.story)
+
+
+def test_a_container_that_dies_with_a_task_is_named(cluster):
+    pod = cluster.pods("ray-worker")[0]
+    text = cluster.run(cluster.head(), "python", "-c", END_NODE, pod["status"]["podIP"])
+    assert text.startswith("WorkerCrashedError: ") and "the head heard nothing from it" in text, text
+    assert "kubectl get pod %s -o jsonpath=" % pod["metadata"]["name"] in text, text
+    cluster.ready(4)
+    until(lambda: cluster.alive() == 4, "4 nodes", 60, cluster.story)
+    last = cluster("get", "pod", pod["metadata"]["name"], "-o", "jsonpath={.status.containerStatuses[*].lastState}")
+    assert "exitCode" in last, "the command that the error names says how the container ended"
 
 
 def test_scaled_to_ten_and_back_under_a_program(cluster):
