@@ -33,7 +33,7 @@ PYTEST := $(PY) -m pytest
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- set-up: stamps in .venv say what has been done ---
 
@@ -79,9 +79,10 @@ test: build ## everything: vet, ruff, Go tests, a short simulation, Python tests
 	$(PYTEST) -m 'not soak' --durations=15 --durations-min=5
 
 .PHONY: ci
-ci: build ## what .ci/run runs: `make test`, after Ray's own tests where they are at hand
+ci: build ## what .ci/run runs: `make test`, after Ray's own tests and a real Kubernetes where they are at hand
 	@if [ -e $(CONFORMANCE)/run.py ]; then $(MAKE) --no-print-directory conformance; \
 	else echo "no $(CONFORMANCE): Ray's own tests are left out"; fi
+	@$(MAKE) --no-print-directory k8s-ci
 	@$(MAKE) --no-print-directory test
 
 .PHONY: quick
@@ -184,6 +185,17 @@ k8s-demo: dist/gray-image.tar ## a student's cluster on a Kubernetes of three no
 .PHONY: k8s-test
 k8s-test: dist/gray-image.tar ## tests on a real Kubernetes, made for them on this machine, as root; ARGS='-k name' chooses
 	GRAY_KUBERNETES=1 $(PYTEST) test/kubernetes $(ARGS)
+
+# Alone: building Kubernetes and its control plane want the cores for themselves, and its tests have times in them.
+.PHONY: k8s-ci
+k8s-ci: build ## k8s-demo and the tests of who may join, if this machine can have a Kubernetes; says why if not
+	@if why=$$(test/kubernetes/local/k8s-possible); then \
+	$(MAKE) --no-print-directory k8s-demo && $(MAKE) --no-print-directory k8s-test ARGS='-k test_identity'; \
+	else echo "no Kubernetes: $$why; its demo and tests are skipped"; fi
+
+.PHONY: k8s-bench
+k8s-bench: dist/gray-image.tar ## measure the steps of k8s-demo and the pods, for bench/FIGURES.md; as root
+	$(PY) bench/kubernetes.py $(ARGS)
 
 RAY_VENV := $(CACHE)/ray-2.60.0
 $(RAY_VENV)/.made:

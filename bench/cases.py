@@ -480,16 +480,7 @@ class Session:
             time.sleep(0.2)
 
         ray.get([nap.remote() for _ in range(2)])
-        last, same = 0, 0
-        deadline = time.perf_counter() + 30
-        while same < 3:  # processes still starting make it grow; three equal looks a second apart end that
-            time.sleep(1)
-            now = pss_below(os.getpid())
-            same = same + 1 if abs(now - last) < 0.01 * now else 0
-            last = now
-            if time.perf_counter() > deadline:
-                break
-        return last
+        return settled(lambda: pss_below(os.getpid()))
 
     def daemon(self):
         """Returns the process id of Gray's daemon below this process."""
@@ -505,6 +496,18 @@ class Session:
         t = time.perf_counter()
         self.ray.shutdown()
         return time.perf_counter() - t
+
+
+def settled(size):
+    """Returns what ``size()`` is once it is the same in three looks a second apart, or after 30 s: processes still start."""
+    last, same = 0, 0
+    deadline = time.perf_counter() + 30
+    while same < 3 and time.perf_counter() < deadline:
+        time.sleep(1)
+        now = size()
+        same = same + 1 if abs(now - last) < 0.01 * now else 0
+        last = now
+    return last
 
 
 def below(root):
@@ -526,8 +529,13 @@ def below(root):
 
 def pss_below(root):
     """Returns the sum, in bytes, of the PSS of all descendants of a process."""
+    return pss_of(below(root))
+
+
+def pss_of(pids):
+    """Returns the sum, in bytes, of the PSS of processes; those that have ended have none."""
     total = 0
-    for pid in below(root):
+    for pid in pids:
         try:
             with open("/proc/%d/smaps_rollup" % pid) as f:
                 total += sum(int(line.split()[1]) * 1024 for line in f if line.startswith("Pss:"))

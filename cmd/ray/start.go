@@ -100,7 +100,7 @@ func (a *app) start(cfg *session.NodeConfig, block bool) error {
 		if err := sup.wait(p, pid, n); !errors.Is(err, errReplaced) {
 			return err
 		}
-		p.print("The head was replaced by one of a new cluster, which this node joins now.")
+		p.print("The head has ended, or was replaced by one of a new cluster: this node joins the new one.")
 	}
 }
 

@@ -17,7 +17,10 @@ import (
 
 // Memory is the number of bytes of memory that this process and its children may use: the machine's, or the smallest limit of
 // the cgroups it is in.
-func Memory() (int64, error) { return tree{"/"}.memory() }
+func Memory() (int64, error) {
+	b, err := MemoryBound()
+	return b.Bytes, err
+}
 
 // CPUs is the number of CPUs that this process may use, at least 1: those of its affinity mask (which includes cpusets), or
 // its cgroups' quota, rounded down, if that is less.
@@ -30,15 +33,18 @@ func CPUs() (int, error) {
 	return tree{"/"}.cpus(n)
 }
 
+// InPod tells whether this process runs in a pod of a Kubernetes cluster.
+func InPod() bool { return os.Getenv("KUBERNETES_SERVICE_HOST") != "" }
+
 // tree is a file system that looks like "/": a test's own, or the real one.
 type tree struct{ root string }
 
 func (t tree) read(name string) ([]byte, error) { return os.ReadFile(filepath.Join(t.root, name)) }
 
-func (t tree) memory() (int64, error) {
+func (t tree) bound() (Bound, error) {
 	info, err := t.read("/proc/meminfo")
 	if err != nil {
-		return 0, fmt.Errorf("how much memory the machine has: %w", err)
+		return Bound{}, fmt.Errorf("how much memory the machine has: %w", err)
 	}
 	total := int64(0)
 	if _, after, ok := bytes.Cut(info, []byte("MemTotal:")); ok {
@@ -51,8 +57,9 @@ func (t tree) memory() (int64, error) {
 		}
 	}
 	if total <= 0 {
-		return 0, fmt.Errorf("how much memory the machine has: /proc/meminfo has no MemTotal")
+		return Bound{}, fmt.Errorf("how much memory the machine has: /proc/meminfo has no MemTotal")
 	}
+	b := Bound{Bytes: total}
 	for _, g := range t.groups() {
 		name := "memory.max"
 		if g.v1 {
@@ -62,12 +69,13 @@ func (t tree) memory() (int64, error) {
 			name = "memory.limit_in_bytes"
 		}
 		for _, dir := range g.dirs {
-			if limit, ok := t.number(path.Join(dir, name)); ok && limit > 0 {
-				total = min(total, limit)
+			file := path.Join(dir, name)
+			if limit, ok := t.number(file); ok && limit > 0 && limit < b.Bytes {
+				b = Bound{Bytes: limit, File: file}
 			}
 		}
 	}
-	return total, nil
+	return b, nil
 }
 
 // cpus is affinity (0: unknown), lowered to the cgroups' quota.

@@ -124,8 +124,8 @@ func TestLimits(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := fake(t, tc.files)
-			if got, err := m.memory(); err != nil || got != tc.memory {
-				t.Errorf("memory = %d, %v, want %d", got, err, tc.memory)
+			if got, err := m.bound(); err != nil || got.Bytes != tc.memory {
+				t.Errorf("memory = %d, %v, want %d", got.Bytes, err, tc.memory)
 			}
 			if got, err := m.cpus(tc.affinity); err != nil || got != tc.cpus {
 				t.Errorf("cpus = %d, %v, want %d", got, err, tc.cpus)
@@ -135,7 +135,7 @@ func TestLimits(t *testing.T) {
 }
 
 func TestNoProc(t *testing.T) {
-	if _, err := fake(t, nil).memory(); err == nil {
+	if _, err := fake(t, nil).bound(); err == nil {
 		t.Error("no error without /proc/meminfo")
 	}
 	if _, err := fake(t, nil).cpus(0); err == nil {

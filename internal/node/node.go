@@ -229,8 +229,9 @@ func (n *Node) warn(key, text string) {
 	n.log.Warn(text)
 }
 
-// Close ends the daemon: clients, workers, links, and what it kept in the temp dir but its logs.
-func (n *Node) Close() {
+// Close ends the daemon: clients, workers, links, and what it kept in the temp dir but its logs. Its drivers, and where it
+// is the head the other nodes, are told why.
+func (n *Node) Close(why error) {
 	n.mu.Lock()
 	if n.closed {
 		n.mu.Unlock()
@@ -251,15 +252,15 @@ func (n *Node) Close() {
 			p.stop()
 		}
 	}
-	for h := range n.headConns {
-		go h.Close()
-	}
 	for _, f := range n.fetches {
 		f.stop()
 	}
 	n.mu.Unlock()
 	_ = n.sock.Close() // accepting ends; nobody is left to tell
 	for _, c := range clients {
+		if c.worker == nil && c.stream != nil {
+			n.refuse(c, fault.System, endText(why))
+		}
 		c.close()
 	}
 	n.pool.Stop()
@@ -272,6 +273,7 @@ func (n *Node) Close() {
 	for _, p := range links {
 		p.link.Close()
 	}
+	n.farewell()
 	n.closePorts()
 	n.asker.CloseIdleConnections()
 	if sent := n.sender.Stats(); sent.Bytes > 0 {

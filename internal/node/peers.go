@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 	"gray/internal/core/headstate"
 	"gray/internal/core/ids"
 	"gray/internal/core/linkstate"
+	"gray/internal/head"
 	"gray/internal/link"
 	"gray/internal/rpc"
 	"gray/internal/wire"
@@ -420,6 +424,7 @@ type headConn struct {
 	mu   sync.Mutex
 	buf  []byte // guarded by mu
 	kick chan struct{}
+	last bool // guarded by mu: what is in buf ends the connection
 	done chan struct{}
 	once sync.Once
 }
@@ -453,6 +458,19 @@ func (h *headConn) Close() {
 	})
 }
 
+// part sends a last message and ends the connection once that is written, or can't be in time.
+func (h *headConn) part(msg []byte, timeout time.Duration) {
+	if err := h.conn.SetDeadline(time.Now().Add(timeout)); err != nil {
+		h.Close()
+		return
+	}
+	h.mu.Lock()
+	h.last = true
+	h.mu.Unlock()
+	h.Send(msg)
+	<-h.done
+}
+
 func (h *headConn) write() {
 	for {
 		select {
@@ -461,10 +479,14 @@ func (h *headConn) write() {
 			return
 		}
 		h.mu.Lock()
-		b := h.buf
+		b, last := h.buf, h.last
 		h.buf = nil
 		h.mu.Unlock()
 		if _, err := h.conn.Write(b); err != nil {
+			h.Close()
+			return
+		}
+		if last {
 			h.Close()
 			return
 		}
@@ -522,6 +544,41 @@ func (n *Node) takeHeadLink(c net.Conn, info rpc.PeerInfo) {
 	})
 }
 
+// farewellTimeout is how long the head waits for a node to take its last word.
+const farewellTimeout = time.Second
+
+// farewell ends the head's links to the nodes. Where the head is not to come back (it has a session of its own name each
+// time) it tells them that the cluster is over, so that nobody waits for it.
+func (n *Node) farewell() {
+	n.mu.Lock()
+	conns := slices.Collect(maps.Keys(n.headConns))
+	n.mu.Unlock()
+	var told sync.WaitGroup
+	for _, h := range conns {
+		told.Go(func() {
+			if n.cfg.SessionName != "" {
+				h.Close()
+				return
+			}
+			h.part(head.Encode(&headstate.Refused{Reason: headstate.RefusedEnded, Error: "the head at " + n.file.GCSAddress + " was stopped"}), farewellTimeout)
+		})
+	}
+	told.Wait()
+}
+
+// endText is what drivers are told when their daemon ends.
+func endText(why error) string {
+	text := "it was told to stop"
+	var f *fault.Error
+	switch {
+	case errors.As(why, &f) && f.Detail != "":
+		text = f.Detail
+	case why != nil && !errors.Is(why, context.Canceled):
+		text = why.Error()
+	}
+	return text + ". After ray.shutdown(), ray.init() starts or finds another"
+}
+
 // foreignLimit is how many times in a row another cluster's head must answer before this node gives up on its own: once
 // may be a mistake of the moment, while addresses change hands.
 const foreignLimit = 3
@@ -548,7 +605,9 @@ func (n *Node) dialHead(ctx context.Context) {
 		if refusedNow(err) {
 			n.link.HeadAbsent()
 		}
-		if foreign++; !rpc.IsForeign(err) {
+		if foreign++; rpc.IsForeign(err) {
+			wait = 100 * time.Millisecond // somebody listens: what comes next is soon known
+		} else {
 			foreign = 0
 		}
 		if foreign == foreignLimit {

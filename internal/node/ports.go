@@ -17,6 +17,7 @@ import (
 	"gray/internal/core/explain"
 	"gray/internal/core/headstate"
 	"gray/internal/head"
+	"gray/internal/machine"
 	"gray/internal/pool"
 	"gray/internal/rpc"
 	"gray/internal/session"
@@ -116,7 +117,7 @@ func (n *Node) startHead(faces Faces) error {
 		return err
 	}
 	n.head, err = head.Start(head.Config{
-		State: headstate.Config{Cluster: cluster, SessionName: filepath.Base(n.dir.Path), StartMs: time.Now().UnixMilli()},
+		State: headstate.Config{Cluster: cluster, SessionName: filepath.Base(n.dir.Path), StartMs: time.Now().UnixMilli(), Pods: machine.InPod()},
 		Store: n.store, Clock: head.SystemClock{}, Log: n.log,
 	})
 	if err != nil {

@@ -67,7 +67,7 @@ func Run(ctx context.Context, cfg session.NodeConfig, log *slog.Logger, faces Fa
 	n.Prestart()
 	<-ctx.Done()
 	err := context.Cause(ctx)
-	n.Close()
+	n.Close(err)
 	n.running.Wait()
 	n.reactor.close()
 	n.release()
@@ -306,7 +306,7 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 		Port: n.port, ObjectPort: n.port, MetricsPort: n.file.MetricsExportPort, AgentPort: n.agentPort, PID: os.Getpid(), Head: n.cfg.Head,
 		Socket: n.sock.Path, Total: n.names.Map(n.total), Labels: n.cfg.Labels,
 	}
-	n.link = headlink.Start(headlink.Config{Node: info, Head: n.file.GCSAddress, Handler: &handler{n}, Clock: head.SystemClock{}, Log: n.log})
+	n.link = headlink.Start(headlink.Config{Node: info, Head: n.file.GCSAddress, Handler: &handler{n}, Clock: head.SystemClock{}, Log: n.log, AbsentLimit: absentLimit()})
 	if n.head != nil {
 		if err := headlink.Local(n.head, n.id, n.link); err != nil {
 			return err
@@ -343,6 +343,15 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 		n.log.Warn("old sessions could not be cleaned", "err", err)
 	}
 	return n.watchDriver()
+}
+
+// absentLimit is how long a head may be absent. In a pod what a head knew is gone with its container, so one that ended
+// does not come back; elsewhere it may be started again with its session.
+func absentLimit() time.Duration {
+	if machine.InPod() {
+		return 3 * time.Second
+	}
+	return 0
 }
 
 func orDefault(s, d string) string {
@@ -453,6 +462,10 @@ func (h *handler) LeaseLost(why string) {
 func (h *handler) LeaseBack() { h.n.locked(func(e *engine.Engine) { e.Fence(false) }) }
 
 func (h *handler) Refused(r *headstate.Refused) {
+	if r.Reason == headstate.RefusedEnded {
+		h.n.cancel(&fault.Error{Op: "node.member", Kind: fault.Cluster, Ref: h.n.file.GCSAddress, Detail: r.Error + ", and the cluster with it; this node ends, too"})
+		return
+	}
 	h.n.cancel(&fault.Error{Op: "node.register", Kind: fault.System, Ref: h.n.file.GCSAddress, Detail: fmt.Sprintf("the head refused this node (%s): %s; start it again", r.Reason, r.Error)})
 }
 

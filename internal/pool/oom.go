@@ -2,16 +2,14 @@ package pool
 
 import (
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 )
 
-// oomCounter reads how many processes the kernel has killed because memory ran out: those of this process's memory
-// cgroup, or of the machine if the cgroup does not count.
+// oomCounter tells of processes that died by SIGKILL whether the kernel can have killed them because memory ran out.
 type oomCounter struct {
-	kills func() uint64
+	kills func() uint64 // how many it has killed so far
 
 	mu    sync.Mutex
 	last  uint64 // guarded by mu
@@ -41,40 +39,18 @@ func (c *oomCounter) struck() bool {
 	return true
 }
 
-func oomKills() uint64 {
-	for _, path := range oomFiles() {
-		b, err := os.ReadFile(path)
+// oomScoreAdj is what workers get, 0 for no change: the daemon's own, as a container's may be high already and only more
+// is allowed to everyone, and what the configuration adds.
+func (p *Pool) oomScoreAdj() int {
+	if p.cfg.OOMScoreAdj == 0 {
+		return 0
+	}
+	own := 0
+	if b, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil {
+		own, err = strconv.Atoi(strings.TrimSpace(string(b)))
 		if err != nil {
-			continue // another layout of cgroups: the next file is tried
-		}
-		for line := range strings.Lines(string(b)) {
-			if name, value, _ := strings.Cut(strings.TrimSpace(line), " "); name == "oom_kill" {
-				if n, err := strconv.ParseUint(value, 10, 64); err == nil {
-					return n
-				}
-			}
+			own = 0
 		}
 	}
-	return 0
-}
-
-// oomFiles are where a count may be found, the closest first. In a container the cgroup's own path may not be mounted.
-func oomFiles() []string {
-	var files []string
-	b, err := os.ReadFile("/proc/self/cgroup")
-	if err == nil {
-		for line := range strings.Lines(string(b)) {
-			parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-			switch {
-			case len(parts) != 3:
-			case parts[1] == "memory":
-				files = append(files,
-					filepath.Join("/sys/fs/cgroup/memory", parts[2], "memory.oom_control"), "/sys/fs/cgroup/memory/memory.oom_control")
-			case parts[0] == "0":
-				files = append(files,
-					filepath.Join("/sys/fs/cgroup", parts[2], "memory.events"), "/sys/fs/cgroup/memory.events")
-			}
-		}
-	}
-	return append(files, "/proc/vmstat")
+	return min(own+p.cfg.OOMScoreAdj, 1000)
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gray/internal/machine"
 )
 
 // Whatever the worker does meanwhile: each packet is received by it, or taken back, never both, and in order.
@@ -256,7 +258,17 @@ func TestExitText(t *testing.T) {
 		want string
 	}{
 		{Exit{Known: true, Signal: unix.SIGSEGV, CoreDump: true}, "killed by SIGSEGV (core dumped)"},
-		{Exit{Known: true, Signal: unix.SIGKILL, OOM: true}, "killed by SIGKILL, most likely by the kernel because memory ran out: its count of out-of-memory kills has grown"},
+		{
+			Exit{Known: true, Signal: unix.SIGKILL, OOM: true, Peak: 300 << 20, Pod: true, Bound: machine.Bound{Bytes: 512 << 20, File: "/sys/fs/cgroup/memory.max"}},
+			"killed by SIGKILL, most likely by the kernel because memory ran out: its count of out-of-memory kills has grown; it had used up to 300 MiB; " +
+				"this container's, or cgroup's, limit is 512 MiB (/sys/fs/cgroup/memory.max), for all of its processes together. Raise resources.limits.memory of the pod, " +
+				"or let fewer tasks run here at a time (more num_cpus a task, or memory=BYTES in its options)",
+		},
+		{
+			Exit{OOM: true, Bound: machine.Bound{Bytes: 8 << 30}},
+			"killed, most likely by the kernel because memory ran out: its count of out-of-memory kills has grown; this machine has 8192 MiB, for all of its processes together. " +
+				"Raise the limit, or let fewer tasks run here at a time (more num_cpus a task, or memory=BYTES in its options)",
+		},
 		{Exit{Killed: true}, "killed by its node daemon"},
 		{Exit{}, "ended with an unknown status (the process that could have told was killed as well)"},
 	} {

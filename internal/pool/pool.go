@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gray/internal/core/fault"
+	"gray/internal/machine"
 )
 
 const (
@@ -52,7 +53,8 @@ type Config struct {
 	Arena   *os.File     // shared memory handed to each worker; may be nil
 	Log     *slog.Logger // nil is slog.Default()
 
-	// OOMScoreAdj makes the kernel prefer workers as victims when memory runs out: 0 leaves them as the daemon, 1000 is most.
+	// OOMScoreAdj makes the kernel prefer workers as victims when memory runs out: 0 leaves them as the daemon, and it is
+	// added to what the daemon has. 1000 in sum is most.
 	OOMScoreAdj int
 
 	// Died tells that a worker's process is gone, after the fork's own callback. Required.
@@ -140,7 +142,7 @@ func Start(cfg Config) (*Pool, error) {
 	if p.poll, err = openPoller(); err != nil {
 		return nil, errors.Join(err, p.lifeline[0].Close(), p.lifeline[1].Close())
 	}
-	p.oom.kills = oomKills
+	p.oom.kills = machine.OOMKills
 	p.oom.read()
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -54,7 +54,10 @@ func TestExit(t *testing.T) {
 			if fmt.Sprint(got.Stderr) != fmt.Sprint(tc.want.Stderr) {
 				t.Errorf("stderr = %q, want %q", got.Stderr, tc.want.Stderr)
 			}
-			got.Stderr, tc.want.Stderr = nil, nil
+			if got.Peak < 1<<20 || got.Peak > 1<<30 {
+				t.Errorf("it had %d bytes at most", got.Peak)
+			}
+			got.Stderr, tc.want.Stderr, got.Peak = nil, nil, 0
 			if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", tc.want) || got.String() != tc.text {
 				t.Errorf("exit = %#v (%s), want %#v (%s)", got, got, tc.want, tc.text)
 			}

@@ -51,17 +51,19 @@ func disown(pid int) {
 	delete(owned, pid)
 }
 
-// reapOwn takes the exit status of a child that has ended; nil if it is no child of ours.
-func reapOwn(pid int) *unix.WaitStatus {
+// reapOwn takes the exit status of a child that has ended, and how many bytes it had resident at most; nil if it is no
+// child of ours.
+func reapOwn(pid int) (status *unix.WaitStatus, peak int64) {
 	var ws unix.WaitStatus
+	var used unix.Rusage
 	for {
-		got, err := unix.Wait4(pid, &ws, unix.WNOHANG, nil)
+		got, err := unix.Wait4(pid, &ws, unix.WNOHANG, &used)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil || got != pid:
-			return nil
+			return nil, 0
 		default:
-			return &ws
+			return &ws, used.Maxrss << 10
 		}
 	}
 }

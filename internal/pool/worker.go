@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gray/internal/core/fault"
+	"gray/internal/machine"
 )
 
 const (
@@ -39,7 +40,8 @@ type Worker struct {
 	killed  bool    // by Kill
 	dead    bool    // its process has ended
 	status  *unix.WaitStatus
-	settled bool // the death has been reported, or is being
+	peak    int64 // bytes that it had resident at most, known with the status
+	settled bool  // the death has been reported, or is being
 
 	logMu sync.Mutex
 	logs  [2]string // guarded by logMu; paths of stdout and stderr
@@ -51,9 +53,12 @@ type Exit struct {
 	Code     int            // exit code, if no signal ended it
 	Signal   syscall.Signal // the signal that ended it, or 0
 	CoreDump bool
-	Killed   bool     // by Worker.Kill or Pool.Stop
-	OOM      bool     // SIGKILL, not ours, and the kernel's count of out-of-memory kills here had grown
-	Stderr   []string // last lines of its standard error, at most 20
+	Killed   bool          // by Worker.Kill or Pool.Stop
+	OOM      bool          // SIGKILL, not ours, and the kernel's count of out-of-memory kills here had grown
+	Peak     int64         // bytes that the process had resident at most; 0 if that is not known
+	Bound    machine.Bound // with OOM: what all processes here may have together
+	Pod      bool          // with OOM: this is a pod of a Kubernetes cluster
+	Stderr   []string      // last lines of its standard error, at most 20
 }
 
 // String says it in words, without the lines of output.
@@ -61,6 +66,8 @@ func (e Exit) String() string {
 	switch {
 	case !e.Known && e.Killed:
 		return "killed by its node daemon"
+	case !e.Known && e.OOM:
+		return "killed, most likely by the kernel because memory ran out: its count of out-of-memory kills has grown" + e.memory()
 	case !e.Known:
 		return "ended with an unknown status (the process that could have told was killed as well)"
 	case e.Signal == 0:
@@ -71,11 +78,26 @@ func (e Exit) String() string {
 	case e.Killed:
 		s += " from its node daemon"
 	case e.OOM:
-		s += ", most likely by the kernel because memory ran out: its count of out-of-memory kills has grown"
+		s += ", most likely by the kernel because memory ran out: its count of out-of-memory kills has grown" + e.memory()
 	case e.CoreDump:
 		s += " (core dumped)"
 	}
 	return s
+}
+
+// memory says how much the process had, how much it might have had, and what to do.
+func (e Exit) memory() string {
+	s := ""
+	if e.Peak > 0 {
+		s = "; it had used up to " + machine.MiB(e.Peak)
+	}
+	s += "; " + e.Bound.String() + ", for all of its processes together. "
+	if e.Pod {
+		s += "Raise resources.limits.memory of the pod"
+	} else {
+		s += "Raise the limit"
+	}
+	return s + ", or let fewer tasks run here at a time (more num_cpus a task, or memory=BYTES in its options)"
 }
 
 // Kill ends the worker and the processes of its group with SIGKILL. Killing a dead worker does nothing.
@@ -281,7 +303,7 @@ func (p *Pool) settleLocked(w *Worker) (report func()) {
 	}
 	w.settled = true
 	if w.status == nil {
-		w.status = reapOwn(w.Pid)
+		w.status, w.peak = reapOwn(w.Pid)
 	}
 	disown(w.Pid)
 	delete(p.workers, w)
@@ -293,15 +315,15 @@ func (p *Pool) settleLocked(w *Worker) (report func()) {
 		p.log.Error("close a pidfd", "pid", w.Pid, "err", err)
 	}
 	w.pidfd = -1
-	killed, status := w.killed, w.status
+	killed, status, peak := w.killed, w.status, w.peak
 	return func() {
-		p.cfg.Died(w, p.exit(w, status, killed))
+		p.cfg.Died(w, p.exit(w, status, peak, killed))
 		p.alive.Done()
 	}
 }
 
-func (p *Pool) exit(w *Worker, status *unix.WaitStatus, killed bool) Exit {
-	e := Exit{Killed: killed}
+func (p *Pool) exit(w *Worker, status *unix.WaitStatus, peak int64, killed bool) Exit {
+	e := Exit{Killed: killed, Peak: peak}
 	if status != nil {
 		e.Known = true
 		if status.Signaled() {
@@ -310,8 +332,14 @@ func (p *Pool) exit(w *Worker, status *unix.WaitStatus, killed bool) Exit {
 			e.Code = status.ExitStatus()
 		}
 	}
-	if e.Signal == unix.SIGKILL && !killed {
+	if (e.Signal == unix.SIGKILL || !e.Known) && !killed {
 		e.OOM = p.oom.struck()
+	}
+	if e.OOM {
+		e.Pod = machine.InPod()
+		if bound, err := machine.MemoryBound(); err == nil { // else its words say that it could not be read
+			e.Bound = bound
+		}
 	}
 	_, path := w.Logs()
 	lines, err := tail(path)
@@ -345,7 +373,7 @@ func tail(path string) ([]string, error) {
 	lines = lines[max(0, len(lines)-tailLines):]
 	out := make([]string, 0, len(lines))
 	for _, line := range lines {
-		if len(lines) > 1 && !isMark(line) || len(lines) == 1 && len(line) > 0 {
+		if !isMark(line) && (len(lines) > 1 || len(line) > 0) {
 			out = append(out, string(bytes.ToValidUTF8(line, []byte("\ufffd"))))
 		}
 	}

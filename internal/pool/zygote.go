@@ -177,7 +177,7 @@ func (z *zygote) start() (*net.UnixConn, error) {
 		z.stopLocked()
 	}
 	p.mu.Unlock()
-	config := message{"main": p.cfg.Main, "preload": strings.Join(z.src.preload, ","), "oom": strconv.Itoa(p.cfg.OOMScoreAdj)}
+	config := message{"main": p.cfg.Main, "preload": strings.Join(z.src.preload, ","), "oom": strconv.Itoa(p.oomScoreAdj())}
 	if _, err := ctl.Write(config.pack()); err != nil && !errors.Is(err, unix.EPIPE) {
 		return ctl, err // a closed pipe is found by reading, with what the process has said before
 	}
@@ -294,12 +294,13 @@ func (z *zygote) handle(m message, pidfd int) {
 		failed = append(failed, p.pumpLocked(z.src)...)
 	case m["exit"] != "":
 		words := strings.Fields(m["exit"])
-		for i := 0; i+1 < len(words); i += 2 {
+		for i := 0; i+2 < len(words); i += 3 {
 			pid, err1 := strconv.Atoi(words[i])
 			status, err2 := strconv.Atoi(words[i+1])
-			if w := z.workers[pid]; w != nil && err1 == nil && err2 == nil {
+			peak, err3 := strconv.ParseInt(words[i+2], 10, 64)
+			if w := z.workers[pid]; w != nil && err1 == nil && err2 == nil && err3 == nil {
 				ws := unix.WaitStatus(status)
-				w.status = &ws
+				w.status, w.peak = &ws, peak<<10
 				reports = append(reports, p.settleLocked(w))
 			}
 		}

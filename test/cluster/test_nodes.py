@@ -314,6 +314,31 @@ def test_head_that_does_not_come_back(home):
     assert text.startswith("True True ") and head["gcs_address"] in text and "head" in text, text
 
 
+def test_a_head_that_is_stopped_ends_its_cluster(home):
+    """Unlike one that is killed it will not come back: nobody waits for it, and everybody is told why."""
+    head = home.head(cpus=0)
+    node = home.node(head["gcs_address"], ip="127.0.0.2", cpus=1)
+    driver = home.driver("""
+    import sys, time, ray
+    ray.init(_node_ip_address="127.0.0.2", address=sys.argv[1], log_to_driver=False)
+    @ray.remote
+    def hold():
+        time.sleep(1000)
+    ref = hold.remote()
+    print("in", flush=True)
+    try:
+        ray.get(ref)
+    except ray.exceptions.LocalRayletDiedError as e:
+        print("told:", str(e).replace("\\n", " "), flush=True)
+    """, head["gcs_address"])  # fmt: skip
+    assert line(driver) == "in"
+    os.kill(head["pid"], signal.SIGTERM)
+    assert line(driver, 5).startswith(
+        f"told: The node daemon ended this session: the head at {head['gcs_address']} was stopped"
+    )
+    until(lambda: not alive((node["pid"], node["start_time"])), "the end of the node")
+
+
 @pytest.mark.slow
 def test_killed_while_its_tasks_run_elsewhere(home):
     """What runs for a dead daemon's driver ends with it, and its resources come back."""
@@ -380,7 +405,7 @@ def test_a_supervised_node_joins_the_head_that_replaced_its_own(home):
     finally:
         node.terminate()
         out = node.communicate(timeout=30)[0]
-    assert "The head was replaced by one of a new cluster, which this node joins now." in out
+    assert "The head has ended, or was replaced by one of a new cluster: this node joins the new one." in out
 
 
 def test_a_node_that_waits_for_its_head_ends_when_told(home):

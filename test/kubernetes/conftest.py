@@ -31,5 +31,5 @@ def space(admin, request):
 @pytest.fixture
 def own_space(admin):
     """A namespace for one test."""
-    with admin.space(new_name("own")) as s:
+    with admin.space(new_name("own"), wait=False) as s:
         yield s

@@ -27,7 +27,8 @@ def step(what, times):
     times.append((what, time.monotonic() - start))
 
 
-def main():
+def main(look=None):
+    """Does it all, and gives the steps with the seconds they took; ``look(student)`` is called while the cluster is idle."""
     times = []
     with step("a Kubernetes of %d nodes, with the image on each" % kube.NODES, times):
         kubernetes = kube.kubernetes()
@@ -37,7 +38,7 @@ def main():
             space = admin.space(NAMESPACE)
             student = space.__enter__()
         try:
-            as_student(student, times)
+            as_student(student, times, look)
         finally:
             with step("the namespace is deleted", times):
                 space.__exit__(*sys.exc_info())
@@ -47,9 +48,10 @@ def main():
     print("\n%8s" % "seconds")
     for what, seconds in times:
         print("%8.1f  %s" % (seconds, what))
+    return times
 
 
-def as_student(student, times):
+def as_student(student, times, look=None):
     def run(*args):
         print("$ kubectl " + " ".join(args), flush=True)
         subprocess.run(student.command(*args), check=True, timeout=300)
@@ -85,6 +87,8 @@ def as_student(student, times):
         if seen != {(a, b) for a in names for b in names}:
             raise SystemExit("not all 16 pairs of hosts were seen, but %d" % len(seen))
         print("All %d pairs of hosts were seen." % len(seen))
+        if look:
+            look(student)
         with step("the cluster is deleted", times):
             run("delete", "-f", "ray-cluster.yaml")
             kube.until(lambda: not student.json("get", "pods")["items"], "the pods to be gone")

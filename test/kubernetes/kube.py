@@ -89,8 +89,11 @@ class Kube:
         return json.loads(self(*args, "-o", "json"))
 
     @contextmanager
-    def space(self, name, enforce="restricted"):
-        """A namespace, and in it a user with the rights of an editor and none outside; gives the user's Kube."""
+    def space(self, name, enforce="restricted", wait=True):
+        """A namespace, and in it a user with the rights of an editor and none outside; gives the user's Kube.
+
+        Without ``wait`` it is left to end by itself, which takes Kubernetes ten seconds.
+        """
         self("create", "namespace", name)
         path = os.path.join(self.env["K8S_STATE"], name + ".kubeconfig")
         try:
@@ -102,7 +105,7 @@ class Kube:
             )
             yield Kube(self.kubectl, path, self.env)
         finally:
-            self("delete", "namespace", name, timeout=120)
+            self("delete", "namespace", name, "--wait=%s" % str(wait).lower(), timeout=120)
             if os.path.exists(path):
                 os.remove(path)
 

@@ -1,5 +1,6 @@
 """Pods come and go: the head, workers, and all at once."""
 
+import json
 import subprocess
 import time
 
@@ -31,6 +32,28 @@ def nap():
 
 print("begun", flush=True)
 ray.get(nap.remote())
+"""
+
+
+KILL_DAEMON = """
+import json, os, signal, glob
+(path,) = glob.glob("/tmp/ray/session_latest/nodes/*.json")
+os.kill(json.load(open(path))["pid"], signal.SIGKILL)
+"""
+
+
+END_NODE = """
+import os, signal, sys, time, ray
+ray.init(logging_level="error", log_to_driver=False)
+
+@ray.remote(max_retries=0, resources={"node:" + sys.argv[1]: 0.01})
+def end():
+    os.kill(int(os.environ["RAY_RAYLET_PID"]), signal.SIGKILL)
+
+try:
+    ray.get(end.remote())
+except ray.exceptions.RayError as e:
+    print("%s: %s" % (type(e).__name__, e))
 """
 
 
@@ -84,6 +107,22 @@ def test_a_worker_s_pod_is_killed_under_a_program(cluster):
     cluster.ready(4)
 
 
+def test_a_worker_s_pod_is_evicted_under_a_program(cluster):
+    driver = Driver(cluster, cluster.head(), SUM)
+    pod = cluster.pods("ray-worker")[0]["metadata"]
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod["name"], "namespace": pod["namespace"]},
+    }
+    where = "/api/v1/namespaces/%s/pods/%s/eviction" % (pod["namespace"], pod["name"])
+    cluster("create", "--raw", where, "-f", "-", stdin=json.dumps(eviction))
+    assert driver.end(90).strip() == "sum %d" % sum(range(600))
+    cluster.ready(4)
+    until(lambda: cluster.alive() == 4, "4 nodes", 30)
+    assert pod["name"] not in {p["metadata"]["name"] for p in cluster.pods()}
+
+
 def test_sigterm_ends_a_pod_at_once(cluster):
     # A pod that does not end by itself is killed after its grace period, 10 s here.
     for pod in (cluster.head("ray-worker"), cluster.head()):
@@ -101,7 +140,13 @@ def test_a_new_head_takes_over(cluster):
     before = {p["metadata"]["name"] for p in cluster.pods("ray-worker")}
     driver = Driver(cluster, cluster.head("ray-worker"), WAIT)
     start = time.monotonic()
-    cluster("delete", "pod", old)
+    cluster("delete", "pod", old, "--wait=false")
+    said = driver.end(30)
+    took = time.monotonic() - start
+    print("the program was told after %.1f s" % took)
+    assert took < 5 * kube.SLOW
+    assert "LocalRayletDiedError: The node daemon ended this session: the head at" in said, said
+    assert "was stopped, and the cluster with it" in said, said
     until(
         lambda: len(cluster.pods("ray-head")) == 1 and cluster.head() != old and cluster.alive() == 4,
         "4 nodes with the new head",
@@ -110,14 +155,40 @@ def test_a_new_head_takes_over(cluster):
     )
     print("4 nodes again after %.1f s" % (time.monotonic() - start))
     assert {p["metadata"]["name"] for p in cluster.pods("ray-worker")} == before, "the workers' pods stay"
-    assert "Error" in driver.end(30), "the program that the old head's cluster ran is told"
 
 
-def test_scaled_to_ten_and_back(cluster):
+def test_a_head_that_is_killed_is_replaced(cluster):
+    driver = Driver(cluster, cluster.head("ray-worker"), WAIT)
+    start = time.monotonic()
+    cluster.run(cluster.head(), "python", "-c", KILL_DAEMON)
+    said = driver.end(30)
+    took = time.monotonic() - start
+    print("the program was told after %.1f s" % took)
+    assert took < 5 * kube.SLOW
+    assert "LocalRayletDiedError: The node daemon ended this session: the head" in said, said
+    cluster.ready(4)
+    until(lambda: cluster.alive() == 4, "4 nodes", 60, cluster.story)
+
+
+def test_a_container_that_dies_with_a_task_is_named(cluster):
+    pod = cluster.pods("ray-worker")[0]
+    text = cluster.run(cluster.head(), "python", "-c", END_NODE, pod["status"]["podIP"])
+    assert text.startswith("WorkerCrashedError: ") and "the head heard nothing from it" in text, text
+    assert "kubectl get pod %s -o jsonpath=" % pod["metadata"]["name"] in text, text
+    cluster.ready(4)
+    until(lambda: cluster.alive() == 4, "4 nodes", 60, cluster.story)
+    last = cluster("get", "pod", pod["metadata"]["name"], "-o", "jsonpath={.status.containerStatuses[*].lastState}")
+    assert "exitCode" in last, "the command that the error names says how the container ended"
+
+
+def test_scaled_to_ten_and_back_under_a_program(cluster):
+    driver = Driver(cluster, cluster.head(), SUM.replace("600", "2400"))
     cluster("scale", "deployment/ray-worker", "--replicas=10")
     cluster.ready(11, 120)
     until(lambda: cluster.alive() == 11, "11 nodes", 60, cluster.story)
+    assert driver.process.poll() is None, "the program is to run while nodes go"
     cluster("scale", "deployment/ray-worker", "--replicas=3")
+    assert driver.end(120).strip() == "sum %d" % sum(range(2400))
     until(lambda: cluster.alive() == 4, "4 nodes", 60, cluster.story)
     cluster.ready(4)
 

@@ -392,13 +392,7 @@ func (e *Engine) endHost(h *host) {
 func (e *Engine) hostGone(h *host, kind fault.Kind, why string) {
 	a, death := h.a, h.death
 	if death == nil {
-		death = &actor.Death{
-			Cause: actor.WorkerDied, ExitType: "SYSTEM_ERROR",
-			Text: "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: " + why,
-		}
-		if kind == fault.OutOfMemory {
-			death.ExitType = "NODE_OUT_OF_MEMORY"
-		}
+		death = workerDeath(kind, why)
 	}
 	e.pool.actors--
 	if !h.since.IsZero() {

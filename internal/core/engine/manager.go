@@ -300,7 +300,7 @@ func (e *Engine) lostCreation(i uint32, t *task, death *actor.Death) {
 
 // deathOf words the loss of a creation or an incarnation by its kind.
 func deathOf(kind fault.Kind, why string) *actor.Death {
-	d := &actor.Death{Cause: actor.WorkerDied, ExitType: "SYSTEM_ERROR", Text: "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: " + why}
+	d := workerDeath(kind, why)
 	switch kind {
 	case fault.Cancelled:
 		d = ownerDied(why)
@@ -310,10 +310,17 @@ func deathOf(kind fault.Kind, why string) *actor.Death {
 		*d = actor.Death{Cause: actor.NoEnv, ExitType: "INTENDED_SYSTEM_EXIT", Text: why, Never: true}
 	case fault.NodeDied:
 		d.Cause, d.Text = actor.NodeDied, "The actor died because its node has died. "+why
-	case fault.OutOfMemory:
-		d.ExitType = "NODE_OUT_OF_MEMORY"
 	}
 	return d
+}
+
+// workerDeath words the death of an actor's process.
+func workerDeath(kind fault.Kind, why string) *actor.Death {
+	exit := "SYSTEM_ERROR"
+	if kind == fault.OutOfMemory {
+		exit = "NODE_OUT_OF_MEMORY"
+	}
+	return &actor.Death{Cause: actor.WorkerDied, ExitType: exit, Text: "The actor is dead because its worker process has died. Worker exit type: " + exit + " Worker exit detail: " + why}
 }
 
 // incarnationLost decides what becomes of an actor whose incarnation, or whose making, has ended.

@@ -244,6 +244,15 @@ func TestTransitions(t *testing.T) {
 			w.pass(10*time.Second, 2)
 			w.commit()
 		}, []Effect{Send{nid(2), &NodeDead{Node: nid(1), Owners: []ids.Owner{1}, Reason: UnexpectedTermination, Message: "the head heard nothing from it for 10 s; " + silenceAdvice}}}},
+		{"of a pod it is said how to find out", func(w *world) {
+			w.s.cfg.Pods = true
+			w.join(2)
+			w.say(1, &Register{Node: NodeInfo{ID: nid(1), IP: "10.0.0.1", Hostname: "ray-worker-1"}})
+			w.commit()
+			w.pass(10*time.Second, 2)
+			w.commit()
+		}, []Effect{Send{nid(2), &NodeDead{Node: nid(1), Owners: []ids.Owner{2}, Reason: UnexpectedTermination, Message: "the head heard nothing from it for 10 s; whether its container ended, " +
+			"and why (OOMKilled is want of memory), says: kubectl get pod ray-worker-1 -o jsonpath='{.status.containerStatuses[*].lastState}'; if that pod is gone: kubectl get events"}}}},
 		{"a dead node that speaks is fenced", func(w *world) {
 			w.join(1, 2)
 			w.pass(10*time.Second, 2)

@@ -144,6 +144,7 @@ const (
 	RefusedCluster = "cluster" // this head leads another cluster: start afresh
 	RefusedInvalid = "invalid" // the registration breaks a rule
 	RefusedLimit   = "limit"
+	RefusedEnded   = "ended" // the head was stopped, and its cluster with it: start afresh, and join the next one
 )
 
 // Refused tells a daemon that the head won't have it, for ever.

@@ -59,6 +59,15 @@ func (n *node) to(state NodeState) {
 
 const silenceAdvice = "look at the daemon's log on that machine, or whether the machine and its network are up"
 
+// adviceOn says how to find out what became of a silent node.
+func (s *State) adviceOn(n *node) string {
+	if host := n.row.Info.Hostname; s.cfg.Pods && host != "" {
+		return fmt.Sprintf("whether its container ended, and why (OOMKilled is want of memory), says: kubectl get pod %s -o jsonpath='{.status.containerStatuses[*].lastState}'; "+
+			"if that pod is gone: kubectl get events", host)
+	}
+	return silenceAdvice
+}
+
 // MaxResources bounds the resource names and labels of a node, and the demands of a report.
 const MaxResources = 4096
 
@@ -250,7 +259,7 @@ func (s *State) expire(now time.Duration) {
 	}
 	for _, n := range silent {
 		s.die(now, n, UnexpectedTermination, fmt.Sprintf("the head heard nothing from it for %.0f s; %s",
-			(now-max(n.heard, s.floor)).Seconds(), silenceAdvice))
+			(now-max(n.heard, s.floor)).Seconds(), s.adviceOn(n)))
 	}
 }
 

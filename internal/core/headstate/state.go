@@ -40,6 +40,7 @@ type Config struct {
 	Cluster     ClusterID // used if the store holds none yet
 	SessionName string    // used if the store holds none yet
 	StartMs     int64     // wall time of the head's start, for what people see
+	Pods        bool      // nodes are pods, for what people are told of their deaths
 
 	LeaseEvery time.Duration // default 1 s
 	DeadAfter  time.Duration // default 10 s

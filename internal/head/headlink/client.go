@@ -61,6 +61,7 @@ type Config struct {
 	Clock       head.Clock
 	Log         *slog.Logger
 	ReportEvery time.Duration // least time between two reports; default 100 ms
+	AbsentLimit time.Duration // how long the head may be absent before it is given up; 0: for ever
 }
 
 // Client is a daemon's membership.
@@ -104,7 +105,7 @@ func Start(cfg Config) *Client {
 	c := &Client{
 		cfg: cfg, start: cfg.Clock.Now(), wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		joined: make(chan struct{}), end: make(chan struct{}), waits: map[uint64]answerFunc{},
-		state: member.New(member.Config{Node: cfg.Node.ID, Head: cfg.Head, ReportEvery: cfg.ReportEvery}),
+		state: member.New(member.Config{Node: cfg.Node.ID, Head: cfg.Head, ReportEvery: cfg.ReportEvery, AbsentLimit: cfg.AbsentLimit}),
 	}
 	go c.run()
 	return c

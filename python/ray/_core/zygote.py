@@ -10,7 +10,7 @@ Messages are packets of NUL-separated ``key=value`` texts, as in an environment 
 daemon to zygote        first ``main`` ``preload`` ``oom``; then per worker ``req`` ``threads`` ``arena``, ``env:NAME``
                         and ``info:NAME``, with descriptors: exec, stream, channel, [arena,] stdout, stderr
 zygote to daemon        ``ready`` ``py`` ``threads`` ``why``, or ``fatal``; per request ``req`` ``pid`` (with a pidfd)
-                        or ``req`` ``errno`` ``error``; ``exit=pid status …``
+                        or ``req`` ``errno`` ``error``; ``exit=pid status peak …`` (KiB resident)
 ======================  ===============================================================================================
 
 Descriptor 3 is the control socket; 4 is the lifeline, a pipe whose other end only the daemon holds and never writes to.
@@ -200,14 +200,14 @@ def _reap(control: socket.socket, children: set) -> None:
     exits = []
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             break
         if pid == 0:
             break
         if pid in children:
             children.remove(pid)
-            exits.append(f"{pid} {status}")
+            exits.append(f"{pid} {status} {used.ru_maxrss}")
     for i in range(0, len(exits), 256):
         _send(control, exit=" ".join(exits[i : i + 256]))
 

@@ -30,6 +30,9 @@ type Config struct {
 	Head        string        // address of the head, for messages
 	ReportEvery time.Duration // least time between two reports; default 100 ms
 	MaxPending  int           // unanswered calls; default 10,000
+	// AbsentLimit is how long a head may be absent before it is given up, where one that ends does not come back as it was,
+	// such as in a pod. 0: never.
+	AbsentLimit time.Duration
 }
 
 // Phase is where the daemon stands with the head.
@@ -202,6 +205,9 @@ type State struct {
 	renewSeq    uint64
 	renewAt     time.Duration
 
+	absent     time.Duration // since when the head's machine has said at each attempt that nobody listens; -1 = it has not
+	absentLast time.Duration // when it said so last
+
 	heard time.Duration // last word of the head
 	quiet bool          // it was called unreachable
 	sayAt time.Duration // when to say so (again)
@@ -250,7 +256,7 @@ func New(cfg Config) *State {
 		cfg: cfg, phase: Away, cause: "no connection yet", sayAt: quietAfter,
 		view: map[ids.NodeID]headstate.NodeView{}, calls: map[uint64]*call{}, tags: map[uint64]uint64{}, nextReq: 1,
 		watches: map[ids.ActorID]struct{}{}, news: map[ids.ActorID]actor.Row{},
-		due: never, reportAt: -cfg.ReportEvery,
+		absent: -1, due: never, reportAt: -cfg.ReportEvery,
 	}
 }
 
@@ -274,7 +280,7 @@ func (s *State) Step(now time.Duration, ev Event) []Effect {
 	}
 	switch ev := ev.(type) {
 	case LinkUp:
-		s.link, s.cause = true, ""
+		s.link, s.cause, s.absent = true, "", -1
 		s.away(now)
 		s.register(now)
 	case LinkDown:
@@ -288,6 +294,7 @@ func (s *State) Step(now time.Duration, ev Event) []Effect {
 		if s.held && now < s.fenceAt() {
 			s.from = max(s.from, now)
 		}
+		s.giveUp(now)
 	case Received:
 		s.receive(now, ev.Msg)
 	case Loaded:
@@ -325,6 +332,38 @@ func (s *State) Step(now time.Duration, ev Event) []Effect {
 		s.timers(now)
 	}
 	return s.out
+}
+
+// absentGap is how far apart two answers may be that nobody listens, to count as one absence: between them other attempts
+// may have ended in other ways.
+const absentGap = 3 * time.Second
+
+// giveUp ends the membership when the head has been absent for too long.
+func (s *State) giveUp(now time.Duration) {
+	if s.absent < 0 || now-s.absentLast > absentGap {
+		s.absent = now
+	}
+	s.absentLast = now
+	if s.cfg.AbsentLimit == 0 || now-s.absent < s.cfg.AbsentLimit {
+		return
+	}
+	s.refused(&headstate.Refused{
+		Reason: headstate.RefusedEnded,
+		Error:  fmt.Sprintf("the head at %s has ended: its connection broke, and for %.1f s nobody has listened there", s.cfg.Head, (now - s.absent).Seconds()),
+	})
+}
+
+// refused ends the membership for ever.
+func (s *State) refused(m *headstate.Refused) {
+	s.to(Fenced)
+	text := fmt.Sprintf("the head at %s refuses this daemon: %s", s.cfg.Head, m.Error)
+	if m.Reason == headstate.RefusedEnded {
+		text = "this cluster is over: " + m.Error
+	}
+	s.note(true, "%s", text)
+	s.loseLease(text)
+	s.out = append(s.out, Refused{m})
+	s.failAll()
 }
 
 func (s *State) final() bool { return s.phase == Fenced || s.phase == Gone }
@@ -397,11 +436,7 @@ func (s *State) receive(now time.Duration, msg headstate.Message) {
 			s.register(now)
 		}
 	case *headstate.Refused:
-		s.to(Fenced)
-		s.note(true, "the head at %s refuses this daemon: %s", s.cfg.Head, m.Error)
-		s.loseLease("the head refuses this daemon: " + m.Error)
-		s.out = append(s.out, Refused{m})
-		s.failAll()
+		s.refused(m)
 	case *headstate.LeaseAck:
 		for len(s.renewals) > 0 && s.renewals[0].seq <= m.Seq {
 			if s.renewals[0].seq == m.Seq {

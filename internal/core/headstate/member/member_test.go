@@ -235,7 +235,7 @@ func TestMembership(t *testing.T) {
 		{"refused", func(c *script) {
 			c.joined().step(get(7)).hear(&headstate.Refused{Reason: headstate.RefusedFenced, Error: "dead"})
 		}, []string{
-			"note: the head at h:1 refuses this daemon: dead", "LeaseLost: the head refuses this daemon: dead", "Refused",
+			"note: the head at h:1 refuses this daemon: dead", "LeaseLost: the head at h:1 refuses this daemon: dead", "Refused",
 			"call 7: head.KVGet " + ids.NodeID{}.String() + ": this daemon is no longer a member of the cluster",
 		}},
 		{"refused is final", func(c *script) {
