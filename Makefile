@@ -202,7 +202,7 @@ k8s-demo: dist/gray-image.tar ## a student's cluster on a Kubernetes of three no
 
 .PHONY: k8s-test
 k8s-test: dist/gray-image.tar dist/gray-notebook.tar ## tests on a real Kubernetes, made for them on this machine, as root; ARGS='-k name' chooses
-	GRAY_KUBERNETES=1 $(PYTEST) test/kubernetes $(ARGS)
+	GRAY_KUBERNETES=1 $(PYTEST) -o faulthandler_timeout=600 test/kubernetes $(ARGS)
 
 RAY_VENV := $(CACHE)/ray-2.60.0
 $(RAY_VENV)/.made:

@@ -10,6 +10,7 @@ packaging/Dockerfile gives the same for who has an engine. Needs root and mmdebs
 """
 
 import argparse
+import glob
 import gzip
 import hashlib
 import io
@@ -47,6 +48,8 @@ LARGEST = 150e6
 LARGEST_NOTEBOOK = 200e6
 
 VENV = "/opt/ray"
+# Where modules are.
+LIBRARY = [VENV + "/lib", "/usr/lib/python3", "/usr/lib/python3.11", "/usr/local/lib"]
 NEWS = "@jupyterlab/apputils-extension:announcements"
 UID = 1000
 HOME = "/home/ray"
@@ -159,10 +162,27 @@ def finish(tree):
     for folder in ("var/lib/apt", "var/cache/apt", "var/log", "var/cache/debconf"):
         shutil.rmtree(os.path.join(tree, folder), ignore_errors=True)
         os.makedirs(os.path.join(tree, folder))
+    compile_all(tree)
+
+
+def compile_all(tree):
+    """Compiles all modules, for who uses them may not write there: importing torch would take 10 s each time."""
     for folder, names, _ in os.walk(tree):
         if "__pycache__" in names:
             names.remove("__pycache__")
             shutil.rmtree(os.path.join(folder, "__pycache__"))
+    # Not by the sources' times, which are not kept. Some packages bring files that are for other Pythons: they stay as
+    # they are, and compileall then has an exit status of 1.
+    folders = [f for f in LIBRARY if os.path.isdir(tree + f)]
+    command = [VENV + "/bin/python", "-m", "compileall", "-q", "--invalidation-mode=unchecked-hash", *folders]
+    subprocess.run(["chroot", tree, *command], stdout=subprocess.DEVNULL, check=False)
+    if not any(name.startswith("__init__.") for name in os.listdir(pycache_of_ray(tree))):
+        raise SystemExit("image: compileall did not compile the ray package")
+
+
+def pycache_of_ray(tree):
+    (lib,) = glob.glob(tree + VENV + "/lib/python3*/site-packages/ray")
+    return os.path.join(lib, "__pycache__")
 
 
 def pack(tree, tag, out):
