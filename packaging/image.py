@@ -49,7 +49,7 @@ LARGEST_NOTEBOOK = 200e6
 
 VENV = "/opt/ray"
 # Where modules are.
-LIBRARY = [VENV + "/lib", "/usr/lib/python3", "/usr/lib/python3.11", "/usr/local/lib"]
+LIBRARIES_OF_PYTHON = ["opt/ray/lib", "usr/lib/python3*", "usr/local/lib"]
 NEWS = "@jupyterlab/apputils-extension:announcements"
 UID = 1000
 HOME = "/home/ray"
@@ -153,6 +153,7 @@ def finish(tree):
     with open(os.path.join(tree, "etc/group"), "a", encoding="utf-8") as f:
         f.write("ray:x:%d:\n" % UID)
     os.makedirs(tree + HOME, exist_ok=True)
+    compile_all(tree)
     run("chown", "-R", "%d:%d" % (UID, UID), tree + HOME, tree + VENV)
     os.chmod(tree + HOME, 0o1777)
     os.chmod(tree, 0o755)
@@ -162,7 +163,6 @@ def finish(tree):
     for folder in ("var/lib/apt", "var/cache/apt", "var/log", "var/cache/debconf"):
         shutil.rmtree(os.path.join(tree, folder), ignore_errors=True)
         os.makedirs(os.path.join(tree, folder))
-    compile_all(tree)
 
 
 def compile_all(tree):
@@ -173,7 +173,7 @@ def compile_all(tree):
             shutil.rmtree(os.path.join(folder, "__pycache__"))
     # Not by the sources' times, which are not kept. Some packages bring files that are for other Pythons: they stay as
     # they are, and compileall then has an exit status of 1.
-    folders = [f for f in LIBRARY if os.path.isdir(tree + f)]
+    folders = sorted(f[len(tree) :] for p in LIBRARIES_OF_PYTHON for f in glob.glob(os.path.join(tree, p)))
     command = [VENV + "/bin/python", "-m", "compileall", "-q", "--invalidation-mode=unchecked-hash", *folders]
     subprocess.run(["chroot", tree, *command], stdout=subprocess.DEVNULL, check=False)
     if not any(name.startswith("__init__.") for name in os.listdir(pycache_of_ray(tree))):
