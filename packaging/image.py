@@ -166,7 +166,7 @@ def finish(tree):
 
 
 def compile_all(tree):
-    """Compiles all modules, for who uses them may not write there: `import torch` would take 4 to 10 s each time."""
+    """Compiles all modules, for who uses them may not write there, and would compile them each time."""
     for folder, names, _ in os.walk(tree):
         if "__pycache__" in names:
             names.remove("__pycache__")
