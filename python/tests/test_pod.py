@@ -211,3 +211,23 @@ def test_commands_find_the_service_too(cluster, pod):
     assert "Resources" in status(pod).stdout
     outside = status({**pod, "KUBERNETES_SERVICE_HOST": ""})
     assert outside.returncode == 1 and "Could not find any running Ray instance" in outside.stderr
+
+
+def test_a_detached_actor_outlives_the_program_that_made_it(cluster, pod):
+    code = """
+        import ray
+        ray.init(namespace="mine")
+
+        @ray.remote
+        class Board:
+            def __init__(self):
+                self.n = 0
+            def add(self):
+                self.n += 1
+                return self.n
+
+        board = Board.options(name="board", lifetime="detached", get_if_exists=True).remote()
+        print(ray.get(board.add.remote()))
+    """
+    assert run(code, pod)[1] == "1\n"
+    assert run(code, pod)[1] == "2\n"
