@@ -168,23 +168,42 @@ fmt: $(VENV)/.requirements $(TOOLS)/gofumpt-$(GOFUMPT) ## format Go and Python
 wheel: $(VENV)/.requirements ## static wheels for x86_64 and arm64, in dist/
 	$(PY) packaging/graywheel.py --out dist --arch $(ARCHS)
 
-dist/gray-image.tar: $(VENV)/.requirements $(GO_SOURCES) $(PY_SOURCES) $(PACKAGING) packaging/image_tar.sh
+# Images are packed from this wheel.
+$(CACHE)/image-wheel/.made: $(VENV)/.requirements $(GO_SOURCES) $(PY_SOURCES) $(PACKAGING)
 	@if [ "$$(id -u)" = 0 ] && ! command -v mmdebstrap >/dev/null; then \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y mmdebstrap >/dev/null; fi
 	rm -rf $(CACHE)/image-wheel
 	$(PY) packaging/graywheel.py --out $(CACHE)/image-wheel --arch $(HOST_ARCH)
-	$(PY) packaging/image.py --wheel $(CACHE)/image-wheel/ray-*.whl --out $@ $(IMAGE_ARGS)
+	@touch $@
+
+IMAGE = $(PY) packaging/image.py --wheel $(CACHE)/image-wheel/ray-*.whl --out $@
+EXAMPLES := $(wildcard examples/kubernetes/*)
+
+dist/gray-image.tar: $(CACHE)/image-wheel/.made packaging/image_tar.sh
+	$(IMAGE) $(IMAGE_ARGS)
+
+dist/gray-notebook.tar: $(CACHE)/image-wheel/.made packaging/image_tar.sh $(EXAMPLES)
+	$(IMAGE) --tag gray:notebook --notebook
+
+dist/gray-torch.tar: $(CACHE)/image-wheel/.made packaging/image_tar.sh $(EXAMPLES)
+	$(IMAGE) --tag gray:torch --notebook --torch
 
 .PHONY: image
-image: dist/gray-image.tar ## the container image dist/gray-image.tar (gray:local), as root; IMAGE_ARGS="--python 3.12" or --torch
+image: dist/gray-image.tar ## the container image dist/gray-image.tar (gray:local), as root; IMAGE_ARGS="--python 3.12"
+
+.PHONY: image-notebook
+image-notebook: dist/gray-notebook.tar ## dist/gray-notebook.tar (gray:notebook): the same with JupyterLab, matplotlib and the examples
+
+.PHONY: image-torch
+image-torch: dist/gray-torch.tar ## dist/gray-torch.tar (gray:torch): the same with torch for CPUs, too
 
 .PHONY: k8s-demo
 k8s-demo: dist/gray-image.tar ## a student's cluster on a Kubernetes of three nodes on this machine; as root, and slow the first time
 	$(PY) test/kubernetes/demo.py
 
 .PHONY: k8s-test
-k8s-test: dist/gray-image.tar ## tests on a real Kubernetes, made for them on this machine, as root; ARGS='-k name' chooses
-	GRAY_KUBERNETES=1 $(PYTEST) test/kubernetes $(ARGS)
+k8s-test: dist/gray-image.tar dist/gray-notebook.tar ## tests on a real Kubernetes, made for them on this machine, as root; ARGS='-k name' chooses
+	GRAY_KUBERNETES=1 $(PYTEST) -o faulthandler_timeout=600 test/kubernetes $(ARGS)
 
 # Alone: building Kubernetes and its control plane want the cores for themselves, and its tests have times in them.
 .PHONY: k8s-ci

@@ -1,6 +1,7 @@
 """Builds the container image: dist/gray-image.tar, which `docker load`, `ctr images import` and `podman load` read.
 
-    python packaging/image.py --wheel dist/ray-….whl --out dist/gray-image.tar [--tag gray:local] [--python 3.12] [--torch]
+    python packaging/image.py --wheel dist/ray-….whl --out dist/gray-image.tar [--tag gray:local] [--python 3.12]
+                              [--notebook] [--torch]
 
 The image is a Debian file tree, made by mmdebstrap, with the wheel and numpy in a virtual environment at /opt/ray. No
 container engine is needed, neither to build nor as a base image: a tree that is packed with tar is all that an image
@@ -9,6 +10,7 @@ packaging/Dockerfile gives the same for who has an engine. Needs root and mmdebs
 """
 
 import argparse
+import glob
 import gzip
 import hashlib
 import io
@@ -37,11 +39,18 @@ LIBRARIES = [
     "zlib1g",
 ]
 TORCH = ["python3-torch", "python3-numpy"]
+# What the notebook's pod has besides, from PyPI.
+NOTEBOOK = ["jupyterlab", "matplotlib"]
 LEAVE_OUT = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*"]
 
-LARGEST = 150e6  # bytes when compressed; pulling it is what a user waits for first
+# bytes when compressed; pulling it is what a user waits for first
+LARGEST = 150e6
+LARGEST_NOTEBOOK = 200e6
 
 VENV = "/opt/ray"
+# Where modules are.
+LIBRARIES_OF_PYTHON = ["opt/ray/lib", "usr/lib/python3*", "usr/local/lib"]
+NEWS = "@jupyterlab/apputils-extension:announcements"
 UID = 1000
 HOME = "/home/ray"
 ENV = {
@@ -109,7 +118,7 @@ def add_interpreter(tree, minor):
     return "/usr/local/bin/python" + minor
 
 
-def install(tree, python, wheel, torch):
+def install(tree, python, wheel, torch, notebook):
     """Makes the virtual environment with the wheel, from packages that this machine's pip fetches."""
     version = run("chroot", tree, python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
     # Debian's torch is built for Debian's numpy, so that one is seen, not brought.
@@ -117,16 +126,24 @@ def install(tree, python, wheel, torch):
     run("chroot", tree, python, "-m", "venv", *more, VENV)
     wheels = tempfile.mkdtemp(dir=os.path.join(tree, "tmp"))
     shutil.copy(wheel, wheels)
+    numpy = [] if torch and not notebook else ["numpy<2"] if torch else ["numpy"]
+    names = [*(NOTEBOOK if notebook else []), *numpy]
     run(
         sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:", "--python-version", version, "--dest", wheels,
-        *([] if torch else ["numpy"]), wheel,
+        *names, wheel,
     )  # fmt: skip
-    names = ["ray"] if torch else ["ray", "numpy"]
     inside = "/tmp/" + os.path.basename(wheels)
-    run(
-        "chroot", tree, VENV + "/bin/pip", "install", "-q", "--no-compile", "--no-index", "--find-links", inside, *names
-    )
+    pip = ["chroot", tree, VENV + "/bin/pip", "install", "-q", "--no-compile", "--no-index", "--find-links", inside]
+    run(*pip, "ray", *names)
     shutil.rmtree(wheels)
+
+
+def furnish(tree):
+    """Puts the examples into the home of the notebook's user, and switches off what asks the internet for news."""
+    top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    target = os.path.join(tree, HOME.lstrip("/"), "examples")
+    shutil.copytree(os.path.join(top, "examples", "kubernetes"), target, ignore=shutil.ignore_patterns("__pycache__"))
+    run("chroot", tree, VENV + "/bin/jupyter", "labextension", "disable", NEWS, env={**ENV, "HOME": "/root"})
 
 
 def finish(tree):
@@ -136,6 +153,7 @@ def finish(tree):
     with open(os.path.join(tree, "etc/group"), "a", encoding="utf-8") as f:
         f.write("ray:x:%d:\n" % UID)
     os.makedirs(tree + HOME, exist_ok=True)
+    compile_all(tree)
     run("chown", "-R", "%d:%d" % (UID, UID), tree + HOME, tree + VENV)
     os.chmod(tree + HOME, 0o1777)
     os.chmod(tree, 0o755)
@@ -145,10 +163,26 @@ def finish(tree):
     for folder in ("var/lib/apt", "var/cache/apt", "var/log", "var/cache/debconf"):
         shutil.rmtree(os.path.join(tree, folder), ignore_errors=True)
         os.makedirs(os.path.join(tree, folder))
+
+
+def compile_all(tree):
+    """Compiles all modules, for who uses them may not write there, and would compile them each time."""
     for folder, names, _ in os.walk(tree):
         if "__pycache__" in names:
             names.remove("__pycache__")
             shutil.rmtree(os.path.join(folder, "__pycache__"))
+    # Not by the sources' times, which are not kept. Some packages bring files that are for other Pythons: they stay as
+    # they are, and compileall then has an exit status of 1.
+    folders = sorted(f[len(tree) :] for p in LIBRARIES_OF_PYTHON for f in glob.glob(os.path.join(tree, p)))
+    command = [VENV + "/bin/python", "-m", "compileall", "-q", "--invalidation-mode=unchecked-hash", *folders]
+    subprocess.run(["chroot", tree, *command], stdout=subprocess.DEVNULL, check=False)
+    if not any(name.startswith("__init__.") for name in os.listdir(pycache_of_ray(tree))):
+        raise SystemExit("image: compileall did not compile the ray package")
+
+
+def pycache_of_ray(tree):
+    (lib,) = glob.glob(tree + VENV + "/lib/python3*/site-packages/ray")
+    return os.path.join(lib, "__pycache__")
 
 
 def pack(tree, tag, out):
@@ -215,6 +249,7 @@ def main():
     parser.add_argument(
         "--python", help="a minor version, such as 3.12: this machine's own installation of it is taken along"
     )
+    parser.add_argument("--notebook", action="store_true", help="add JupyterLab, matplotlib and the examples")
     parser.add_argument("--torch", action="store_true", help="add torch for CPUs (Debian's)")
     parser.add_argument("--cache", default=os.path.expanduser("~/.cache/gray-image"), help="folder for Debian trees")
     args = parser.parse_args()
@@ -235,12 +270,15 @@ def main():
     with tempfile.TemporaryDirectory() as tree:
         run("tar", "-C", tree, "--numeric-owner", "--exclude=./dev/*", "-xf", debian)
         python = add_interpreter(tree, args.python) if args.python else "/usr/bin/python3"
-        install(tree, python, args.wheel, args.torch)
+        install(tree, python, args.wheel, args.torch, args.notebook)
+        if args.notebook:
+            furnish(tree)
         finish(tree)
         size, packed = pack(tree, args.tag, out)
     print("%s: %s, %.0f MB, %.0f MB compressed" % (args.out, args.tag, size / 1e6, packed / 1e6))
-    if packed > LARGEST and not args.torch:
-        raise SystemExit("image: it is over %d MB compressed" % (LARGEST / 1e6))
+    largest = LARGEST_NOTEBOOK if args.notebook else LARGEST
+    if packed > largest and not args.torch:
+        raise SystemExit("image: it is over %d MB compressed" % (largest / 1e6))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ func (a *app) nodeAtCommand() *cobra.Command {
 			nodes, err := root.LiveNodes()
 			tried := map[string]bool{}
 			for _, n := range nodes {
-				if n.Private || tried[n.SessionName] {
+				if n.Private || n.Guest || tried[n.SessionName] {
 					continue
 				}
 				tried[n.SessionName] = true

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"gray/internal/kube"
 	"gray/internal/rpc"
 	"gray/internal/session"
 	"gray/internal/version"
@@ -81,21 +82,28 @@ func (w *where) find(needToken bool) (string, *rpc.Dialer, error) {
 	return address, d, err
 }
 
-// currentAddress is the cluster that was started on this machine last.
+// currentAddress is the cluster that was started on this machine last; in a pod without one, that of the head's Service.
 func currentAddress(tempDir string) (string, error) {
+	address, err := lastStarted(tempDir)
+	if err == nil && address == "" {
+		address = kube.ServiceAddress(os.Environ())
+	}
+	if err == nil && address == "" {
+		err = connectionError("%s", noCluster)
+	}
+	return address, err
+}
+
+func lastStarted(tempDir string) (string, error) {
 	root, err := session.FindRoot(tempDir)
 	if errors.Is(err, os.ErrNotExist) {
-		return "", connectionError("%s", noCluster)
+		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
 	defer root.Close()
-	address, err := root.Current()
-	if err == nil && address == "" {
-		err = connectionError("%s", noCluster)
-	}
-	return address, err
+	return root.Current()
 }
 
 func (a *app) statusCommand() *cobra.Command {

@@ -407,3 +407,22 @@ func otherCertificate(t *testing.T) []byte {
 	check(t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
+
+func TestServiceAddress(t *testing.T) {
+	const in = "KUBERNETES_SERVICE_HOST=10.0.0.254"
+	for _, tc := range []struct {
+		environ []string
+		want    string
+	}{
+		{nil, ""},
+		{[]string{"RAY_HEAD_SERVICE_HOST=10.0.0.1"}, ""},
+		{[]string{in}, ""},
+		{[]string{in, "RAY_HEAD_SERVICE_HOST=10.0.0.1"}, "10.0.0.1:6379"},
+		{[]string{in, "RAY_HEAD_SERVICE_HOST=10.0.0.1", "RAY_HEAD_SERVICE_PORT=10001", "RAY_HEAD_SERVICE_PORT_GCS_SERVER=7"}, "10.0.0.1:7"},
+		{[]string{in, "RAY_HEAD_SERVICE_HOST=fd00::1", "RAY_HEAD_SERVICE_PORT_REDIS_PRIMARY=8", "RAY_HEAD_SERVICE_PORT_GCS_SERVER=7"}, "[fd00::1]:8"},
+	} {
+		if got := ServiceAddress(tc.environ); got != tc.want {
+			t.Errorf("ServiceAddress(%q) = %q, want %q", tc.environ, got, tc.want)
+		}
+	}
+}

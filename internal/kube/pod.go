@@ -7,6 +7,7 @@
 package kube
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -64,6 +65,21 @@ func Here(environ []string) *Pod {
 	}
 	p.api = net.JoinHostPort(host, port)
 	return p
+}
+
+// ServiceAddress is the head's address (host:port) where Kubernetes tells this pod of a Service ray-head; else "".
+func ServiceAddress(environ []string) string {
+	env := map[string]string{}
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		env[name] = value
+	}
+	host := env["RAY_HEAD_SERVICE_HOST"]
+	if host == "" || env["KUBERNETES_SERVICE_HOST"] == "" {
+		return ""
+	}
+	port := cmp.Or(env["RAY_HEAD_SERVICE_PORT_REDIS_PRIMARY"], env["RAY_HEAD_SERVICE_PORT_GCS_SERVER"], "6379")
+	return net.JoinHostPort(host, port)
 }
 
 // mountHint is what to do where a pod has no token.

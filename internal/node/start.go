@@ -297,7 +297,7 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 	if n.file.StartTime, err = session.StartTime(os.Getpid()); err != nil {
 		return err
 	}
-	n.file.Head, n.file.Private, n.file.SessionDir, n.file.TokenFile = n.cfg.Head, n.cfg.Private, n.dir.Path, tokenFile
+	n.file.Head, n.file.Private, n.file.Guest, n.file.SessionDir, n.file.TokenFile = n.cfg.Head, n.cfg.Private, n.cfg.Guest, n.dir.Path, tokenFile
 	n.file.SessionName, n.file.TLS = filepath.Base(n.dir.Path), n.cfg.TLS
 	n.file.NodeName, n.file.Labels = orDefault(n.cfg.NodeName, n.ip), n.cfg.Labels
 	n.file.Resources = floats(n.names.Map(n.total))
@@ -334,7 +334,7 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 	if err := root.SetLatest(n.file.SessionName); err != nil {
 		n.log.Warn("session_latest could not be set", "err", err)
 	}
-	if !n.cfg.Private {
+	if !n.cfg.Private && !n.cfg.Guest {
 		if err := root.SetCurrent(n.file.GCSAddress); err != nil {
 			n.log.Warn("ray_current_cluster could not be set", "err", err)
 		}
@@ -361,7 +361,7 @@ func orDefault(s, d string) string {
 	return d
 }
 
-// watchDriver ends a private cluster with its driver, and a daemon of `ray start --block` with its supervisor.
+// watchDriver ends a private cluster or a guest with its driver, and a daemon of `ray start --block` with its supervisor.
 func (n *Node) watchDriver() error {
 	if n.cfg.DriverPID == 0 {
 		return nil

@@ -19,6 +19,7 @@ const DefaultPort = 6379
 type NodeConfig struct {
 	Head    bool   `json:"head"`
 	Private bool   `json:"private,omitempty"` // loopback only, a random token, ends with its driver
+	Guest   bool   `json:"guest,omitempty"`   // joined for one driver alone: other programs of the machine don't see it
 	Address string `json:"address,omitempty"` // head to join, host:port
 
 	TempDir     string   `json:"temp_dir,omitempty"`
@@ -110,6 +111,9 @@ func (c *NodeConfig) Validate() error {
 	}
 	if c.Private && c.DriverPID == 0 {
 		fault("private needs driver_pid: a private cluster ends with its driver")
+	}
+	if c.Guest && (c.Head || c.DriverPID == 0) {
+		fault("guest needs address and driver_pid: it joins a cluster for one driver, and ends with it")
 	}
 	if c.SessionName != "" && !ValidName(c.SessionName) {
 		fault("session_name %q: want session_<date>_<time>_<microseconds>_<pid>", c.SessionName)

@@ -25,6 +25,7 @@ type NodeFile struct {
 	StartTime         int64              `json:"start_time"` // see StartTime
 	Head              bool               `json:"head"`
 	Private           bool               `json:"private"`
+	Guest             bool               `json:"guest,omitempty"` // of one driver alone, which joined a cluster by it
 	SessionName       string             `json:"session_name"`
 	SessionDir        string             `json:"session_dir"`
 	TokenFile         string             `json:"token_file"`

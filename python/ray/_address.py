@@ -76,30 +76,73 @@ def find_node(root: str, address: str, node_ip: Optional[str] = None) -> Node:
         ValueError: ``address`` is not ``host:port``.
         ConnectionError: There is no such daemon; the text says whether the cluster answers.
     """
-    host, port = split(address)
-    deadline = time.monotonic() + _APPEAR_S
+    node = look_for_node(root, address, node_ip)
+    if node is None:
+        check_answers(address)
+        raise ConnectionError(
+            f"Failed to connect to Ray cluster at {address}: it answers, but no node of it runs on this machine under "
+            f"{root}. Start one with `ray start --address={address}`, or connect with address='ray://…'."
+        )
+    return node
+
+
+def look_for_node(
+    root: str, address: str, node_ip: Optional[str] = None, patience_s: float = _APPEAR_S
+) -> Optional[Node]:
+    """As :func:`find_node`, but None where there is no such daemon after so many seconds."""
+    host, _ = split(address)
+    deadline = time.monotonic() + patience_s
     asked = False
     while True:
         found = [n for n in nodes_of(root, address) if node_ip is None or n.get("node_ip") == node_ip]
         if found:
             return min(found, key=lambda n: (not n.get("head"), n.get("node_ip") != host))
-        if time.monotonic() >= deadline:
-            break
-        if not asked and any(not n.get("private") for n in all_nodes(root)):
+        if not asked and any(_for_all(n) for n in all_nodes(root)):
             asked = True
             address = _known_as(root, address) or address
             continue
+        if time.monotonic() >= deadline:
+            return None
         time.sleep(_POLL_S)  # the file's folder may not exist yet, so there is nothing to watch
-    why = _answers(host, port)
+
+
+def check_answers(address: str) -> None:
+    """Check that somebody listens at ``address``.
+
+    Raises:
+        ConnectionError: Nobody does, or the way there is barred.
+    """
+    why = _answers(*split(address))
     if why is None:
-        raise ConnectionError(
-            f"Failed to connect to Ray cluster at {address}: it answers, but no node of it runs on this machine under "
-            f"{root}. Start one with `ray start --address={address}`, or connect with address='ray://…'."
+        return
+    if in_pod():
+        hint = (
+            "Check with `kubectl get pods` that the head's pod is ready; ray.init(address='local') starts a cluster in "
+            "this pod alone."
         )
-    raise ConnectionError(
-        f"Failed to connect to Ray cluster at {address}: {why}. Check that `ray start --head` runs there and that the "
-        "address is the one that it printed."
-    )
+    else:
+        hint = "Check that `ray start --head` runs there and that the address is the one that it printed."
+    raise ConnectionError(f"Failed to connect to Ray cluster at {address}: {why}. {hint}")
+
+
+def in_pod() -> bool:
+    """Whether this process runs in a pod of a Kubernetes cluster."""
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
+
+
+def service_address() -> Optional[str]:
+    """The head's address where Kubernetes tells this pod of a Service ``ray-head``."""
+    host = os.environ.get("RAY_HEAD_SERVICE_HOST")
+    if not host or not in_pod():
+        return None
+    ports = (os.environ.get(f"RAY_HEAD_SERVICE_PORT_{name}") for name in ("REDIS_PRIMARY", "GCS_SERVER"))
+    port = next(filter(None, ports), "6379")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _for_all(node: Node) -> bool:
+    """Whether a node is there for all programs of this user, and not for the one that started it alone."""
+    return not (node.get("private") or node.get("guest"))
 
 
 def _known_as(root: str, address: str) -> Optional[str]:
@@ -135,7 +178,7 @@ def nodes_of(root: str, address: str) -> Iterator[Node]:
             its_host, its_port = split(str(node.get("gcs_address", "")))
         except ValueError:
             continue
-        if its_port != port:
+        if its_port != port or node.get("guest"):
             continue
         if its_host in hosts:
             yield node

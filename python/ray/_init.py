@@ -138,7 +138,8 @@ def init(
 
     Args:
         address: ``host:port`` of a cluster's head; "auto": the cluster of RAY_ADDRESS, else the one that `ray start` last
-            started on this machine; "local": always a new one; None: as "auto", and a new one where there is none.
+            started on this machine, else, in a pod, that of the Service ``ray-head``; "local": always a new one; None: as
+            "auto", and a new one where there is none.
         num_cpus: CPUs of a new cluster; None: those that this machine or container has.
         num_gpus: GPUs of a new cluster; None: those that this machine has.
         resources: Custom resources of a new cluster, name to quantity.
@@ -207,14 +208,14 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
             "'ignore_reinit_error=True' or by calling 'ray.shutdown()' prior to 'ray.init()'."
         )
     root = _address.root_dir(given.get("_temp_dir"))
-    address, source = _resolve(address, root)
+    address, origin = _resolve(address, root)
     if address is not None and "://" in address:
         from ray.client_builder import ClientBuilder
 
         return ClientBuilder(address).connect()
     job, packages = _job(given)
-    if source is not None:
-        logger.info("Using address %s set in the environment variable RAY_ADDRESS", source)
+    if origin is not None:
+        logger.info("Using address %s %s", address, origin)
     if address is None:
         _raise_file_limit()
         daemon = _daemon.start(_config(given))
@@ -223,10 +224,9 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         _check_existing(given)
         _address.split(address)
         logger.info("Connecting to existing Ray cluster at address: %s...", address)
-        daemon = None
         node_ip = given.get("_node_ip_address")
-        node = _address.find_node(root, address, node_ip and _address.ip_of(node_ip))
         _raise_file_limit()
+        daemon, node = _enter(root, address, node_ip and _address.ip_of(node_ip))
     try:
         _core.connect(node["socket"], _address.token(node), job, ray_version=_said_version())
         if packages:
@@ -243,7 +243,7 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
 
         _core.state.client.logs = driver_logs.DriverLogs(_core.state.client)
     _settle(given["logging_config"] or getattr(given["job_config"], "py_logging_config", None))
-    started = "Connected to Ray cluster." if daemon is None else "Started a local Ray instance."
+    started = "Started a local Ray instance." if address is None else "Connected to Ray cluster."
     if _context.dashboard_url:
         started += f" View the dashboard at \x1b[1m\x1b[32mhttp://{_context.dashboard_url} \x1b[39m\x1b[22m"
     logger.info(started)
@@ -264,25 +264,56 @@ def _said_version() -> str:
 
 
 def _resolve(address: Optional[str], root: str):
-    """The cluster's address or None for a new one, and the value of RAY_ADDRESS where that decided."""
-    source = None
+    """The cluster's address or None for a new one, and where the address was found if the caller did not give it."""
     if address is None or address == "auto":
         from_env = os.environ.get("RAY_ADDRESS")
         if from_env and from_env != "auto":
-            if not (address == "auto" and from_env == "local"):
-                address = source = from_env
+            if from_env != "local":
+                return from_env, "set in the environment variable RAY_ADDRESS"
+            if address is None:
+                return None, None
         elif from_env:
             address = "auto"
     if address == "local":
         return None, None
-    if address is None:
-        return _address.current_cluster(root), None
-    if address == "auto":
-        current = _address.current_cluster(root)
-        if current is None:
-            raise ConnectionError(_address.NO_CLUSTER)
+    if address is not None and address != "auto":
+        return address, None
+    current = _address.current_cluster(root)
+    if current is not None:
         return current, None
-    return address, source
+    service = _address.service_address()
+    if service is not None:
+        return service, "of the Service ray-head"
+    if address == "auto":
+        raise ConnectionError(_address.NO_CLUSTER)
+    return None, None
+
+
+def _enter(root: str, address: str, node_ip: Optional[str]):
+    """This machine's node of a cluster, and the daemon to stop at the end if it was started for this process.
+
+    In a pod that has no node, such as a notebook's, one without CPUs joins: all pods reach each other, and a pod's
+    ServiceAccount lets it in. Elsewhere neither is sure, so there the user has to start one.
+    """
+    if not _address.in_pod():
+        return None, _address.find_node(root, address, node_ip)
+    node = _address.look_for_node(root, address, node_ip, patience_s=0)
+    if node is not None:
+        return None, node
+    _address.check_answers(address)
+    pid = os.getpid()
+    config = {
+        "guest": True,
+        "address": address,
+        "num_cpus": 0,
+        "num_gpus": 0,
+        "temp_dir": root,
+        "node_ip": node_ip,
+        "driver_pid": pid,
+        "driver_start_time": _address.start_time(pid),
+    }
+    daemon = _daemon.start({k: v for k, v in config.items() if v is not None})
+    return daemon, daemon.info
 
 
 def _check(given: Dict[str, Any]) -> None:

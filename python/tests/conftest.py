@@ -44,6 +44,8 @@ def _plain_env(monkeypatch, binary, folder):
         "RAY_AUTH_TOKEN_PATH",
         "RAY_NAMESPACE",
         "RAY_JOB_CONFIG_JSON_ENV_VAR",
+        "KUBERNETES_SERVICE_HOST",
+        "RAY_HEAD_SERVICE_HOST",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GRAY_BIN", binary)

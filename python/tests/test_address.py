@@ -62,6 +62,9 @@ def test_root(tmp_path, monkeypatch):
     assert _address.root_dir() in ("/tmp/ray", f"/tmp/ray-{os.getuid()}")
 
 
+OF_ENV = "set in the environment variable RAY_ADDRESS"
+
+
 @pytest.mark.parametrize(
     "address,env,want",
     [
@@ -71,8 +74,8 @@ def test_root(tmp_path, monkeypatch):
         (None, "local", (None, None)),
         ("auto", "local", ("127.0.0.1:6379", None)),
         (None, "auto", ("127.0.0.1:6379", None)),
-        (None, "10.0.0.1:7", ("10.0.0.1:7", "10.0.0.1:7")),
-        ("auto", "10.0.0.1:7", ("10.0.0.1:7", "10.0.0.1:7")),
+        (None, "10.0.0.1:7", ("10.0.0.1:7", OF_ENV)),
+        ("auto", "10.0.0.1:7", ("10.0.0.1:7", OF_ENV)),
         ("local", "10.0.0.1:7", (None, None)),
         ("10.0.0.2:8", "10.0.0.1:7", ("10.0.0.2:8", None)),
         ("ray://a:1", None, ("ray://a:1", None)),

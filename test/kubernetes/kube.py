@@ -10,7 +10,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 LOCAL = os.path.join(HERE, "local")
 IMAGE = os.path.join(TOP, "dist", "gray-image.tar")
+NOTEBOOK_IMAGE = os.path.join(TOP, "dist", "gray-notebook.tar")
+TORCH_IMAGE = os.path.join(TOP, "dist", "gray-torch.tar")
 CLUSTER = os.path.join(TOP, "deploy", "ray-cluster.yaml")
+NOTEBOOK = os.path.join(TOP, "deploy", "notebook.yaml")
 EXAMPLE = os.path.join(TOP, "examples", "kubernetes", "example.py")
 NODES = 3
 SLOW = float(os.environ.get("GRAY_SLOW", "1"))  # how much longer a busy machine may take
@@ -47,6 +50,21 @@ def kubernetes(keep=False):
     finally:
         if not (keep or up):
             script("k8s-down")
+
+
+def load(image, env):
+    """Loads one of the larger images into each node, unless this very file was loaded last under its name."""
+    st = os.stat(image)
+    mark = os.path.join(env["K8S_STATE"], os.path.basename(image) + ".loaded")
+    what = "%s %d %d" % (image, st.st_mtime_ns, st.st_size)
+    if os.path.exists(mark):
+        with open(mark, encoding="utf-8") as f:
+            if f.read() == what:
+                return
+        os.remove(mark)
+    script("k8s-load-image", image)
+    with open(mark, "w", encoding="utf-8") as f:
+        f.write(what)
 
 
 class Failed(Exception):
