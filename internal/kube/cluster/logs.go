@@ -91,13 +91,10 @@ func (f *follower) wants(pod string, cs client.ContainerStatus, started bool) bo
 }
 
 func (f *follower) follow(ctx context.Context, pod string, cs client.ContainerStatus, fail context.CancelCauseFunc) {
-	start := time.Now()
-	q := url.Values{"follow": {"true"}}
-	for k, v := range f.query {
-		q[k] = v
-	}
+	q := cloned(f.query, "follow", "true")
 	for {
-		whole, err := f.c.log(ctx, pod, cs, q, f.out)
+		last := &lastWrite{w: f.out, at: time.Now()}
+		whole, err := f.c.log(ctx, pod, cs, q, last)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -110,11 +107,21 @@ func (f *follower) follow(ctx context.Context, pod string, cs client.ContainerSt
 			f.mu.Unlock()
 			return
 		}
-		// The connection broke off, as idle ones do: go on from where it did.
+		// The connection broke off, as idle ones do: go on from where it did, by the node's clock.
 		q.Del("tailLines")
-		q.Set("sinceTime", start.UTC().Format(time.RFC3339))
-		start = time.Now()
+		q.Set("sinceSeconds", strconv.Itoa(1+int(time.Since(last.at).Seconds())))
 	}
+}
+
+// lastWrite knows when something was written last.
+type lastWrite struct {
+	w  io.Writer
+	at time.Time
+}
+
+func (l *lastWrite) Write(p []byte) (int, error) {
+	l.at = time.Now()
+	return l.w.Write(p)
 }
 
 // log prints the log of a container's run, and says whether it came to its end.

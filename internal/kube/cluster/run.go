@@ -65,7 +65,7 @@ func (c *Cluster) Run(ctx context.Context, p Program) error {
 		out.input(p.In)
 	}()
 	command := append([]string{"python", "-c", launcher, p.Env, entry}, p.Args...)
-	err = c.Client.Exec(ctx, pod.Meta.Name, "ray-head", command, r, p.Out, p.Err)
+	err = c.Client.Exec(ctx, pod.Meta.Name, c.Name+"-head", command, r, p.Out, p.Err)
 	cancel()
 	r.CloseWithError(errors.New("the program has ended"))
 	senders.Wait()

@@ -65,7 +65,7 @@ func (c *Cluster) Status(ctx context.Context) error {
 	fmt.Fprintln(c.Out)
 	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("`ray status` in the head's pod gave no answer within 20 s; see `ray kube logs`"))
 	defer cancel()
-	return c.Client.Exec(ctx, pod.Meta.Name, "ray-head", []string{"ray", "status"}, nil, c.Out, c.Out)
+	return c.Client.Exec(ctx, pod.Meta.Name, c.Name+"-head", []string{"ray", "status"}, nil, c.Out, c.Out)
 }
 
 // sentence begins with a capital letter and ends with a full stop.
@@ -77,7 +77,7 @@ func (c *Cluster) output(ctx context.Context, pod string, command ...string) (st
 	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, fmt.Errorf("`%s` in pod %s gave no answer within 20 s", name, pod))
 	defer cancel()
 	var out, complaint bytes.Buffer
-	err := c.Client.Exec(ctx, pod, "ray-head", command, nil, &out, &complaint)
+	err := c.Client.Exec(ctx, pod, c.Name+"-head", command, nil, &out, &complaint)
 	var exit *client.ExitError
 	if errors.As(err, &exit) {
 		return "", fmt.Errorf("`%s` in pod %s failed with status %d: %s", name, pod, exit.Status, oneLine(complaint.String()))
