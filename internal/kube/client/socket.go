@@ -30,6 +30,10 @@ const (
 	protocolV4 = "v4.channel.k8s.io"
 )
 
+// maxData is how much one message carries. With its channel and header it must fit into the write buffer: a larger one goes
+// out in pieces, and API servers take each piece for a message of its own.
+const maxData = 32 << 10
+
 // A ping goes out so often, and a peer that says nothing for longer than quiet is gone.
 const (
 	pingEvery = 10 * time.Second
@@ -51,7 +55,7 @@ type socket struct {
 func (c *Client) connect(ctx context.Context, path string, query url.Values, protocols ...string) (*socket, error) {
 	dialer := websocket.Dialer{
 		Proxy: c.proxy, NetDialContext: c.dial, TLSClientConfig: c.tls.Clone(), HandshakeTimeout: answerTimeout,
-		Subprotocols: protocols, ReadBufferSize: 32 << 10, WriteBufferSize: 32 << 10,
+		Subprotocols: protocols, ReadBufferSize: maxData, WriteBufferSize: maxData + 1024,
 	}
 	u := *c.base
 	u.Scheme = map[string]string{"https": "wss", "http": "ws"}[u.Scheme]
@@ -113,7 +117,7 @@ func (s *socket) close() {
 	s.done.Wait()
 }
 
-// send writes one message to a channel.
+// send writes one message to a channel: at most maxData bytes.
 func (s *socket) send(channel byte, data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,7 +174,7 @@ func (c *Client) Exec(ctx context.Context, pod, container string, command []stri
 	defer s.close()
 	if stdin != nil {
 		go func() { // ends when stdin does, or with the first write after the connection's end
-			buf := make([]byte, 32<<10)
+			buf := make([]byte, maxData)
 			for {
 				n, err := stdin.Read(buf)
 				if n > 0 && s.send(channelStdin, buf[:n]) != nil {
@@ -252,7 +256,7 @@ func (c *Client) Forward(ctx context.Context, pod string, port int, conn io.Read
 	var sender sync.WaitGroup
 	var local error
 	sender.Go(func() {
-		buf := make([]byte, 32<<10)
+		buf := make([]byte, maxData)
 		for {
 			n, err := conn.Read(buf)
 			if n > 0 {

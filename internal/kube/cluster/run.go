@@ -11,10 +11,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"gray/internal/kube/client"
 )
 
 // launcher is the program that runs another one in the pod. It is sent with each run, so that any image with a Python will do.
@@ -47,27 +50,33 @@ func (c *Cluster) Run(ctx context.Context, p Program) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	r, w := io.Pipe()
 	out := &messages{w: w}
 	var senders sync.WaitGroup
 	sent := make(chan struct{})
 	senders.Go(func() {
-		defer close(sent)
 		if err := out.files(files); err != nil {
 			w.CloseWithError(err)
+			return
 		}
+		close(sent)
 	})
-	senders.Go(func() { c.signals(ctx, p.Signals, out, cancel) })
+	urgent := make(chan []byte, 8)
+	senders.Go(func() { out.signals(ctx, urgent) })
+	senders.Go(func() { watchSignals(ctx, p.Signals, sent, urgent, cancel) })
 	go func() { // ends with the input, or with the first write after the program's end
-		<-sent
-		out.input(p.In)
+		select {
+		case <-sent:
+			out.input(p.In)
+		case <-ctx.Done():
+		}
 	}()
 	command := append([]string{"python", "-c", launcher, p.Env, entry}, p.Args...)
 	err = c.Client.Exec(ctx, pod.Meta.Name, c.Name+"-head", command, r, p.Out, p.Err)
-	cancel()
-	r.CloseWithError(errors.New("the program has ended"))
+	cancel(nil)
+	r.CloseWithError(errEnded)
 	senders.Wait()
 	if out.failed != nil {
 		return out.failed
@@ -75,27 +84,54 @@ func (c *Cluster) Run(ctx context.Context, p Program) error {
 	return err
 }
 
-// signals passes signals on, and tells the launcher that we are there. The third gives up waiting.
-func (c *Cluster) signals(ctx context.Context, from <-chan os.Signal, out *messages, cancel func()) {
+// errEnded: nobody reads messages any more.
+var errEnded = errors.New("the program has ended")
+
+// errInterrupted: the user has given up.
+var errInterrupted = &client.ExitError{Status: 128 + int(syscall.SIGINT)}
+
+// watchSignals has signals passed on. It gives up at the fourth, or at once while the program has not even been sent: the
+// launcher ends what its connection leaves behind.
+func watchSignals(ctx context.Context, from <-chan os.Signal, sent <-chan struct{}, urgent chan<- []byte, giveUp func(error)) {
+	for count := 1; ; count++ {
+		select {
+		case <-ctx.Done():
+			return
+		case sig := <-from:
+			number, _ := sig.(syscall.Signal)
+			if count == 3 {
+				number = syscall.SIGKILL
+			}
+			select {
+			case <-sent:
+				if count < 4 {
+					urgent <- []byte(strconv.Itoa(int(number))) // has room for so many
+					continue
+				}
+			default:
+			}
+			giveUp(errInterrupted)
+			return
+		}
+	}
+}
+
+// signals sends signals, and tells the launcher that we are there.
+func (m *messages) signals(ctx context.Context, urgent <-chan []byte) {
 	t := time.NewTicker(beat)
 	defer t.Stop()
-	for count := 0; ; {
+	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			if out.send('H', nil) != nil {
-				return
-			}
-		case sig := <-from:
-			number, _ := sig.(syscall.Signal)
-			if count++; count > 2 {
-				number = syscall.SIGKILL
-			}
-			if out.send('S', []byte(fmt.Sprint(int(number)))) != nil || count > 3 {
-				cancel()
-				return
-			}
+			err = m.send('H', nil)
+		case number := <-urgent:
+			err = m.send('S', number)
+		}
+		if err != nil {
+			return // the program has ended
 		}
 	}
 }
@@ -147,7 +183,10 @@ type packed struct {
 func (m *messages) files(files []packed) error {
 	t := tar.NewWriter(m)
 	for _, f := range files {
-		if err := add(t, f); err != nil {
+		switch err := add(t, f); {
+		case errors.Is(err, errEnded):
+			return err
+		case err != nil:
 			m.failed = fmt.Errorf("can't send %s: %w", f.path, err)
 			return m.failed
 		}
