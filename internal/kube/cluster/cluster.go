@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -83,8 +84,8 @@ func (c *Cluster) pods(ctx context.Context, s *Snapshot) error {
 		}
 		s.Events = append(s.Events, events.Items...)
 		for _, cs := range p.Status.Containers {
-			if !cs.Ready && cs.Restarts > 0 {
-				if s.Logs[p.Meta.Name], err = c.lastWords(ctx, p.Meta.Name, cs.Name); err != nil {
+			if ended := cs.State.Terminated != nil; !cs.Ready && (ended || cs.Restarts > 0) {
+				if s.Logs[p.Meta.Name], err = c.lastWords(ctx, p.Meta.Name, cs.Name, !ended); err != nil {
 					return err
 				}
 			}
@@ -93,11 +94,11 @@ func (c *Cluster) pods(ctx context.Context, s *Snapshot) error {
 	return nil
 }
 
-// lastWords is the last line that a container's run before this one wrote; "" if it is not kept.
-func (c *Cluster) lastWords(ctx context.Context, pod, container string) (string, error) {
+// lastWords is the last line that a container's run wrote, this one or the one before; "" if it is not kept.
+func (c *Cluster) lastWords(ctx context.Context, pod, container string, before bool) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	q := url.Values{"container": {container}, "previous": {"true"}, "tailLines": {"5"}}
+	q := url.Values{"container": {container}, "previous": {strconv.FormatBool(before)}, "tailLines": {"5"}}
 	r, err := c.Client.Stream(ctx, c.Client.Path("v1", "pods", pod, "log"), q)
 	var refused *client.Error
 	if errors.As(err, &refused) {
@@ -112,7 +113,11 @@ func (c *Cluster) lastWords(ctx context.Context, pod, container string) (string,
 		return "", err
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return oneLine(lines[len(lines)-1]), nil
+	last := oneLine(lines[len(lines)-1])
+	if strings.HasPrefix(last, "unable to retrieve container logs") { // the kubelet's word for a log that it has removed
+		return "", nil
+	}
+	return last, nil
 }
 
 // missing is the error of a cluster that is not there. A namespace that is not there is named first.
