@@ -349,9 +349,11 @@ def test_pods_that_do_not_stay_up(own_space, ray):
         return [c["restartCount"] for p in own_space.pods("ray-head") for c in p["status"].get("containerStatuses", [])]
 
     until(lambda: restarts() and restarts()[0] > 1, "the head to have been started three times", 60)
-    out = ok(ray("status", kubeconfig=own_space.kubeconfig)).out
-    print(out)
-    assert "ended with status 9: the reason" in out
+
+    def status():
+        return ok(ray("status", kubeconfig=own_space.kubeconfig)).out
+
+    until(lambda: "ended with status 9: the reason" in status(), "the reason", 30, status)
 
 
 def account(admin, space, folder, name, role):
