@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -52,9 +53,14 @@ type status struct {
 	} `json:"details"`
 }
 
+// lazy compiles when it is first asked: other commands of the program do not pay for it.
+func lazy(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
+
 var (
-	noRight = regexp.MustCompile(`User "([^"]*)" cannot (\S+) resource "([^"]*)"(?: in API group "([^"]*)")?`)
-	quota   = regexp.MustCompile(`exceeded quota: ([^,]+), requested: (.+), used: (.+), limited: ([^\s;]+)`)
+	noRight = lazy(`User "([^"]*)" cannot (\S+) resource "([^"]*)"(?: in API group "([^"]*)")?`)
+	quota   = lazy(`exceeded quota: ([^,]+), requested: (.+), used: (.+), limited: ([^\s;]+)`)
 )
 
 // refused words the refusal of a request.
@@ -71,10 +77,10 @@ func (c *Client) refused(method, path string, code int, body []byte) error {
 	switch {
 	case code == http.StatusUnauthorized:
 		e.Text = fmt.Sprintf("the API server %s does not accept the credentials of %q in %s: they have expired or were taken back; log in again, or get a new kubeconfig", c.Server(), c.User, c.Source)
-	case code == http.StatusForbidden && quota.MatchString(message):
+	case code == http.StatusForbidden && quota().MatchString(message):
 		e.Text = Quota(c.Namespace, message)
-	case code == http.StatusForbidden && noRight.MatchString(message):
-		m := noRight.FindStringSubmatch(message)
+	case code == http.StatusForbidden && noRight().MatchString(message):
+		m := noRight().FindStringSubmatch(message)
 		what := m[3]
 		if m[4] != "" {
 			what += "." + m[4]
@@ -97,7 +103,7 @@ func (c *Client) refused(method, path string, code int, body []byte) error {
 
 // Quota words that a namespace has no room left; "" if that is not what message says.
 func Quota(namespace, message string) string {
-	m := quota.FindStringSubmatch(oneLine(message))
+	m := quota().FindStringSubmatch(oneLine(message))
 	if m == nil {
 		return ""
 	}

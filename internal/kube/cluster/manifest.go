@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"gray/deploy"
 
@@ -36,17 +37,23 @@ type Resource struct {
 	Text []byte // YAML
 }
 
-// nameForm keeps names short enough for the pods' own, which add 17 letters.
+// form is a regular expression that is compiled when it is first asked for: other commands of the program do not pay for it.
+func form(expr string) func(string) bool {
+	re := sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+	return func(s string) bool { return re().MatchString(s) }
+}
+
+// isName keeps names short enough for the pods' own, which add 17 letters.
 var (
-	nameForm  = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$`)
-	imageForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]*$`)
-	cpuForm   = regexp.MustCompile(`^([0-9]+m|[0-9]+(\.[0-9]{1,3})?)$`)
-	byteForm  = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?([kMGTPE]|[KMGTPE]i)?$`)
+	isName  = form(`^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$`)
+	isImage = form(`^[A-Za-z0-9][A-Za-z0-9._:/@-]*$`)
+	isCPU   = form(`^([0-9]+m|[0-9]+(\.[0-9]{1,3})?)$`)
+	isBytes = form(`^[0-9]+(\.[0-9]+)?([kMGTPE]|[KMGTPE]i)?$`)
 )
 
 // CheckName says what is wrong with a cluster's name.
 func CheckName(name string) error {
-	if !nameForm.MatchString(name) {
+	if !isName(name) {
 		return fmt.Errorf("--name %q can't name a cluster: take 1 to 40 small letters, digits and -, the first a letter, the last no -", name)
 	}
 	return nil
@@ -68,7 +75,7 @@ func (s Settings) Manifest() (string, error) {
 			edit{"app: ray,", "app: " + quoted(s.Name) + ","}, edit{"app: ray}", "app: " + quoted(s.Name) + "}"}, edit{"$RAY_HEAD_", "$" + variable + "_HEAD_"})
 	}
 	if s.Image != "" {
-		if !imageForm.MatchString(s.Image) {
+		if !isImage(s.Image) {
 			return "", fmt.Errorf("--image %q is no name of an image, such as registry.example/gray:1", s.Image)
 		}
 		edits = append(edits, edit{"image: gray:local", "image: " + s.Image})
@@ -77,13 +84,13 @@ func (s Settings) Manifest() (string, error) {
 		edits = append(edits, edit{"replicas: 3", "replicas: " + strconv.Itoa(s.Workers)})
 	}
 	if s.CPUs != "" {
-		if !cpuForm.MatchString(s.CPUs) {
+		if !isCPU(s.CPUs) {
 			return "", fmt.Errorf("--cpus %q is no number of CPUs, such as 2, 0.5 or 500m", s.CPUs)
 		}
 		edits = append(edits, edit{"requests: {cpu: 100m", "requests: {cpu: " + s.CPUs})
 	}
 	if s.Memory != "" {
-		if !byteForm.MatchString(s.Memory) {
+		if !isBytes(s.Memory) {
 			return "", fmt.Errorf("--memory %q is no amount of memory, such as 512Mi or 2Gi", s.Memory)
 		}
 		edits = append(edits, edit{"memory: 512Mi}", "memory: " + s.Memory + "}"})
