@@ -145,7 +145,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 func (c *Client) Stream(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	late := time.AfterFunc(answerTimeout, func() { cancel(context.DeadlineExceeded) })
-	resp, err := c.open(ctx, http.MethodGet, path, query, "", nil)
+	resp, err := c.open(ctx, http.MethodGet, path, query, "", nil) //nolint:bodyclose // the caller closes it by the stream
 	late.Stop()
 	if err != nil {
 		cancel(err)

@@ -245,8 +245,8 @@ func (c *Client) ended(r io.Reader, pod string) error {
 	return fmt.Errorf("a program can't be run in pod %s: %s", pod, oneLine(s.Message))
 }
 
-// Forward carries bytes between conn and a port of a pod until one side ends, and closes conn. A message of the pod's side
-// ("connection refused") is the error.
+// Forward carries bytes between conn and a port of a pod until one side ends, and closes conn. The error is what the pod's
+// side says of its own ("connection refused"); that a connection ended, however, is for the two who spoke on it to judge.
 func (c *Client) Forward(ctx context.Context, pod string, port int, conn io.ReadWriteCloser) error {
 	defer conn.Close()
 	s, err := c.connect(ctx, c.Path("v1", "pods", pod, "portforward"), url.Values{"ports": {strconv.Itoa(port)}}, protocolV4)
@@ -254,65 +254,55 @@ func (c *Client) Forward(ctx context.Context, pod string, port int, conn io.Read
 		return err
 	}
 	var sender sync.WaitGroup
-	var local error
 	sender.Go(func() {
+		defer s.Conn.Close() // this protocol can't end one direction alone
 		buf := make([]byte, maxData)
 		for {
 			n, err := conn.Read(buf)
-			if n > 0 {
-				if local = s.send(0, buf[:n]); local != nil {
-					return
-				}
+			if n > 0 && s.send(0, buf[:n]) != nil {
+				return
 			}
-			if err != nil { // EOF as a rule. This protocol can't end one direction alone
-				local = err
-				s.Conn.Close()
+			if err != nil { // EOF as a rule
 				return
 			}
 		}
 	})
-	err = s.receive(conn)
+	message := s.receive(conn)
 	conn.Close() // ends the sender
 	s.close()
 	sender.Wait()
-	switch {
-	case err != nil && !errors.Is(local, io.EOF) && context.Cause(ctx) == nil && !websocket.IsCloseError(err, websocket.CloseNormalClosure, websocket.CloseAbnormalClosure) && !errors.Is(err, io.EOF):
-		return fmt.Errorf("pod %s, port %d: %w", pod, port, err)
+	if message != "" && context.Cause(ctx) == nil {
+		return fmt.Errorf("pod %s, port %d: %s", pod, port, message)
 	}
 	return nil
 }
 
-// receive copies what comes from a forwarded port. Each of the two channels begins with the port in two bytes.
-func (s *socket) receive(conn io.Writer) error {
-	var skip [2]int
-	skip[0], skip[1] = 2, 2
+// receive copies what comes from a forwarded port until the connection ends, and gives what the pod's side says of why. Each
+// of the two channels begins with the port in two bytes.
+func (s *socket) receive(conn io.Writer) string {
+	skip := [2]int64{2, 2}
 	for {
 		channel, r, err := s.next()
 		if err != nil {
-			return err
+			return ""
 		}
 		if channel > 1 {
 			continue
 		}
-		if n := skip[channel]; n > 0 {
-			got, err := io.CopyN(io.Discard, r, int64(n))
-			skip[channel] -= int(got)
-			if err != nil && !errors.Is(err, io.EOF) {
-				return err
-			}
+		got, err := io.CopyN(io.Discard, r, skip[channel])
+		skip[channel] -= got
+		if errors.Is(err, io.EOF) {
+			continue
 		}
 		if channel == 0 {
 			if _, err := io.Copy(conn, r); err != nil {
-				return err
+				return ""
 			}
 			continue
 		}
-		text, err := io.ReadAll(r)
-		if err != nil {
-			return err
-		}
-		if message := oneLine(string(text)); message != "" {
-			return errors.New(message)
+		text, err := io.ReadAll(io.LimitReader(r, 64<<10))
+		if message := oneLine(string(text)); message != "" || err != nil {
+			return message
 		}
 	}
 }

@@ -142,7 +142,7 @@ func (c *Cluster) log(ctx context.Context, pod string, cs client.ContainerStatus
 		err = e
 	}
 	if err != nil && q.Get("follow") != "" && !errors.Is(err, io.ErrShortWrite) {
-		return false, nil //nolint:nilerr // a broken connection: the caller goes on
+		return false, nil // a broken connection: the caller goes on
 	}
 	return true, err
 }

@@ -100,14 +100,12 @@ func (p *prefixed) Write(b []byte) (int, error) {
 	for rest := b; len(rest) > 0; {
 		i := bytes.IndexByte(rest, '\n')
 		if i < 0 {
-			p.rest = append(p.rest, rest...)
+			p.rest, rest = append(p.rest, rest...), nil
 			if len(p.rest) < maxLine {
 				break
 			}
-			rest, i = nil, 0
 		} else {
-			p.rest = append(p.rest, rest[:i]...)
-			rest = rest[i+1:]
+			p.rest, rest = append(p.rest, rest[:i]...), rest[i+1:]
 		}
 		out = append(append(append(out, p.prefix...), p.rest...), '\n')
 		p.rest = p.rest[:0]

@@ -28,11 +28,15 @@ func (c *Cluster) Up(ctx context.Context, s Settings, limit, wait time.Duration)
 	if err != nil {
 		return err
 	}
-	c.say("Cluster %q in namespace %q of %s", c.Name, c.Client.Namespace, c.Client.Server())
-	for _, r := range resources {
-		if err := c.apply(ctx, r); err != nil {
+	for i, r := range resources {
+		done, err := c.apply(ctx, r)
+		if err != nil {
 			return err
 		}
+		if i == 0 { // there is such a namespace, and it may be worked in
+			c.say("Cluster %q in namespace %q of %s", c.Name, c.Client.Namespace, c.Client.Server())
+		}
+		c.say("  %s/%s %s", r.Kind, r.Name, done)
 	}
 	start := time.Now()
 	v, err := c.await(ctx, start, limit, wait)
@@ -43,26 +47,25 @@ func (c *Cluster) Up(ctx context.Context, s Settings, limit, wait time.Duration)
 	return nil
 }
 
-// apply brings one resource to what the manifest says, and says what has changed.
-func (c *Cluster) apply(ctx context.Context, r Resource) error {
+// apply brings one resource to what the manifest says, and gives what has changed.
+func (c *Cluster) apply(ctx context.Context, r Resource) (string, error) {
 	path := c.path(r.Kind, r.Name)
 	var before, after client.Deployment // of a Service only the metadata is looked at
 	err := c.Client.Get(ctx, path, nil, &before)
 	there := err == nil
 	if err != nil && !client.IsNotFound(err) {
-		return err
+		return "", err
 	}
 	if there && before.Meta.Labels["app"] != c.Name {
-		return fmt.Errorf("namespace %q has a %s %q that is of no cluster of this kind (it lacks the label app=%s); take another --name", c.Client.Namespace, r.Kind, r.Name, c.Name)
+		return "", fmt.Errorf("namespace %q has a %s %q that is of no cluster of this kind (it lacks the label app=%s); take another --name", c.Client.Namespace, r.Kind, r.Name, c.Name)
 	}
 	if there && before.Meta.Deleted != nil {
-		return fmt.Errorf("%s/%s is being deleted; `ray kube down` waits for its end, then `ray kube up` makes it anew", r.Kind, r.Name)
+		return "", fmt.Errorf("%s/%s is being deleted; `ray kube down` waits for its end, then `ray kube up` makes it anew", r.Kind, r.Name)
 	}
 	if err := c.Client.Apply(ctx, path, manager, r.Text, &after); err != nil {
-		return err
+		return "", err
 	}
-	c.say("  %s/%s %s", r.Kind, r.Name, change(r.Kind, there, &before, &after))
-	return nil
+	return change(r.Kind, there, &before, &after), nil
 }
 
 // change says what an apply did.
