@@ -322,7 +322,11 @@ def test_a_quota_that_is_used_up(own_space, admin, ray):
     text = one_sentence(ray("up", kubeconfig=own_space.kubeconfig))
     print(text)
     assert 'quota "small"' in text and "pods=2" in text and "--workers" in text
-    ok(ray("up", "--workers", "1", kubeconfig=own_space.kubeconfig))
+    assert "quota" in one_sentence(ray("up", kubeconfig=own_space.kubeconfig))
+    admin("-n", namespace_of(own_space), "patch", "quota", "small", "-p", '{"spec": {"hard": {"pods": "3"}}}')
+    assert "tried again" in ray("up", kubeconfig=own_space.kubeconfig).out
+    admin("-n", namespace_of(own_space), "patch", "quota", "small", "-p", '{"spec": {"hard": {"pods": "4"}}}')
+    assert "4 of 4 pods are ready" in ok(ray("up", kubeconfig=own_space.kubeconfig)).out
 
 
 def test_an_image_that_cannot_be_pulled(own_space, ray):

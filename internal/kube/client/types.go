@@ -66,6 +66,16 @@ type Deployment struct {
 	} `json:"status"`
 }
 
+// Failed says why pods can't be made; "" if that is not so.
+func (d *Deployment) Failed() string {
+	for _, c := range d.Status.Conditions {
+		if c.Type == "ReplicaFailure" && c.Status == "True" {
+			return c.Message
+		}
+	}
+	return ""
+}
+
 // Service is v1's.
 type Service struct {
 	Meta Meta `json:"metadata"`

@@ -50,7 +50,8 @@ func (s *Snapshot) sort() {
 	})
 }
 
-// Patience says how long a cause may stand with nothing else changing before it counts as the reason to give up.
+// Patience says how long a cause may stand before it counts as the reason to give up, with no pod made or gone meanwhile; and
+// if it is Long, with no other pod getting on.
 type Patience int
 
 const (
@@ -80,12 +81,12 @@ type PodState struct {
 func Judge(s *Snapshot) Verdict {
 	v := Verdict{}
 	leaving := 0
-	var print []string
+	var made, moved []string // which pods there are; how far they are
 	for i := range s.Pods {
 		p := &s.Pods[i]
 		state, cause, patience := s.pod(p)
 		v.States = append(v.States, state)
-		print = append(print, p.Meta.Name+" "+family(state.State))
+		made, moved = append(made, p.Meta.Name), append(moved, family(state.State))
 		if p.Meta.Deleted != nil {
 			leaving++
 		}
@@ -104,22 +105,29 @@ func Judge(s *Snapshot) Verdict {
 		st := &d.Status
 		current := st.ObservedGeneration >= d.Meta.Generation
 		settled = settled && current && st.Updated == d.Spec.Replicas && st.Replicas == d.Spec.Replicas && st.Ready == d.Spec.Replicas
-		print = append(print, fmt.Sprint(d.Meta.Name, d.Meta.Generation, current, st.Replicas, st.Updated, st.Ready))
-		if current && st.Replicas < d.Spec.Replicas {
-			v.blame(s.failure(d), Short)
+		made = append(made, fmt.Sprint(d.Meta.Generation, current, st.Replicas, st.Updated))
+		if current && st.Updated < d.Spec.Replicas {
+			patience := Short
+			if st.Updated < st.Replicas { // pods of before make room one by one, as new ones get ready
+				patience = Long
+			}
+			v.blame(s.failure(d), patience)
 		}
 	}
 	v.Ready = settled && leaving == 0 && v.Have == v.Want
 	if v.Ready || leaving > 0 { // what a pod that is about to end holds may be what the others wait for
 		v.Cause, v.Patience = "", None
 	}
-	v.Fingerprint = fmt.Sprint(print, v.Patience)
+	if v.Patience != Long { // that other pods go on does not mend what Short is said of
+		moved = nil
+	}
+	v.Fingerprint = fmt.Sprint(made, moved, v.Patience)
 	return v
 }
 
 // blame keeps the surest cause.
 func (v *Verdict) blame(cause string, patience Patience) {
-	if cause != "" && (v.Cause == "" || patience < v.Patience) {
+	if cause != "" && patience != None && (v.Cause == "" || patience < v.Patience) {
 		v.Cause, v.Patience = cause, patience
 	}
 }
@@ -136,20 +144,17 @@ var pullFailures = []string{"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPu
 
 // failure says why a deployment's pods can't be made; "" if that is not so.
 func (s *Snapshot) failure(d *client.Deployment) string {
-	for _, c := range d.Status.Conditions {
-		if c.Type != "ReplicaFailure" || c.Status != "True" {
-			continue
-		}
-		if text := client.Quota(s.Namespace, c.Message); text != "" {
-			return text
-		}
-		message := oneLine(c.Message)
-		if _, rest, ok := strings.Cut(message, "violates PodSecurity "); ok {
-			return fmt.Sprintf("namespace %q does not allow these pods: PodSecurity %s; ask its administrator", s.Namespace, rest)
-		}
-		return fmt.Sprintf("pods of %s can't be made in namespace %q: %s", d.Meta.Name, s.Namespace, message)
+	message := oneLine(d.Failed())
+	if message == "" {
+		return ""
 	}
-	return ""
+	if text := client.Quota(s.Namespace, message); text != "" {
+		return text
+	}
+	if _, rest, ok := strings.Cut(message, "violates PodSecurity "); ok {
+		return fmt.Sprintf("namespace %q does not allow these pods: PodSecurity %s; ask its administrator", s.Namespace, rest)
+	}
+	return fmt.Sprintf("pods of %s can't be made in namespace %q: %s", d.Meta.Name, s.Namespace, message)
 }
 
 // pod says what a pod is at, and why it will not get ready, as far as that can be known.

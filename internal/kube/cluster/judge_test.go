@@ -75,6 +75,10 @@ func TestJudge(t *testing.T) {
 			pods: good, ready: true, state: "ready",
 		},
 		{
+			name: "quota, while new pods take the place of old ones", worker: strings.Replace(deployment("ray-worker", 2, 2, failure(`exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3`)), `"updatedReplicas":2`, `"updatedReplicas":1`, 1),
+			pods: good, patience: Long, state: "ready", cause: []string{`quota "small"`},
+		},
+		{
 			name: "quota, while old pods still hold theirs", worker: deployment("ray-worker", 3, 1, failure(`exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2`)),
 			pods: append(good, `{"metadata": {"name": "old", "deletionTimestamp": "2026-01-01T00:00:00Z"}}`), state: "Terminating",
 		},
@@ -151,6 +155,25 @@ func must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
+}
+
+func TestOtherPodsDoNotMendACauseOfTheirOwn(t *testing.T) {
+	judge := func(failing, other string) string {
+		head, worker := from[client.Deployment](t, deployment("ray-head", 1, 1, "")), from[client.Deployment](t, deployment("ray-worker", 1, 1, ""))
+		s := &Snapshot{Name: "ray", Head: &head, Worker: &worker}
+		s.Pods = []client.Pod{from[client.Pod](t, aPod("a", failing)), from[client.Pod](t, aPod("b", other))}
+		return Judge(s).Fingerprint
+	}
+	making := waiting("ContainerCreating", "")
+	if judge(waiting("ErrImagePull", "x"), making) != judge(waiting("ImagePullBackOff", "y"), ready) {
+		t.Error("an image that can't be pulled waits for another pod")
+	}
+	if judge(waiting("CreateContainerError", "x"), making) == judge(waiting("CreateContainerError", "x"), ready) {
+		t.Error("what often mends itself is not given time as long as other pods get on")
+	}
+	if judge(making, making) == judge(waiting("ErrImagePull", "x"), making) {
+		t.Error("a cause that is new looks as old as what was before it")
+	}
 }
 
 func TestStuckOnlyWhereNothingMoves(t *testing.T) {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -65,7 +66,23 @@ func (c *Cluster) apply(ctx context.Context, r Resource) (string, error) {
 	if err := c.Client.Apply(ctx, path, manager, r.Text, &after); err != nil {
 		return "", err
 	}
+	if there && before.Meta.ResourceVersion == after.Meta.ResourceVersion && after.Failed() != "" {
+		return "unchanged; its pods could not be made, and are tried again", c.retry(ctx, path, r)
+	}
 	return change(r.Kind, there, &before, &after), nil
+}
+
+// retry has Kubernetes try at once to make pods that it could not make: after some failures it waits for minutes, in which a
+// quota may have been raised. A change of an annotation wakes it; nothing else has a meaning there.
+func (c *Cluster) retry(ctx context.Context, path string, r Resource) error {
+	text, err := json.Marshal(map[string]any{
+		"apiVersion": groups[r.Kind][0], "kind": "Deployment",
+		"metadata": map[string]any{"name": r.Name, "annotations": map[string]string{"ray-kube/tried": time.Now().UTC().Format(time.RFC3339Nano)}},
+	})
+	if err != nil {
+		return err
+	}
+	return c.Client.Apply(ctx, path, manager+"-retry", text, nil) // JSON is YAML
 }
 
 // change says what an apply did.
