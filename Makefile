@@ -19,7 +19,7 @@ GOLANGCI_LINT := v2.15.0
 GOFUMPT := v0.12.0
 
 GO_SOURCES := go.mod $(wildcard go.sum) $(wildcard *.go) python/ray/_version.py \
-	$(shell find cmd internal ray -type f ! -name '*_test.go' ! -path '*/testdata/*' 2>/dev/null)
+	$(shell find cmd deploy internal ray -type f ! -name '*_test.go' ! -path '*/testdata/*' 2>/dev/null)
 PY_SOURCES := $(shell find python/ray -name __pycache__ -prune -o -name _bin -prune -o -print)
 PACKAGING := $(wildcard packaging/*.py) pyproject.toml LICENSE README.md
 

@@ -136,7 +136,7 @@ func (a *app) root() *cobra.Command {
 		c.Args = noArgs
 		root.AddCommand(c)
 	}
-	root.AddCommand(a.listCommand(), a.getCommand(), a.summaryCommand(), a.memoryCommand(), a.timelineCommand(), a.explainCommand(), a.logsCommand())
+	root.AddCommand(a.listCommand(), a.getCommand(), a.summaryCommand(), a.memoryCommand(), a.timelineCommand(), a.explainCommand(), a.logsCommand(), a.kubeCommand())
 	for _, name := range later {
 		root.AddCommand(&cobra.Command{
 			Use: name, Hidden: true, DisableFlagParsing: true,

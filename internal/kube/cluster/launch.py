@@ -1,0 +1,127 @@
+"""Runs a program in the head's pod for `ray kube run`, which passes this file to `python -c`.
+
+What comes on stdin are messages: a letter, a length of 4 bytes, so many bytes. F: the files, a tar, first of all. D: input
+for the program, which E ends. S: a signal, as a number in text. H: nothing, so that a user who has gone is noticed. When
+the messages end or none comes for QUIET seconds, the program is ended, too: a program whose user has gone is nobody's.
+"""
+
+import io
+import os
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+
+QUIET = 60
+GRACE = 5
+
+
+def read(size):
+    data = b""
+    while len(data) < size:
+        if not select.select([0], [], [], QUIET)[0]:
+            return None
+        more = os.read(0, size - len(data))
+        if not more:
+            return None
+        data += more
+    return data
+
+
+def message():
+    head = read(5)
+    if head is None:
+        return None, b""
+    body = read(struct.unpack(">I", head[1:])[0])
+    return (None, b"") if body is None else (head[:1], body)
+
+
+class Files(io.RawIOBase):
+    """The bytes of F messages as one file; an empty F is its end."""
+
+    def __init__(self):
+        self.rest = b""
+        self.over = False
+
+    def readable(self):
+        return True
+
+    def readinto(self, into):
+        while not self.rest and not self.over:
+            kind, self.rest = message()
+            if kind is None:
+                raise EOFError("the connection ended before all files were here")
+            self.over = kind == b"F" and not self.rest
+            if kind != b"F":
+                self.rest = b""
+        n = min(len(into), len(self.rest))
+        into[:n], self.rest = self.rest[:n], self.rest[n:]
+        return n
+
+
+def pass_on(child):
+    """Carries messages to the program until it has ended."""
+    while True:
+        kind, body = message()
+        if kind == b"D" and child.stdin:
+            try:
+                child.stdin.write(body)
+                child.stdin.flush()
+            except OSError:  # it reads no more
+                child.stdin = None
+        elif kind == b"E" and child.stdin:
+            try:
+                child.stdin.close()
+            except OSError:
+                pass
+            child.stdin = None
+        elif kind == b"S":
+            end(child, int(body))
+        elif kind is None:
+            end(child, signal.SIGTERM)
+            try:
+                child.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                end(child, signal.SIGKILL)
+            return
+
+
+def end(child, number):
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def main():
+    folder = tempfile.mkdtemp(prefix="ray-run-")
+    try:
+        files = Files()
+        with tarfile.open(fileobj=files, mode="r|") as tar:
+            for member in tar:
+                tar.extract(member, folder, set_attrs=member.isfile())
+        while not files.over:
+            files.read(65536)
+        env = dict(os.environ, PYTHONUNBUFFERED="1")
+        if sys.argv[1]:
+            env["RAY_JOB_CONFIG_JSON_ENV_VAR"] = sys.argv[1]
+        child = subprocess.Popen(
+            [sys.executable, *sys.argv[2:]], cwd=folder, env=env, stdin=subprocess.PIPE, start_new_session=True
+        )
+        threading.Thread(target=pass_on, args=(child,), daemon=True).start()
+        status = child.wait()
+        return status if status >= 0 else 128 - status
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # the thread still reads
