@@ -67,6 +67,7 @@ type Node struct {
 	reactor   *reactor
 	logs      *logSource
 	envs      environs
+	remotes   remotes
 
 	registered chan *headstate.Registered
 
@@ -262,6 +263,7 @@ func (n *Node) Close() {
 	for _, c := range clients {
 		c.close()
 	}
+	n.remotes.close()
 	n.pool.Stop()
 	n.logs.close()
 	n.closeEnvirons()

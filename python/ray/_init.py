@@ -208,14 +208,19 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         )
     root = _address.root_dir(given.get("_temp_dir"))
     address, source = _resolve(address, root)
+    far = None
     if address is not None and "://" in address:
-        from ray.client_builder import ClientBuilder
-
-        return ClientBuilder(address).connect()
+        far = client_address(address)
     job, packages = _job(given)
     if source is not None:
         logger.info("Using address %s set in the environment variable RAY_ADDRESS", source)
-    if address is None:
+    if far is not None:
+        from ray._core import relay
+
+        _check_existing(given)
+        daemon = relay.start(far)
+        node = {}
+    elif address is None:
         _raise_file_limit()
         daemon = _daemon.start(_config(given))
         node = daemon.info
@@ -228,29 +233,53 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         node = _address.find_node(root, address, node_ip and _address.ip_of(node_ip))
         _raise_file_limit()
     try:
-        _core.connect(node["socket"], _address.token(node), job, ray_version=_said_version())
+        if far is not None:
+            _core.connect(daemon, daemon.token, job, ray_version=_said_version())
+        else:
+            _core.connect(node["socket"], _address.token(node), job, ray_version=_said_version())
         if packages:
-            _upload(packages)
+            _upload(packages, far is None)
     except BaseException:
         _core.disconnect()
         if daemon is not None:
             daemon.stop()
         raise
     _private = daemon
-    _context = RayContext(_address_info(node))
+    if far is None:
+        _context = RayContext(_address_info(node))
+    else:
+        from ray.client_builder import ClientContext
+
+        _context = ClientContext._connected(_core.state)
     if job["logging"]["to_driver"]:
         from ray._core import driver_logs
 
         _core.state.client.logs = driver_logs.DriverLogs(_core.state.client)
     _settle(given["logging_config"] or getattr(given["job_config"], "py_logging_config", None))
-    started = "Connected to Ray cluster." if daemon is None else "Started a local Ray instance."
+    started = "Started a local Ray instance." if address is None else "Connected to Ray cluster."
     if _context.dashboard_url:
         started += f" View the dashboard at \x1b[1m\x1b[32mhttp://{_context.dashboard_url} \x1b[39m\x1b[22m"
     logger.info(started)
     return _context
 
 
-def _upload(packages) -> None:
+def client_address(address: str) -> str:
+    """The ``host:port`` of a ``ray://`` address.
+
+    Raises:
+        RuntimeError: It is of another scheme.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme != "ray":
+        raise RuntimeError(f"Module: {scheme} does not exist.\nThis module was parsed from Address: {address}")
+    return rest
+
+
+def _upload(packages, here: bool) -> None:
+    if not here:
+        for package in packages:
+            package.upload(_core.call, None)
+        return
     folder = os.path.join(_core.state.session_dir, "runtime_resources")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     for package in packages:
@@ -555,7 +584,7 @@ def _address_info(node: Dict[str, Any]) -> Dict[str, Any]:
         "redis_address": None,
         "object_store_address": socket,
         "raylet_socket_name": socket,
-        "webui_url": _dashboard_url(node.get("dashboard_url")),
+        "webui_url": dashboard_url(node.get("dashboard_url")),
         "session_dir": node.get("session_dir") or state.session_dir,
         "metrics_export_port": node.get("metrics_export_port", 0),
         "gcs_address": node.get("gcs_address") or state.gcs_address,
@@ -565,7 +594,8 @@ def _address_info(node: Dict[str, Any]) -> Dict[str, Any]:
     }
 
 
-def _dashboard_url(of_node: Optional[str]) -> str:
+def dashboard_url(of_node: Optional[str]) -> str:
+    """``host:port`` of the dashboard, as far as it is known."""
     # behind a proxy the dashboard's users need another address than the one it listens on
     url = os.environ.get("RAY_OVERRIDE_DASHBOARD_URL") or _core.state.dashboard_url or of_node or ""
     return url.split("://", 1)[-1]
