@@ -22,6 +22,7 @@ if not logging.getLogger("ray.rllib").level:
 _lock = threading.RLock()
 _private: Optional[_daemon.Daemon] = None  # the cluster that this process started; guarded by _lock
 _context: Optional["RayContext"] = None  # guarded by _lock
+_suspended: Optional[tuple] = None  # the local connection that a ray:// connection covers; guarded by _lock
 _registered = False  # the atexit hook; guarded by _lock
 
 _MIN_STORE = 75 * 1024 * 1024
@@ -198,7 +199,10 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
 
         setup_logger(given["logging_level"], given["logging_format"])
     _check(given)
-    if _core.state.client is not None:
+    if given.get("allow_multiple"):
+        raise missing("several ray:// connections of one process (allow_multiple)")
+    covers = _core.state.mode == 0 and _suspended is None and (address or "").startswith("ray://")
+    if _core.state.client is not None and not covers:
         if given["ignore_reinit_error"]:
             logger.info("Calling ray.init() again after it has already been called.")
             return _context or RayContext(_address_info({}))
@@ -211,6 +215,8 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
     far = None
     if address is not None and "://" in address:
         far = client_address(address)
+    if covers and _core.state.client is not None:
+        return _cover(far, given)
     job, packages = _job(given)
     if source is not None:
         logger.info("Using address %s set in the environment variable RAY_ADDRESS", source)
@@ -261,6 +267,27 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         started += f" View the dashboard at \x1b[1m\x1b[32mhttp://{_context.dashboard_url} \x1b[39m\x1b[22m"
     logger.info(started)
     return _context
+
+
+def _cover(far: str, given: Dict[str, Any]):
+    """Connect to a cluster far away beside the local connection, which is used again after the next shutdown, as in Ray."""
+    global _suspended, _private, _context
+    before = (_core.suspend(), _private, _context)
+    _private = _context = None
+    _suspended = before
+    try:
+        return _init(f"ray://{far}", given)
+    except BaseException:
+        _uncover()
+        raise
+
+
+def _uncover() -> None:
+    global _suspended, _private, _context
+    if _suspended is not None:
+        kept, _private, _context = _suspended
+        _suspended = None
+        _core.resume(kept)
 
 
 def client_address(address: str) -> str:
@@ -679,3 +706,7 @@ def shutdown(wait_for_processes: bool = False, _exiting_interpreter: bool = Fals
         finally:
             if daemon is not None:
                 daemon.stop()
+            covered = _suspended is not None
+            _uncover()
+        if covered and _exiting_interpreter:
+            shutdown(wait_for_processes, _exiting_interpreter)
