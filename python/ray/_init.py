@@ -201,7 +201,7 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
     _check(given)
     if given.get("allow_multiple"):
         raise missing("several ray:// connections of one process (allow_multiple)")
-    covers = _core.state.mode == 0 and _suspended is None and (address or "").startswith("ray://")
+    covers = _core.state.mode == 0 and _suspended is None and not _core.far() and (address or "").startswith("ray://")
     if _core.state.client is not None and not covers:
         if given["ignore_reinit_error"]:
             logger.info("Calling ray.init() again after it has already been called.")

@@ -66,6 +66,7 @@ from ray._core.client import call as call
 from ray._core.client import cancel as cancel
 from ray._core.client import connect as connect
 from ray._core.client import disconnect as disconnect
+from ray._core.client import far as far
 from ray._core.client import resume as resume
 from ray._core.client import suspend as suspend
 from ray._core.client import get as get

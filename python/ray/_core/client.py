@@ -743,6 +743,12 @@ def disconnect():
         client.close()
 
 
+def far() -> bool:
+    """Whether this process is connected to a daemon far away."""
+    client = state.client
+    return client is not None and type(client.socket_path) is not str
+
+
 _suspended = []  # connections that another one covers
 
 

@@ -24,7 +24,7 @@ _WHERE = {
     "map_unordered": "ray.util._completion",
 }
 _MODULES = frozenset(
-    "accelerators actor_pool annotations check_serialize debug joblib metrics multiprocessing placement_group queue "
+    "accelerators actor_pool annotations check_serialize client debug joblib metrics multiprocessing placement_group queue "
     "scheduling_strategies serialization state".split()
 )
 
