@@ -17,7 +17,6 @@ import (
 
 	"gray/internal/core/fault"
 	"gray/internal/machine"
-	"gray/internal/node"
 	"gray/internal/relay"
 	"gray/internal/rpc"
 	"gray/internal/session"
@@ -167,10 +166,9 @@ func (r *relaying) run(ctx context.Context) error {
 
 // again makes another connection, within the grace period.
 func (r *relaying) again(ctx context.Context, why error) {
-	ctx, stop := context.WithTimeout(ctx, node.Grace())
+	ctx, stop := context.WithTimeout(ctx, relay.Grace())
 	defer stop()
 	wait := 50 * time.Millisecond
-	last := why
 	for {
 		try, cancel := context.WithTimeout(ctx, 5*time.Second)
 		conn, err := rpc.DialClient(try, r.cfg.Address, r.token, r.hello)
@@ -185,14 +183,13 @@ func (r *relaying) again(ctx context.Context, why error) {
 			r.near.Finish(&wire.Refused{Kind: fault.System, Error: fmt.Sprintf("the connection to ray://%s broke (%v), and there is no way back: %v", r.cfg.Address, why, err)})
 			return
 		}
-		last = err
 		select {
 		case <-time.After(wait):
 			wait = min(2*wait, time.Second)
 		case <-r.near.Done():
 			return
 		case <-ctx.Done():
-			r.near.Finish(&wire.Refused{Kind: fault.System, Error: fmt.Sprintf("the connection to ray://%s broke (%v) and could not be made again within %v (RAY_CLIENT_RECONNECT_GRACE_PERIOD): %v", r.cfg.Address, why, node.Grace(), last)})
+			r.near.Finish(&wire.Refused{Kind: fault.System, Error: fmt.Sprintf("the connection to ray://%s broke (%v) and could not be made again within %v (RAY_CLIENT_RECONNECT_GRACE_PERIOD): %v", r.cfg.Address, why, relay.Grace(), err)})
 			return
 		}
 	}

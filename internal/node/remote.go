@@ -6,8 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
-	"strconv"
 	"sync"
 	"time"
 
@@ -37,19 +35,9 @@ type remote struct {
 
 const (
 	clientPort  = 10001
-	graceEnv    = "RAY_CLIENT_RECONNECT_GRACE_PERIOD"
-	graceTime   = 30 * time.Second // without a connection, after which a session ends
-	lastWords   = 5 * time.Second  // that a client has to take the end of its session
+	lastWords   = 5 * time.Second // that a client has to take the end of its session
 	maxSessions = 10000
 )
-
-// Grace is how long a ray:// session lives without a connection.
-func Grace() time.Duration {
-	if s, err := strconv.ParseFloat(os.Getenv(graceEnv), 64); err == nil && s >= 0 && s < 1e6 {
-		return time.Duration(s * float64(time.Second))
-	}
-	return graceTime
-}
 
 // openClientPort serves ray:// clients: on the head of a cluster that was started by a command, and wherever it was asked
 // for. On localhost, too, which is where tunnels such as those of kubectl end.
@@ -177,7 +165,7 @@ func (r *remote) down(err error) {
 		r.endAfterLocked(0)
 	case r.timer == nil:
 		r.n.log.Info("the connection to a ray:// client broke", "client", r.addr.String(), "err", err)
-		r.endAfterLocked(Grace())
+		r.endAfterLocked(relay.Grace())
 	}
 }
 

@@ -21,7 +21,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"sync"
+	"time"
 
 	"gray/internal/core/fault"
 	"gray/internal/link"
@@ -55,6 +58,19 @@ const (
 	fresh = 0
 	held  = 1
 )
+
+const (
+	graceEnv  = "RAY_CLIENT_RECONNECT_GRACE_PERIOD"
+	graceTime = 30 * time.Second
+)
+
+// Grace is how long a ray:// session lives without a connection.
+func Grace() time.Duration {
+	if s, err := strconv.ParseFloat(os.Getenv(graceEnv), 64); err == nil && s >= 0 && s < 1e6 {
+		return time.Duration(s * float64(time.Second))
+	}
+	return graceTime
+}
 
 // MaxUnacked bounds what a half keeps for the other while there is no connection.
 const MaxUnacked = 64 << 20

@@ -29,7 +29,7 @@ type daemon struct {
 	chans  map[uint32]*net.UnixConn
 	offs   map[ids.ObjectID]wire.Value
 	pins   map[ids.ObjectID]int
-	frames []wire.Kind   // on the stream
+	frames []wire.Kind    // on the stream
 	seen   chan wire.Kind // likewise
 }
 
@@ -362,7 +362,7 @@ func (x *driver) settled() {
 		if time.Now().After(end) {
 			x.t.Fatalf("left: %d bytes, %d copies, %d rooms here, %d there, %d pins", used, copies, rooms, far, pins)
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond) // nobody tells of counts
 	}
 }
 

@@ -31,7 +31,7 @@ type NodeFile struct {
 	DashboardURL      string             `json:"dashboard_url"`
 	MetricsExportPort int                `json:"metrics_export_port"`
 	ClientServerPort  int                `json:"ray_client_server_port,omitempty"` // 0: no ray:// clients
-	ObjectStoreMemory int64              `json:"object_store_memory"` // bytes
+	ObjectStoreMemory int64              `json:"object_store_memory"`              // bytes
 	NodeName          string             `json:"node_name"`
 	Resources         map[string]float64 `json:"resources"`
 	Labels            map[string]string  `json:"labels"`

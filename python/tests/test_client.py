@@ -217,7 +217,9 @@ ray.wait(kept[1:], timeout=1000)
 
 def test_several_clients_at_once(far):
     ray.init(far, namespace="a")
-    others = [start(far, "print(ray.get(ray.remote(lambda: 7).remote()), flush=True)\nsys.stdin.readline()") for _ in "ab"]
+    others = [
+        start(far, "print(ray.get(ray.remote(lambda: 7).remote()), flush=True)\nsys.stdin.readline()") for _ in "ab"
+    ]
     assert [p.stdout.readline() for p in others] == ["7\n"] * 2
     assert ray.get(echo.remote(1)) == 1
     for p in others:
@@ -229,7 +231,9 @@ def test_several_clients_at_once(far):
 
 def test_a_wrong_token_or_none_is_refused(far, monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
-    with pytest.raises(ray.exceptions.AuthenticationError, match="refuses the token from RAY_AUTH_TOKEN.*ray get-auth-token"):
+    with pytest.raises(
+        ray.exceptions.AuthenticationError, match="refuses the token from RAY_AUTH_TOKEN.*ray get-auth-token"
+    ):
         ray.init(far)
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("HOME", str(tmp_path / "nobody"))

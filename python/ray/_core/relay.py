@@ -38,7 +38,9 @@ class Relay:
         self._control = ours
         try:
             with theirs:
-                self._process = _daemon.start(config, command="client-relay", control=theirs.fileno(), error=self._error)
+                self._process = _daemon.start(
+                    config, command="client-relay", control=theirs.fileno(), error=self._error
+                )
         except BaseException:
             ours.close()
             raise
