@@ -364,6 +364,15 @@ func (f *Far) readFrames(s *farStream) error {
 			}
 			f.created(s.no, m)
 			out = whole(out, fr)
+		case wire.KindError:
+			m, err := wire.DecodeError(fr.Body)
+			if err != nil {
+				return err
+			}
+			f.mu.Lock()
+			delete(f.asked, request{s.no, m.Req}) // if it was a CREATE, there is no room
+			f.mu.Unlock()
+			out = whole(out, fr)
 		case wire.KindValue:
 			v, err := wire.DecodeValue(fr.Body)
 			if err != nil {

@@ -321,7 +321,7 @@ func (n *Near) frames(c *nearConn, body []byte) error {
 			return err
 		}
 		switch f.Kind {
-		case wire.KindWelcome, wire.KindCreated:
+		case wire.KindWelcome, wire.KindCreated, wire.KindError:
 		case wire.KindValue:
 			if f.Body[4+ids.ObjectSize+1] != byte(wire.Arena) {
 				continue
@@ -360,6 +360,16 @@ func (n *Near) frame(c *nearConn, f wire.Frame) error {
 			return err
 		}
 		return n.created(c, m)
+	case wire.KindError:
+		m, err := wire.DecodeError(f.Body)
+		if err != nil {
+			return err
+		}
+		n.mu.Lock()
+		delete(n.asked, request{c.no, m.Req}) // if it was a CREATE, there is no room
+		n.mu.Unlock()
+		c.out.put(whole(nil, f), 0)
+		return nil
 	default:
 		v, err := wire.DecodeValue(f.Body)
 		if err != nil {

@@ -74,6 +74,12 @@ func (d *daemon) serve(c *net.UnixConn, st *wire.Stream) {
 		switch f.Kind {
 		case wire.KindCreate:
 			m, _ := wire.DecodeCreate(f.Body)
+			if m.Size > uint64(len(d.mem)) {
+				fault, _ := wire.MarshalFault(&wire.Fault{Kind: fault.StoreFull, Error: "too large"})
+				b, _ := wire.AppendError(nil, &wire.Answer{Req: m.Req, Map: fault})
+				_, err = d.chans[m.Chan].Write(b)
+				break
+			}
 			d.offs[m.ID] = wire.Value{ID: m.ID, Where: wire.Arena, Offset: d.free, Size: m.Size}
 			d.free += m.Size
 			_, err = d.chans[m.Chan].Write(wire.AppendCreated(nil, wire.Created{Req: m.Req, Offset: d.offs[m.ID].Offset}))
@@ -451,7 +457,9 @@ func TestWithoutRoomThereIsAnError(t *testing.T) {
 		t.Errorf("%+v, %v", a, err)
 	}
 	x.daemon.until(wire.KindAbort)
-	x.put(c, id(3), 3, noise(1<<19))
+	x.say(wire.AppendCreate(nil, wire.Create{Chan: 1, Req: 4, ID: id(4), Size: 1 << 40}), nil) // that is the daemon's answer
+	x.next(c, wire.KindError)
+	x.put(c, id(3), 5, noise(1<<19))
 	x.daemon.until(wire.KindSeal)
 	x.settled()
 }
