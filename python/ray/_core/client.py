@@ -743,27 +743,6 @@ def disconnect():
         client.close()
 
 
-def far() -> bool:
-    """Whether this process is connected to a daemon far away."""
-    client = state.client
-    return client is not None and type(client.socket_path) is not str
-
-
-_suspended = []  # connections that another one covers
-
-
-def suspend() -> dict:
-    """Take this process's connection away for a while, in favour of another; see resume."""
-    _suspended.append(state.client)
-    return state.suspend()
-
-
-def resume(kept: dict):
-    """Use a suspended connection again; there is no other."""
-    _suspended.remove(kept["client"])
-    state.resume(kept)
-
-
 def get(wanted, timeout=None):
     """See Client.get."""
     client = state.client
@@ -798,9 +777,6 @@ def _after_fork():
         state.clear()
         state.forked = True
         client.abandon()
-    for client in _suspended:
-        client.abandon()
-    _suspended.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
