@@ -199,8 +199,8 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
 
         setup_logger(given["logging_level"], given["logging_format"])
     _check(given)
-    if given.get("allow_multiple"):
-        raise missing("several ray:// connections of one process (allow_multiple)")
+    if given.get("allow_multiple") and (address or "").startswith("ray://"):
+        return _one_more(address, given)
     covers = _core.state.mode == 0 and _suspended is None and not _core.far() and (address or "").startswith("ray://")
     if _core.state.client is not None and not covers:
         if given["ignore_reinit_error"]:
@@ -280,6 +280,45 @@ def _cover(far: str, given: Dict[str, Any]):
     except BaseException:
         _uncover()
         raise
+
+
+_more: Dict[Any, Any] = {}  # the processes of further ray:// connections by their contexts; guarded by _lock
+
+
+def _one_more(address: str, given: Dict[str, Any]):
+    """Connect once more, by ray://, for those who enter the context that is returned."""
+    global _private, _context
+    from ray._core import contexts
+
+    before = (_private, _context)
+    contexts.enable()
+    fields = contexts.fields()
+    try:
+        with contexts.within(fields):
+            context = _init(address, {**given, "allow_multiple": False})
+            contexts.connected()
+        context._fields = fields
+        _more[context] = _private
+        return context
+    finally:
+        _private, _context = before
+
+
+def end_one(context) -> None:
+    """End a connection that was made with allow_multiple; a second time nothing happens."""
+    from ray._core import contexts
+
+    with _lock:
+        process = _more.pop(context, None)
+        if process is None:
+            return
+        try:
+            with contexts.within(context._fields):
+                client = _core.state.client
+                _core.disconnect()
+                contexts.ended(client)
+        finally:
+            process.stop()
 
 
 def _uncover() -> None:
@@ -708,5 +747,8 @@ def shutdown(wait_for_processes: bool = False, _exiting_interpreter: bool = Fals
                 daemon.stop()
             covered = _suspended is not None
             _uncover()
+            if _exiting_interpreter:
+                for context in list(_more):
+                    end_one(context)
         if covered and _exiting_interpreter:
             shutdown(wait_for_processes, _exiting_interpreter)

@@ -36,6 +36,7 @@ class ClientContext:
         self._num_clients = _num_clients
         self._context_to_restore = _context_to_restore
         self._client = None
+        self._fields: Optional[Dict[str, Any]] = None  # of one that was made with allow_multiple
 
     @classmethod
     def _connected(cls, state) -> "ClientContext":
@@ -56,16 +57,28 @@ class ClientContext:
         return context
 
     def __enter__(self) -> "ClientContext":
+        if self._fields is not None:
+            from ray._core import contexts
+
+            contexts.enter(self._fields)
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        self.disconnect()
+        if self._fields is not None:  # it may be entered again: it ends by disconnect()
+            from ray._core import contexts
+
+            contexts.leave()
+        else:
+            self.disconnect()
 
     def disconnect(self) -> None:
         """End this connection; once that is done, or another took its place, nothing happens."""
         from ray import _core, shutdown
+        from ray._init import end_one
 
-        if self._client is not None and _core.state.client is self._client:
+        if self._fields is not None:
+            end_one(self)
+        elif self._client is not None and _core.state.client is self._client:
             self._client = None
             shutdown()
 

@@ -467,3 +467,47 @@ def test_a_local_connection_is_used_again_afterwards(cluster, far):
         assert ray.get(echo.remote(2)) == 2
     assert ray.get_runtime_context().get_job_id() == job and ray.get(ref) == 1
     assert ray.get(echo.remote(4)) == 4
+
+
+def test_several_connections_of_a_process(far):
+    ray.init(far)
+    one, two = ray.init(far, allow_multiple=True), ray.init(far, allow_multiple=True, namespace="two")
+    own = ray.put("own")
+    with one:
+        first = ray.put("first")
+        job = ray.get_runtime_context().get_job_id()
+        with two:
+            assert ray.get(echo.remote(2)) == 2 and ray.get_runtime_context().namespace == "two"
+            with pytest.raises(ValueError, match="another ray:// connection"):
+                ray.get(first)
+        assert ray.get(first) == "first" and ray.get_runtime_context().get_job_id() == job
+        assert ray.get(echo.remote([first]))[0] == first
+    with pytest.raises(ValueError, match="another ray:// connection"):
+        ray.wait([first])
+    assert ray.get(own) == "own" and ray.get_runtime_context().get_job_id() != job
+    one.disconnect()
+    one.disconnect()
+    assert ray.get(echo.remote(own)) == "own"
+    two.disconnect()
+
+
+def test_threads_with_connections_of_their_own(far):
+    got = []
+    barrier = threading.Barrier(2)
+
+    def work(k):
+        context = ray.init(far, allow_multiple=True)
+        with context:
+            ref = ray.put(k)
+            barrier.wait()
+            got.append((ray.get(ref), ray.get(echo.remote(k)), k))
+            barrier.wait()
+        context.disconnect()
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert sorted(got) == [(0, 0, 0), (1, 1, 1)]
+    assert not ray.is_initialized()
