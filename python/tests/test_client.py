@@ -452,6 +452,14 @@ def test_the_builder(far):
     context.disconnect()
 
 
+def test_util_connect(far):
+    assert ray.util.connect(far[6:], namespace="n")["num_clients"] == 1
+    assert ray.get_runtime_context().namespace == "n" and ray.get(echo.remote(1)) == 1
+    ray.util.disconnect()
+    assert not ray.is_initialized() and not ray.util.client.ray.is_connected()
+    ray.util.disconnect()
+
+
 def test_by_the_environment(far, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", far)
     assert ray.get(echo.remote(3)) == 3
