@@ -32,7 +32,7 @@ class Case:
         limit: The absolute figure that must not be passed, or that a RATE must reach, or None; for what is not a ratio.
         times: What one timed call counts for, in units.
         where: ``fresh``, ``session`` and ``heavy``: in a driver with a cluster of its own, one for all cases that say the
-            same; ``cluster``: on a cluster by ``ray start``; ``bare``: no cluster; ``go``: a benchmark of the Go tests.
+            same; ``client``: in one that is connected by ray://; ``cluster``: on a cluster by ``ray start``; ``bare``: no cluster; ``go``: a benchmark of the Go tests.
         alone: It looks at Gray's daemon, so there is nothing to compare with.
         run: The function. A rate's is called again and again; the others return their figure.
     """
@@ -598,6 +598,7 @@ if __name__ == "__main__":
 
 import actor_cases  # noqa: E402, F401
 import cancel_cases  # noqa: E402, F401
+import client_cases  # noqa: E402, F401
 
 if __name__ == "__main__":
     if sys.argv[1:2] in (["driver"], ["broadcast"]):

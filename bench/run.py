@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,6 @@ CASES_PY = os.path.join(HERE, "cases.py")
 # Cases of `ray microbenchmark` that wait for a part that Gray does not have yet.
 LATER = [
     ("placement group create/removal", "placement groups"),
-    ("client: get, put, tasks and actor calls", "the ray:// client"),
 ]
 
 
@@ -53,6 +53,7 @@ class Engine:
         self.version, self.python_version = asked.stdout.split()[-2:]
         self.label = label or ("Gray" if "gray" in self.version else "Ray")
         self.figures, self.errors = {}, {}
+        self.more = {}  # environment variables
 
     def keep(self, name, values):
         self.figures.setdefault(name, []).append(values)
@@ -69,6 +70,9 @@ class Engine:
             names = [c.name for c in chosen if c.where == where]
             if names:
                 self.run_session(names, seconds, limit)
+        names = [c.name for c in chosen if c.where == "client"]
+        if names:
+            self.run_client(names, seconds, limit)
         for c in chosen:
             if c.where == "cluster":
                 self.guard(c, lambda c=c: [self.clustered(c, limit)])
@@ -82,12 +86,33 @@ class Engine:
         except Exception as e:
             self.errors[c.name] = "%s: %s" % (type(e).__name__, e)
 
-    def run_session(self, names, seconds, limit):
+    def run_client(self, names, seconds, limit):
+        """Runs cases in a driver that is a client of a cluster, by ray://."""
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", 0))
+                port = s.getsockname()[1]
+            try:
+                if self.label == "Ray":  # whose client has no token at the first contact, and waits for ever with one
+                    self.more = {"RAY_AUTH_MODE": "disabled"}
+                cluster = Cluster(self, folder, limit, "--ray-client-server-port=%d" % port)
+            except RuntimeError as e:
+                self.errors.update((name, str(e)) for name in names)
+                return
+            finally:
+                self.more = {}
+            try:
+                env = {**cluster.env, "RAY_ADDRESS": "ray://127.0.0.1:%d" % port}
+                self.run_session(names, seconds, limit, env)
+            finally:
+                cluster.close()
+
+    def run_session(self, names, seconds, limit, env=None):
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             out = os.path.join(folder, "figures")
             open(out, "w").close()
             ended = run_limited(
-                [self.python, CASES_PY, "--out", out, "--seconds", str(seconds), *names], self.env(folder), limit
+                [self.python, CASES_PY, "--out", out, "--seconds", str(seconds), *names], env or self.env(folder), limit
             )
             with open(out) as f:
                 lines = [json.loads(line) for line in f]
@@ -111,7 +136,10 @@ class Engine:
     def env(self, folder):
         env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         env.update(
-            RAY_TMPDIR=folder, RAY_USAGE_STATS_ENABLED="0", PATH=os.path.dirname(self.python) + ":" + os.environ["PATH"]
+            self.more,
+            RAY_TMPDIR=folder,
+            RAY_USAGE_STATS_ENABLED="0",
+            PATH=os.path.dirname(self.python) + ":" + os.environ["PATH"],
         )
         return env
 
@@ -119,10 +147,12 @@ class Engine:
 class Cluster:
     """Nodes on this machine, started by the command and kept in its foreground, so that ending them ends only them."""
 
-    def __init__(self, engine, folder, limit):
+    def __init__(self, engine, folder, limit, *more):
         self.engine, self.env, self.limit = engine, engine.env(folder), limit
         self.folder, self.nodes = folder, []
-        self.start("--head", "--port=0", "--include-dashboard=false", "--num-cpus=2", "--node-ip-address=127.0.0.1")
+        self.start(
+            "--head", "--port=0", "--include-dashboard=false", "--num-cpus=2", "--node-ip-address=127.0.0.1", *more
+        )
 
     def start(self, *args):
         """Starts a node and waits until it is up; returns its process."""

@@ -14,7 +14,7 @@ import sys
 
 # Areas that count together, and how much of each must pass at the least.
 AREAS = """tasks objects serialization errors generators cancel init cluster runtime-context logging cli cli-click doc-examples
-resources scheduling actors named-actors async-actors concurrency-groups util state-api""".split()
+resources scheduling actors named-actors async-actors concurrency-groups util state-api client""".split()
 LEAST = 95.0  # per cent of them all
 LEAST_AREA = 85.0  # per cent of each
 
@@ -44,6 +44,14 @@ WITHOUT = {
         "test_state_api_log.py::test_logs_stream_and_tail",
     ],
     "ray symmetric-run": ["test_symmetric_run.py::test_symmetric_run_arg_validation"],
+    "what fails on Ray 2.60.0, too: parts of an older client's inside": [
+        "test_client.py::test_basic_log_stream",
+        "test_client_terminate.py::test_kill_cancel_metadata",
+        "test_ray_init_2.py::test_ray_init_valid_keyword_with_client",
+    ],
+    "that actors' generators are refused by ray://: here they stream": [
+        "test_client.py::test_actor_streaming_returns_error_message"
+    ],
     "boto3, without which the file cannot be imported": ["test_cli.py::test_kill_actor_by_name_via_cli"],
     "scikit-learn, without which the file cannot be imported": [
         "test_joblib.py::test_ray_backend",

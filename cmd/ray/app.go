@@ -132,7 +132,7 @@ func (a *app) root() *cobra.Command {
 	level := choice{"info", []string{"debug", "info", "warning", "error", "critical"}}
 	root.Flags().Var(&level, "logging-level", "accepted: the commands log nothing that a level would change")
 	root.Flags().String("logging-format", "", "accepted, like --logging-level")
-	for _, c := range []*cobra.Command{a.startCommand(), a.stopCommand(), a.statusCommand(), a.healthCommand(), a.tokenCommand(), a.nodeAtCommand(), a.daemonCommand()} {
+	for _, c := range []*cobra.Command{a.startCommand(), a.stopCommand(), a.statusCommand(), a.healthCommand(), a.tokenCommand(), a.nodeAtCommand(), a.daemonCommand(), a.clientRelayCommand()} {
 		c.Args = noArgs
 		root.AddCommand(c)
 	}

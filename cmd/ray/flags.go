@@ -18,20 +18,20 @@ import (
 
 // startFlags are the flags of `ray start`: Ray's of today, and those of 2020.
 type startFlags struct {
-	head, block                           bool
-	address, nodeIP, nodeName, tempDir    string
-	port, redisPort                       int
-	numCPUs, numGPUs                      int
-	memory, objectStore                   int64
-	resources, labels, labelsFile, plasma string
-	objectManagerPort, nodeManagerPort    int
-	dashboardPort, agentPort, metricsPort int
-	dashboardHost, webuiHost              string
-	dashboard, webui                      boolean
-	minWorker, maxWorker                  int
-	workerPorts, systemConfig             string
-	tls                                   choice
-	preload, allowAccounts                []string
+	head, block                                       bool
+	address, nodeIP, nodeName, tempDir                string
+	port, redisPort                                   int
+	numCPUs, numGPUs                                  int
+	memory, objectStore                               int64
+	resources, labels, labelsFile, plasma             string
+	objectManagerPort, nodeManagerPort                int
+	dashboardPort, agentPort, clientPort, metricsPort int
+	dashboardHost, webuiHost                          string
+	dashboard, webui                                  boolean
+	minWorker, maxWorker                              int
+	workerPorts, systemConfig                         string
+	tls                                               choice
+	preload, allowAccounts                            []string
 }
 
 // noops are accepted and change nothing, and why that is right.
@@ -60,7 +60,6 @@ var noops = []struct{ name, kind, why string }{
 
 // missing are flags of features that are still to come: to accept them would promise what does not happen.
 var missing = []struct{ name, kind, feature string }{
-	{"ray-client-server-port", "int", "the ray:// server for clients on other machines"},
 	{"autoscaling-config", "string", "the autoscaler"},
 	{"object-spilling-directory", "string", "spilling of objects to disk"},
 	{"tracing-startup-hook", "string", "tracing"},
@@ -99,6 +98,7 @@ func (f *startFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.dashboardHost, "dashboard-host", "", "address of the dashboard port (default 127.0.0.1)")
 	fs.IntVar(&f.dashboardPort, "dashboard-port", 0, "port of the dashboard (default 8265)")
 	fs.IntVar(&f.agentPort, "dashboard-agent-listen-port", 0, "port of this node's health routes (default 52365)")
+	fs.IntVar(&f.clientPort, "ray-client-server-port", 0, "port for ray:// clients; 0: any free one (default 10001 on the head, none elsewhere)")
 	fs.IntVar(&f.metricsPort, "metrics-export-port", 0, "port of this node's metrics; 0: any free one")
 	fs.StringVar(&f.tempDir, "temp-dir", "", "folder for sessions (default $RAY_TMPDIR/ray or /tmp/ray)")
 	fs.StringVar(&f.plasma, "plasma-directory", "", "folder for the object store's file (default /dev/shm)")
@@ -192,6 +192,7 @@ func (f *startFlags) config(cmd *cobra.Command) (*session.NodeConfig, error) {
 		"object-store-memory":         func() { cfg.ObjectStoreMemory = &f.objectStore },
 		"dashboard-port":              func() { cfg.DashboardPort = &f.dashboardPort },
 		"dashboard-agent-listen-port": func() { cfg.AgentPort = &f.agentPort },
+		"ray-client-server-port":      func() { cfg.ClientServerPort = &f.clientPort },
 	} {
 		if given(name) {
 			to()

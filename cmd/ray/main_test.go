@@ -244,7 +244,7 @@ func TestUsage(t *testing.T) {
 		{"start --head --num-cpus=-1 --port=70000", 1, []string{"num_cpus = -1", "port = 70000"}},
 		{"start --head --object-store-memory=1", 1, []string{"at least 78643200"}},
 		{"start --head --autoscaling-config=x", 1, []string{"--autoscaling-config", "the autoscaler is not in this version"}},
-		{"start --head --ray-client-server-port=10001", 1, []string{"ray://"}},
+		{"start --head --ray-client-server-port=70000", 1, []string{"ray_client_server_port = 70000: want 0 (any free port) to 65535"}},
 		{"start --address=127.0.0.1:1 --redis-address=x", 1, []string{"use --address"}},
 		{"start --address=auto", 1, []string{"ConnectionError: Could not find any running Ray instance."}},
 		{"list", 2, []string{"Usage: ray list [OPTIONS] {actors|jobs|", "Missing argument '{actors|jobs|", "Choose from:\n\tactors,\n\tjobs,"}},

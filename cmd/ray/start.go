@@ -218,6 +218,9 @@ func (a *app) nextSteps(p *printer, cfg *session.NodeConfig, n *session.NodeFile
 	p.box("Ray runtime started.")
 	p.print("")
 	if cfg.Head {
+		if n.ClientServerPort == 0 {
+			p.warn("ray:// clients are not served: port 10001 is taken, or cannot be opened. --ray-client-server-port chooses another.")
+		}
 		p.heading("Next steps")
 		p.print("  To add another node to this Ray cluster, run")
 		p.command("  ray start --address='" + n.GCSAddress + "'")

@@ -34,6 +34,7 @@ var Layers = []Layer{
 	{"internal/arena", []string{"internal/core", "internal/machine"}, nil, "memory knows no network and no client"},
 	{"internal/transfer", []string{"internal/core", "internal/arena", "internal/rpc", "internal/machine", "internal/wire"}, nil, "bytes between arenas"},
 	{"internal/link", []string{"internal/core", "internal/wire", "internal/rpc", "internal/machine"}, nil, "messages between daemons; what they mean is the core's business"},
+	{"internal/relay", []string{"internal/core", "internal/wire", "internal/link"}, nil, "a driver's frames over a link; what they mean is the daemon's business"},
 	{"internal/depot", []string{"internal/core/fault"}, nil, "packages on disk and on their way; who keeps which is the core's business"},
 	{"internal/pool", []string{"internal/core", "internal/wire", "internal/session", "internal/machine"}, nil, "processes; what runs in them is the core's business"},
 	{"internal/head", []string{"internal/core", "internal/state", "internal/wire", "internal/rpc", "internal/session", "internal/machine", "internal/version"}, nil, "the head role does not know the node it runs beside"},

@@ -92,8 +92,8 @@ func (n *Node) call(cl *client, m wire.Call) error {
 		n.eng.StreamCredit(ch, m.Req, ids.ObjectID(a.ID), a.Attempt, a.Index)
 	case "state":
 		n.stateCall(ch, m.Req, a.Question)
-	case "package_has", "package_put":
-		return n.packageCall(ch, m.Req, method, &a)
+	case "package_has", "package_part", "package_put":
+		return n.packageCall(cl, ch, m.Req, method, &a)
 	default:
 		n.headCall(ch, m.Req, method, &a)
 	}

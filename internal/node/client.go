@@ -41,6 +41,8 @@ type client struct {
 	readDone chan struct{} // closed when a worker's stream has been read to its end
 
 	worker  *pool.Worker                // nil for a driver
+	remote  *remote                     // of a driver elsewhere: ray://
+	upload  string                      // file of a package that it sends in parts; "" = none
 	backlog [][]byte                    // packets that the exec queue had no room for
 	carry   map[carryKey][]ids.ObjectID // ids that went ahead of the frame with their object
 	carried int                         // ids in it
@@ -69,8 +71,8 @@ type scratch struct {
 const helloTimeout = 5 * time.Second
 
 // greet takes a new connection on the client socket to its session, and returns when it has ended. known is called when the
-// other end has shown its credential.
-func (n *Node) greet(c *net.UnixConn, known func()) {
+// other end has shown its credential. rem is the session that the other end is half of, if it is a driver elsewhere.
+func (n *Node) greet(c *net.UnixConn, known func(), rem *remote) {
 	uid, err := session.PeerUID(c)
 	if err != nil || uid != os.Getuid() {
 		_ = c.Close() // a stranger is told nothing
@@ -96,7 +98,7 @@ func (n *Node) greet(c *net.UnixConn, known func()) {
 	_ = c.SetReadDeadline(time.Time{})
 	switch h.Role {
 	case wire.RoleDriver:
-		n.openDriver(c, st, &h)
+		n.openDriver(c, st, &h, rem)
 	default:
 		n.openChannel(c, &h)
 	}
@@ -140,7 +142,7 @@ func orUnknown(s string) string {
 	return s
 }
 
-func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
+func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello, rem *remote) {
 	job, err := wire.DecodeJob(h.Job)
 	if err != nil {
 		refuse(c, fault.Protocol, err.Error())
@@ -150,9 +152,16 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 		refuse(c, fault.Limit, fmt.Sprintf("what the driver says of its job, its runtime_env above all, has %d bytes; at most %d are possible", len(h.Job), maxJob))
 		return
 	}
-	pid, start, err := peerProcess(c)
-	if err != nil {
-		refuse(c, fault.System, "the driver's process cannot be watched: "+err.Error())
+	pid, ip := h.PID, n.ip
+	var start uint64
+	var err2 error
+	if rem == nil {
+		pid, start, err2 = peerProcess(c)
+	} else if a := rem.addr.Addr(); !a.IsLoopback() {
+		ip = a.String()
+	}
+	if err2 != nil {
+		refuse(c, fault.System, "the driver's process cannot be watched: "+err2.Error())
 		return
 	}
 	settings, err := decodeLogSettings(job.Logging)
@@ -167,12 +176,12 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 	}
 	var key [16]byte
 	_, _ = rand.Read(key[:]) // never fails
-	id, err := n.newJob(&headstate.JobStart{Key: key, Driver: headstate.Driver{PID: pid, IP: n.ip, Namespace: job.Namespace, Entrypoint: job.Entrypoint}, Packages: n.jobPackages(h.Job, nil)})
+	id, err := n.newJob(&headstate.JobStart{Key: key, Driver: headstate.Driver{PID: pid, IP: ip, Namespace: job.Namespace, Entrypoint: job.Entrypoint}, Packages: n.jobPackages(h.Job, nil)})
 	if err != nil {
 		refuse(c, fault.System, "the head at "+n.file.GCSAddress+" gave no job id: "+err.Error())
 		return
 	}
-	cl := &client{job: id, pid: pid, chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
+	cl := &client{job: id, pid: pid, remote: rem, chans: map[uint32]*outbox{}, carry: map[carryKey][]ids.ObjectID{}}
 	_, _ = rand.Read(cl.key[:])
 	_, _ = rand.Read(cl.wid[:])
 	copy(cl.wid[:], id[:])
@@ -196,9 +205,11 @@ func (n *Node) openDriver(c *net.UnixConn, st *wire.Stream, h *wire.Hello) {
 		_ = c.Close()
 		return
 	}
-	unwatch, err := n.pool.Watch(pid, start, func() { n.gone(cl) })
-	if err != nil { // it died already
-		n.gone(cl)
+	unwatch := func() {} // a session of ray:// ends with its stream
+	if rem == nil {
+		if unwatch, err = n.pool.Watch(pid, start, func() { n.gone(cl) }); err != nil { // it died already
+			n.gone(cl)
+		}
 	}
 	q, err := quiet(c)
 	if err != nil {
@@ -244,6 +255,9 @@ func (n *Node) welcome(cl *client, job ids.Job, block wire.IDBlock) wire.Welcome
 		Session: cl.key, JobID: job, NodeID: n.id, NodeIP: n.ip, GCSAddress: n.file.GCSAddress, SessionDir: n.dir.Path,
 		SessionName: n.file.SessionName, WorkerID: cl.wid, ArenaSize: uint64(n.arena.Space()), InlineMax: inlineMax, IDs: block,
 		Credit: jobCredit / 4, DashboardURL: n.file.DashboardURL,
+	}
+	if cl.remote != nil {
+		w.Clients = n.remotes.count()
 	}
 	n.mu.Lock()
 	if j := n.jobs[job]; j != nil {
@@ -354,6 +368,10 @@ func (n *Node) read(cl *client, st *wire.Stream) {
 		maps, cl.over = e.Maps(cl.id), true
 	})
 	n.endJob(cl.job)
+	if cl.remote != nil { // nobody but its far half had mapped anything
+		cl.remote.far.Stop()
+		maps = false
+	}
 	if !maps { // else what it has mapped stays until its process ends
 		n.gone(cl)
 	}
@@ -458,7 +476,16 @@ func (n *Node) gone(cl *client) {
 	for _, c := range conns {
 		c.hangUp()
 	}
-	n.locked(func(e *engine.Engine) { e.SessionGone(cl.id) })
+	upload := ""
+	n.locked(func(e *engine.Engine) {
+		e.SessionGone(cl.id)
+		upload = cl.upload
+	})
+	if upload != "" {
+		if err := os.Remove(upload); err != nil && !errors.Is(err, os.ErrNotExist) {
+			n.log.Warn("what a client had sent of a package stays behind", "path", upload, "err", err)
+		}
+	}
 	if ends {
 		n.endJob(cl.job)
 	}

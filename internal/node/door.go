@@ -93,7 +93,7 @@ func (d *door) enter(c *net.UnixConn) {
 		d.dropOldest()
 	}
 	d.n.spawn(func() {
-		d.n.greet(c, func() { d.known(g) })
+		d.n.greet(c, func() { d.known(g) }, nil)
 		d.known(g)
 		g.left.Do(d.n.budget.Release)
 	})

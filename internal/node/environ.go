@@ -369,25 +369,38 @@ func (n *Node) jobPackages(job, template wire.Raw) []string {
 // uploadTimeout bounds what a client waits for its package to be at the head.
 const uploadTimeout = 10 * time.Minute
 
-// packageCall answers package_has and package_put, which need the disk and maybe the head; the caller holds the lock.
-func (n *Node) packageCall(ch engine.Chan, req uint32, method string, a *callArgs) error {
+// packageCall answers package_has, package_part and package_put, which need the disk and maybe the head; the caller holds
+// the lock.
+func (n *Node) packageCall(cl *client, ch engine.Chan, req uint32, method string, a *callArgs) error {
 	name := a.Name
 	if !depot.ValidName(name) {
 		return protocolError(method, fmt.Sprintf("%q is not a package's name", name))
 	}
-	path := a.Path
+	path, sent := a.Path, ""
+	if path == "" && method != "package_has" { // it comes, or came, in parts
+		sent = filepath.Join(n.dir.Path, "runtime_resources", fmt.Sprintf("upload-%x.part", cl.key))
+		path, cl.upload = sent, sent
+	}
+	value, first := slices.Clone(a.Value), a.Index == 0
 	n.spawn(func() {
 		ctx, cancel := context.WithTimeout(n.envs.ctx, uploadTimeout)
 		defer cancel()
 		var v map[string]any
 		var err error
-		if method == "package_has" {
+		switch method {
+		case "package_has":
 			var has bool
 			has, err = n.hasPackage(ctx, name)
 			v = map[string]any{"has": has}
-		} else {
+		case "package_part":
+			err = addPart(path, value, first)
+			v = map[string]any{}
+		default:
 			err = n.putPackage(ctx, name, path)
 			v = map[string]any{}
+			if sent != "" {
+				err = errors.Join(err, os.Remove(sent))
+			}
 		}
 		n.locked(func(*engine.Engine) {
 			if err != nil {
@@ -398,6 +411,29 @@ func (n *Node) packageCall(ch engine.Chan, req uint32, method string, a *callArg
 		})
 	})
 	return nil
+}
+
+// maxUpload bounds what a client may leave on the disk that is no package yet, in bytes.
+const maxUpload = 1 << 30
+
+// addPart appends to the archive that a client without a folder in common with this daemon sends.
+func addPart(path string, part []byte, first bool) error {
+	flags := os.O_WRONLY | os.O_APPEND
+	if first {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		flags |= os.O_CREATE | os.O_TRUNC
+	}
+	f, err := os.OpenFile(path, flags, 0o600)
+	if err != nil {
+		return err
+	}
+	if st, err := f.Stat(); err != nil || st.Size()+int64(len(part)) > maxUpload {
+		return errors.Join(fmt.Errorf("the archive has over %d bytes", maxUpload), err, f.Close())
+	}
+	_, err = f.Write(part)
+	return errors.Join(err, f.Close())
 }
 
 func (n *Node) hasPackage(ctx context.Context, name string) (bool, error) {

@@ -67,6 +67,7 @@ type Node struct {
 	reactor   *reactor
 	logs      *logSource
 	envs      environs
+	remotes   remotes
 
 	registered chan *headstate.Registered
 
@@ -263,6 +264,7 @@ func (n *Node) Close(why error) {
 		}
 		c.close()
 	}
+	n.remotes.close()
 	n.pool.Stop()
 	n.logs.close()
 	n.closeEnvirons()

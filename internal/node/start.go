@@ -53,7 +53,8 @@ func Run(ctx context.Context, cfg session.NodeConfig, log *slog.Logger, faces Fa
 		cfg: cfg, log: log, id: newNodeID(), names: resource.NewNames(), started: time.Now(), cancel: cancel,
 		clients: map[engine.SessionID]*client{}, byKey: map[[wire.SessionSize]byte]engine.SessionID{}, byWorker: map[*pool.Worker]*client{},
 		peers: peerTable{byID: map[ids.NodeID]*peer{}, byNo: map[engine.NodeNo]*peer{}, dead: map[ids.NodeID]bool{}, early: map[ids.NodeID][][]byte{}}, fetches: map[uint64]*fetching{}, headConns: map[*headConn]bool{}, desks: map[ids.Job]*logDesk{},
-		jobs: map[ids.Job]*jobInfo{}, warnings: map[string]time.Time{}, registered: make(chan *headstate.Registered, 1),
+		remotes: remotes{by: map[string]*remote{}},
+		jobs:    map[ids.Job]*jobInfo{}, warnings: map[string]time.Time{}, registered: make(chan *headstate.Registered, 1),
 	}
 	if err := n.start(ctx, faces); err != nil {
 		n.abandon()
@@ -326,6 +327,9 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 		return &fault.Error{Op: "node.join", Kind: fault.System, Ref: n.file.GCSAddress, Detail: "the head accepted the connection but did not register this node within 60 s; see its log"}
 	}
 	n.link.Follow(true)
+	if err := n.openClientPort(); err != nil {
+		return err
+	}
 	clients := &door{n: n}
 	n.spawn(func() { clients.serve(ctx) })
 	if err := n.dir.WriteNode(n.file); err != nil {

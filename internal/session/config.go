@@ -47,6 +47,7 @@ type NodeConfig struct {
 	DashboardPort     *int   `json:"dashboard_port,omitempty"`
 	AgentPort         *int   `json:"dashboard_agent_listen_port,omitempty"`
 	MetricsExportPort int    `json:"metrics_export_port,omitempty"`
+	ClientServerPort  *int   `json:"ray_client_server_port,omitempty"` // for ray:// clients; nil: 10001 on a head that is not private
 
 	DriverPID       int    `json:"driver_pid,omitempty"`        // the daemon ends when this process does, private or not
 	DriverStartTime int64  `json:"driver_start_time,omitempty"` // see StartTime
@@ -182,6 +183,7 @@ func (c *NodeConfig) Validate() error {
 		{"object_manager_port", &c.ObjectManagerPort},
 		{"dashboard_port", c.DashboardPort},
 		{"dashboard_agent_listen_port", c.AgentPort},
+		{"ray_client_server_port", c.ClientServerPort},
 		{"metrics_export_port", &c.MetricsExportPort},
 	} {
 		if p.port != nil {

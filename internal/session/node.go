@@ -31,7 +31,8 @@ type NodeFile struct {
 	TokenFile         string             `json:"token_file"`
 	DashboardURL      string             `json:"dashboard_url"`
 	MetricsExportPort int                `json:"metrics_export_port"`
-	ObjectStoreMemory int64              `json:"object_store_memory"` // bytes
+	ClientServerPort  int                `json:"ray_client_server_port,omitempty"` // 0: no ray:// clients
+	ObjectStoreMemory int64              `json:"object_store_memory"`              // bytes
 	NodeName          string             `json:"node_name"`
 	Resources         map[string]float64 `json:"resources"`
 	Labels            map[string]string  `json:"labels"`

@@ -145,6 +145,7 @@ type welcomeMap struct {
 	IDs          []uint64 `msgpack:"ids,omitempty"`
 	Credit       uint64   `msgpack:"credit,omitempty"`
 	DashboardURL string   `msgpack:"dashboard_url,omitempty"`
+	Clients      int      `msgpack:"clients,omitempty"`
 }
 
 // WorkerID names a worker or driver process.
@@ -173,6 +174,7 @@ type Welcome struct {
 	IDs          IDBlock
 	Credit       uint64 // bytes
 	DashboardURL string
+	Clients      int // sessions of ray://, where this is one
 }
 
 func (w *Welcome) toMap() welcomeMap {
@@ -184,6 +186,7 @@ func (w *Welcome) toMap() welcomeMap {
 		SessionDir: w.SessionDir, SessionName: w.SessionName, Namespace: w.Namespace, DriverTask: w.DriverTask[:],
 		WorkerID: w.WorkerID[:], ArenaSize: w.ArenaSize, InlineMax: w.InlineMax,
 		IDs: []uint64{uint64(w.IDs.First), w.IDs.Count}, Credit: w.Credit, DashboardURL: w.DashboardURL,
+		Clients: w.Clients,
 	}
 }
 
@@ -195,7 +198,7 @@ func (w *Welcome) fromMap(k Kind, m *welcomeMap) error {
 	)
 	w.NodeIP, w.GCSAddress, w.SessionDir, w.SessionName = m.NodeIP, m.GCSAddress, m.SessionDir, m.SessionName
 	w.Namespace, w.ArenaSize, w.InlineMax, w.Credit = m.Namespace, m.ArenaSize, m.InlineMax, m.Credit
-	w.DashboardURL = m.DashboardURL
+	w.DashboardURL, w.Clients = m.DashboardURL, m.Clients
 	switch len(m.IDs) {
 	case 0:
 	case 2:

@@ -342,9 +342,9 @@ Language.PYTHON, Language.JAVA, Language.CPP = Language(0), Language(1), Languag
 
 def client(address: Optional[str] = None, _deprecation_warn_enabled: bool = True):
     """A builder of a connection to a cluster at ``address``, such as ``ray://host:10001``."""
-    from ray.client_builder import ClientBuilder
+    from ray.client_builder import client as builder
 
-    return ClientBuilder(address)
+    return builder(address, _deprecation_warn_enabled)
 
 
 def java_function(class_name: str, function_name: str):

@@ -44,6 +44,16 @@ class Daemon:
             os.close(self._pidfd)
             self._pidfd = None
 
+    def leave(self) -> None:
+        """Wait until it has ended by itself, for some seconds; later than that, it ends without us."""
+        if self._gone or os.getpid() != self._parent:
+            return
+        self._gone = True
+        self._wait(_STOP_S)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
     def alive(self) -> bool:
         """Whether the daemon still runs."""
         return not self._gone and not self._wait(0)
@@ -100,12 +110,21 @@ def binary() -> str:
     return path
 
 
-def start(config: Dict[str, Any], env: Optional[Dict[str, str]] = None) -> Daemon:
+def start(
+    config: Dict[str, Any],
+    env: Optional[Dict[str, str]] = None,
+    command: str = "daemon",
+    control: Optional[int] = None,
+    error=None,
+) -> Daemon:
     """Start a node daemon and wait until it is ready.
 
     Args:
         config: What it shall be; travels by a pipe, so that nothing of it shows in argv.
         env: Environment variables for it, over those of this process.
+        command: Of the binary.
+        control: A descriptor that it gets as ``--control-fd``.
+        error: Makes an exception of the kind and text of what it says instead of being ready.
 
     Raises:
         ValueError: It does not accept a value of ``config``.
@@ -114,7 +133,8 @@ def start(config: Dict[str, Any], env: Optional[Dict[str, str]] = None) -> Daemo
         FileNotFoundError: There is no binary.
     """
     path = binary()
-    config = {"python": sys.executable, **config}
+    if command == "daemon":
+        config = {"python": sys.executable, **config}
     environ = {**os.environ, "GRAY_PYTHON": sys.executable, **(env or {})}
     fds = []
     try:
@@ -124,8 +144,12 @@ def start(config: Dict[str, Any], env: Optional[Dict[str, str]] = None) -> Daemo
         fds += [ready_r, ready_w]
         stderr = os.memfd_create("ray-daemon-stderr") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
         fds.append(stderr)
-        argv = [path, "daemon", "--config-fd", str(config_r), "--ready-fd", str(ready_w)]
-        pid = _spawn(argv, environ, keep=(config_r, ready_w), stderr=stderr)
+        argv = [path, command, "--config-fd", str(config_r), "--ready-fd", str(ready_w)]
+        keep = (config_r, ready_w)
+        if control is not None:
+            argv += ["--control-fd", str(control)]
+            keep += (control,)
+        pid = _spawn(argv, environ, keep=keep, stderr=stderr)
         for fd in (config_r, ready_w):
             os.close(fd)
             fds.remove(fd)
@@ -134,7 +158,7 @@ def start(config: Dict[str, Any], env: Optional[Dict[str, str]] = None) -> Daemo
             _write_all(config_w, json.dumps(config).encode())
             os.close(config_w)
             fds.remove(config_w)
-            daemon.info = _await_ready(daemon, ready_r, stderr)
+            daemon.info = _await_ready(daemon, ready_r, stderr, error or _error)
         except BaseException:
             daemon.stop(hard=True)
             raise
@@ -180,7 +204,7 @@ def _write_all(fd: int, data: bytes) -> None:
             return
 
 
-def _await_ready(daemon: Daemon, fd: int, stderr: int) -> Dict[str, Any]:
+def _await_ready(daemon: Daemon, fd: int, stderr: int, error) -> Dict[str, Any]:
     deadline = time.monotonic() + _READY_S
     poll = select.poll()
     poll.register(fd, select.POLLIN)
@@ -198,7 +222,7 @@ def _await_ready(daemon: Daemon, fd: int, stderr: int) -> Dict[str, Any]:
     except ValueError:
         raise RuntimeError(f"The node daemon ended before it was ready.{_said(stderr)}") from None
     if "error" in answer:
-        raise _error(str(answer.get("kind", "")), str(answer["error"]))
+        raise error(str(answer.get("kind", "")), str(answer["error"]))
     return answer
 
 

@@ -22,6 +22,7 @@ if not logging.getLogger("ray.rllib").level:
 _lock = threading.RLock()
 _private: Optional[_daemon.Daemon] = None  # the cluster that this process started; guarded by _lock
 _context: Optional["RayContext"] = None  # guarded by _lock
+_suspended: Optional[tuple] = None  # the local connection that a ray:// connection covers; guarded by _lock
 _registered = False  # the atexit hook; guarded by _lock
 
 _MIN_STORE = 75 * 1024 * 1024
@@ -199,7 +200,10 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
 
         setup_logger(given["logging_level"], given["logging_format"])
     _check(given)
-    if _core.state.client is not None:
+    if given.get("allow_multiple") and (address or "").startswith("ray://"):
+        return _one_more(address, given)
+    covers = _core.state.mode == 0 and _suspended is None and not _core.far() and (address or "").startswith("ray://")
+    if _core.state.client is not None and not covers:
         if given["ignore_reinit_error"]:
             logger.info("Calling ray.init() again after it has already been called.")
             return _context or RayContext(_address_info({}))
@@ -209,14 +213,21 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         )
     root = _address.root_dir(given.get("_temp_dir"))
     address, origin = _resolve(address, root)
+    far = None
     if address is not None and "://" in address:
-        from ray.client_builder import ClientBuilder
-
-        return ClientBuilder(address).connect()
+        far = client_address(address)
+    if covers and _core.state.client is not None:
+        return _cover(far, given)
     job, packages = _job(given)
     if origin is not None:
         logger.info("Using address %s %s", address, origin)
-    if address is None:
+    if far is not None:
+        from ray._core import relay
+
+        _check_existing(given)
+        daemon = relay.start(far)
+        node = {}
+    elif address is None:
         _raise_file_limit()
         daemon = _daemon.start(_config(given))
         node = daemon.info
@@ -228,16 +239,24 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         _raise_file_limit()
         daemon, node = _enter(root, address, node_ip and _address.ip_of(node_ip))
     try:
-        _core.connect(node["socket"], _address.token(node), job, ray_version=_said_version())
+        if far is not None:
+            _core.connect(daemon, daemon.token, job, ray_version=_said_version())
+        else:
+            _core.connect(node["socket"], _address.token(node), job, ray_version=_said_version())
         if packages:
-            _upload(packages)
+            _upload(packages, far is None)
     except BaseException:
         _core.disconnect()
         if daemon is not None:
             daemon.stop()
         raise
     _private = daemon
-    _context = RayContext(_address_info(node))
+    if far is None:
+        _context = RayContext(_address_info(node))
+    else:
+        from ray.client_builder import ClientContext
+
+        _context = ClientContext._connected(_core.state)
     if job["logging"]["to_driver"]:
         from ray._core import driver_logs
 
@@ -250,7 +269,83 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
     return _context
 
 
-def _upload(packages) -> None:
+def _cover(far: str, given: Dict[str, Any]):
+    """Connect to a cluster far away beside the local connection, which is used again after the next shutdown, as in Ray."""
+    global _suspended, _private, _context
+    before = (_core.suspend(), _private, _context)
+    _private = _context = None
+    _suspended = before
+    try:
+        return _init(f"ray://{far}", given)
+    except BaseException:
+        _uncover()
+        raise
+
+
+_more: Dict[Any, Any] = {}  # the processes of further ray:// connections by their contexts; guarded by _lock
+
+
+def _one_more(address: str, given: Dict[str, Any]):
+    """Connect once more, by ray://, for those who enter the context that is returned."""
+    global _private, _context
+    from ray._core import contexts
+
+    before = (_private, _context)
+    contexts.enable()
+    fields = contexts.fields()
+    try:
+        with contexts.within(fields):
+            context = _init(address, {**given, "allow_multiple": False})
+            contexts.connected()
+        context._fields = fields
+        _more[context] = _private
+        return context
+    finally:
+        _private, _context = before
+
+
+def end_one(context) -> None:
+    """End a connection that was made with allow_multiple; a second time nothing happens."""
+    from ray._core import contexts
+
+    with _lock:
+        process = _more.pop(context, None)
+        if process is None:
+            return
+        try:
+            with contexts.within(context._fields):
+                client = _core.state.client
+                _core.disconnect()
+                contexts.ended(client)
+        finally:
+            process.stop()
+
+
+def _uncover() -> None:
+    global _suspended, _private, _context
+    if _suspended is not None:
+        kept, _private, _context = _suspended
+        _suspended = None
+        _core.resume(kept)
+
+
+def client_address(address: str) -> str:
+    """The ``host:port`` of a ``ray://`` address.
+
+    Raises:
+        RuntimeError: It is of another scheme.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme != "ray":
+        raise RuntimeError(f"Module: {scheme} does not exist.\nThis module was parsed from Address: {address}")
+    return rest
+
+
+def _upload(packages, here: bool) -> None:
+    if not here:
+        for package in packages:
+            package.upload(_core.call, None)
+        return
     folder = os.path.join(_core.state.session_dir, "runtime_resources")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     for package in packages:
@@ -586,7 +681,7 @@ def _address_info(node: Dict[str, Any]) -> Dict[str, Any]:
         "redis_address": None,
         "object_store_address": socket,
         "raylet_socket_name": socket,
-        "webui_url": _dashboard_url(node.get("dashboard_url")),
+        "webui_url": dashboard_url(node.get("dashboard_url")),
         "session_dir": node.get("session_dir") or state.session_dir,
         "metrics_export_port": node.get("metrics_export_port", 0),
         "gcs_address": node.get("gcs_address") or state.gcs_address,
@@ -596,7 +691,8 @@ def _address_info(node: Dict[str, Any]) -> Dict[str, Any]:
     }
 
 
-def _dashboard_url(of_node: Optional[str]) -> str:
+def dashboard_url(of_node: Optional[str]) -> str:
+    """``host:port`` of the dashboard, as far as it is known."""
     # behind a proxy the dashboard's users need another address than the one it listens on
     url = os.environ.get("RAY_OVERRIDE_DASHBOARD_URL") or _core.state.dashboard_url or of_node or ""
     return url.split("://", 1)[-1]
@@ -680,3 +776,10 @@ def shutdown(wait_for_processes: bool = False, _exiting_interpreter: bool = Fals
         finally:
             if daemon is not None:
                 daemon.stop()
+            covered = _suspended is not None
+            _uncover()
+            if _exiting_interpreter:
+                for context in list(_more):
+                    end_one(context)
+        if covered and _exiting_interpreter:
+            shutdown(wait_for_processes, _exiting_interpreter)

@@ -212,6 +212,7 @@ class Cluster:
         temp_dir = args.pop("_temp_dir", None) or args.pop("temp_dir", None)
         if args.pop("_system_config", None):
             raise missing("internal settings (_system_config)")
+        client_port = args.get("ray_client_server_port")
         port = next((args.pop(name) for name in _HEAD_PORTS if args.get(name)), None)
         for name in (*_HEAD_PORTS, *_FOLDED_PORTS, *_WORKER_PORTS):
             args.pop(name, None)
@@ -231,7 +232,7 @@ class Cluster:
         if head:
             config["port"] = port or config.get("port") or 0
             self._root = temp_dir
-            config.update(head=True, private=False)
+            config.update(head=True, private=False, ray_client_server_port=int(client_port or 0))
         else:
             config.update(head=False, private=False, address=self.address)
         config["temp_dir"] = self._root

@@ -153,8 +153,6 @@ def test_bad_addresses(root, address, text):
 def test_unknown_scheme():
     with pytest.raises(RuntimeError, match="Module: xx does not exist"):
         ray.init("xx://foo")
-    with pytest.raises(NotImplementedError, match="Ray Client"):
-        ray.init("ray://127.0.0.1:10001")
 
 
 def test_links_and_strangers_are_not_followed(root, tmp_path, monkeypatch):

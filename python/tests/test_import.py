@@ -64,10 +64,8 @@ def test_placement_group_is_a_function_and_a_module():
 @pytest.mark.parametrize(
     "use",
     [
-        lambda: ray.client("ray://127.0.0.1:1").connect(),
         lambda: ray.java_function("a", "b"),
         lambda: ray.cpp_function("a"),
-        lambda: ray.util.connect("127.0.0.1:1"),
         lambda: ray.util.placement_group([{"CPU": 1}]),
         lambda: ray.internal.free([]),
         lambda: ray.dag.InputNode(),

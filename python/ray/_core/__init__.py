@@ -69,6 +69,9 @@ from ray._core.client import disconnect as disconnect
 from ray._core.client import get as get
 from ray._core.client import put as put
 from ray._core.client import wait as wait
+from ray._core.covered import far as far
+from ray._core.covered import resume as resume
+from ray._core.covered import suspend as suspend
 from ray._core.refs import ObjectRef as ObjectRef
 from ray._core.serialization import deregister_serializer as deregister_serializer
 from ray._core.serialization import deserialize as deserialize

@@ -32,7 +32,8 @@ class Client:
         self.session = welcome["session"]
         self.inline_max = welcome.get("inline_max", 102400)
         self.credit_left = self.credit_limit = welcome.get("credit", 64 << 20)
-        self.socket_path = socket_path
+        self.socket_path = socket_path  # or the Relay of a daemon far away
+        self.clients = welcome.get("clients")  # how many a daemon far away has
         self.version = version
         self.role = role  # of further channels
         self.template_numbers = count(1)
@@ -625,6 +626,8 @@ class Client:
         channel = getattr(self._local, "channel", None)
         if channel is not None:
             channel.close()
+        if type(self.socket_path) is not str:
+            self.socket_path.abandon()
 
 
 def _ends(refs):
@@ -696,11 +699,11 @@ def as_exception(value: Value, oid=None) -> BaseException:
     return exceptions.RaySystemError(f"an error value of unknown format {data[0]}")
 
 
-def connect(socket_path: str, token, job: dict, *, ray_version: str) -> Client:
+def connect(socket_path, token, job: dict, *, ray_version: str) -> Client:
     """Connect this process as a driver.
 
     Args:
-        socket_path: The node daemon's Unix socket.
+        socket_path: The node daemon's Unix socket, or the Relay of a daemon far away.
         token: The cluster's token.
         job: The map ``job`` of the protocol's HELLO.
         ray_version: What ``ray.__version__`` says.

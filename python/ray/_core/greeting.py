@@ -17,8 +17,8 @@ class _HungUp(ConnectionError):
     pass
 
 
-def dial(path: str, role: str, key: bytes, **fields):
-    """Connect to a daemon and greet it.
+def dial(path, role: str, key: bytes, **fields):
+    """Connect to a daemon and greet it. Its path is that of a Unix socket, or the Relay that stands for one.
 
     A daemon gives a connection some seconds to speak. This process may get no CPU for longer than that on a machine with
     much to do; then it tries again.
@@ -46,12 +46,14 @@ def dial(path: str, role: str, key: bytes, **fields):
             raise
 
 
-def open_socket(path: str) -> socket.socket:
+def open_socket(path) -> socket.socket:
     """Connect to a Unix socket whose path may be longer than the kernel's 107 bytes.
 
     Raises:
         ConnectionError: Nobody listens there.
     """
+    if type(path) is not str:
+        return path.open()  # a relay
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:

@@ -40,6 +40,17 @@ class State:
             if name != "forked":
                 setattr(self, name, None)
 
+    def suspend(self) -> dict:
+        """Forget the connection, and give what resume() makes it known again from."""
+        kept = {name: getattr(self, name) for name in State.__slots__ if name != "forked"}
+        self.clear()
+        return kept
+
+    def resume(self, kept: dict):
+        """Take a suspended connection up again."""
+        for name, value in kept.items():
+            setattr(self, name, value)
+
     def fill(self, mode, client, welcome: dict, job: dict):
         """Take over what WELCOME or SETUP says."""
         for name in (

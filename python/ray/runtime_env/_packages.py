@@ -5,6 +5,7 @@ package, which is made and sent only if the cluster does not have it.
 """
 
 import hashlib
+import itertools
 import logging
 import os
 import stat
@@ -18,6 +19,7 @@ logger = logging.getLogger("ray")
 
 MAX_PACKAGE = 512 << 20  # bytes
 _LARGE_FILE = 10 << 20  # bytes from which a file gets a warning
+_PART = 512 << 10  # bytes of an archive in one message
 _ARCHIVES = (".zip", ".tar.gz", ".tgz")
 
 
@@ -30,27 +32,39 @@ class Package:
         self.uri = "gcs://" + self.name
         self._files = files  # (name in the archive, path; None for a folder, mode), sorted; None: path is the archive
 
-    def upload(self, call, folder: str) -> None:
+    def upload(self, call, folder: Optional[str]) -> None:
         """Send it to the cluster, if it is not there.
 
         Args:
             call: What asks the node daemon, as ``ray._core.call``.
-            folder: A folder that the node daemon can read, for the archive.
+            folder: A folder that the node daemon can read, for the archive; None: there is none, so its bytes are sent.
         """
         if call("package_has", name=self.name)["has"]:
             return
         if self._files is None:
-            call("package_put", name=self.name, path=self.path)
+            self._put(call, self.path, folder is not None)
             return
         handle, archive = tempfile.mkstemp(prefix="upload-", suffix=".part", dir=folder)
         try:
             with os.fdopen(handle, "wb") as f:
                 self._write(f)
             logger.info("Pushing file package '%s' (%s) to Ray cluster...", self.uri, _mib(os.path.getsize(archive)))
-            call("package_put", name=self.name, path=archive)
+            self._put(call, archive, folder is not None)
             logger.info("Successfully pushed file package '%s'.", self.uri)
         finally:
             os.unlink(archive)
+
+    def _put(self, call, archive: str, here: bool) -> None:
+        if here:
+            call("package_put", name=self.name, path=archive)
+            return
+        with open(archive, "rb") as f:
+            for index in itertools.count():
+                part = f.read(_PART)
+                if index and not part:
+                    break
+                call("package_part", name=self.name, value=part, index=index)
+        call("package_put", name=self.name)
 
     def _write(self, f) -> None:
         with zipfile.ZipFile(f, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:

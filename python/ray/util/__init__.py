@@ -24,7 +24,7 @@ _WHERE = {
     "map_unordered": "ray.util._completion",
 }
 _MODULES = frozenset(
-    "accelerators actor_pool annotations check_serialize debug joblib metrics multiprocessing placement_group queue "
+    "accelerators actor_pool annotations check_serialize client debug joblib metrics multiprocessing placement_group queue "
     "scheduling_strategies serialization state".split()
 )
 
@@ -123,10 +123,36 @@ def connect(
     _credentials=None,
     ray_init_kwargs: Optional[Dict[str, Any]] = None,
 ):
-    """Connect to a cluster from afar. Not there yet."""
-    raise missing("Ray Client (ray.util.connect)")
+    """Connect to a cluster from afar, as ``ray.init("ray://…")`` does.
+
+    Args:
+        conn_str: ``host:port`` of its port for clients.
+        secure: Accepted: a connection is always encrypted and checked.
+        metadata: Accepted: the cluster's token is all that there is to show.
+        connection_retries: Accepted: a connection that breaks is made again.
+        job_config: As for ``ray.init``.
+        namespace: As for ``ray.init``.
+        ignore_version: Accepted: other versions can't exchange values.
+        _credentials: Accepted, as ``secure``.
+        ray_init_kwargs: Further arguments of ``ray.init``.
+
+    Returns:
+        Facts on the connection, a dict.
+    """
+    import ray
+
+    context = ray.init(f"ray://{conn_str}", job_config=job_config, namespace=namespace, **(ray_init_kwargs or {}))
+    return {
+        "num_clients": context._num_clients,
+        "python_version": context.python_version,
+        "ray_version": context.ray_version,
+        "ray_commit": context.ray_commit,
+        "protocol_version": context.protocol_version,
+    }
 
 
 def disconnect():
-    """End a connection of :func:`connect`. Not there yet."""
-    raise missing("Ray Client (ray.util.disconnect)")
+    """End a connection of :func:`connect`."""
+    from ray.util.client import ray as far
+
+    far.disconnect()
