@@ -590,7 +590,7 @@ func (e *Engine) lostHere(i uint32, kind fault.Kind, why string) {
 		e.crashed(i, t, kind, why)
 		return
 	}
-	e.orphans(t.unique)
+	e.orphans(t.unique, true)
 	done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(kind), Why: why, Ran: e.ran(t)}
 	e.sendDone(i, t, done)
 }
