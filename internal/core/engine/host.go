@@ -236,6 +236,7 @@ func (e *Engine) actorResult(s *session, u ids.Unique, attempt uint32, outcome u
 	h := s.worker.host
 	if h.task != 0 && e.tasks.at(h.task).unique == u {
 		if h.inc == attempt {
+			e.pool.serves(s.worker)
 			e.created(h, outcome, outs)
 		}
 		return

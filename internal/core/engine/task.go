@@ -329,6 +329,9 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 		return
 	}
 	e.wentOn(w)
+	if !w.served {
+		e.pool.serves(w)
+	}
 	w.drop(k)
 	e.endBundle(i)
 	t.when.began = max(t.when.sent, micros(w.headSince))
