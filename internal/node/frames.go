@@ -101,7 +101,11 @@ func (n *Node) handleRare(cl *client, f wire.Frame) error {
 		return err
 	case wire.KindCancelTask:
 		m, err := wire.DecodeCancelTask(f.Body)
-		if err == nil {
+		switch {
+		case err != nil:
+		case m.Flags&wire.CancelHeard != 0:
+			e.Heard(cl.id, m.ID.Unique())
+		default:
 			e.Cancel(cl.id, m.ID, engine.Cancelling{Force: m.Flags&wire.CancelForce != 0, Recursive: m.Flags&wire.CancelRecursive != 0})
 		}
 		return err

@@ -548,7 +548,7 @@ func (z *zygote) whyNot(err error, how string) error {
 		if terr != nil {
 			lines = []string{terr.Error()}
 		}
-		detail += ": " + how + ": " + strings.Join(lines[max(0, len(lines)-3):], " | ")
+		detail += ": " + how + ": " + strings.Join(lines[max(0, len(lines)-6):], " | ")
 	}
 	detail += fmt.Sprintf(" (whole output: %s); is the package ray installed for it?", z.log)
 	return &fault.Error{Op: "pool.Fork", Kind: fault.RuntimeEnv, Ref: z.src.python, Detail: detail, Err: err}

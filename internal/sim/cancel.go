@@ -59,6 +59,7 @@ func (p *proc) interrupt(r run) {
 		return
 	}
 	p.cancelled = true
+	p.write(func(e *engine.Engine) { e.Heard(p.sid, r.u) })
 	t := p.threads[0]
 	if t.cur != nil && (strings.HasPrefix(t.doing, "get") || strings.HasPrefix(t.doing, "wait")) {
 		t.cut = true

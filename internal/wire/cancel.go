@@ -6,6 +6,7 @@ import "gray/internal/core/ids"
 const (
 	CancelForce     uint8 = 1 << 0
 	CancelRecursive uint8 = 1 << 1
+	CancelHeard     uint8 = 1 << 2 // from its worker: its code knows
 )
 
 // CancelTask cancels the task that makes an object.

@@ -1,4 +1,4 @@
-"""Four daemons, drivers that call actors, and a hand that kills them at random: ``make chaos``.
+"""Four daemons, drivers that call actors and cancel what they called, and a hand that kills them at random: ``make chaos``.
 
 CHAOS_SECONDS says for how long (600), CHAOS_SEED replays a run's choices.
 """
@@ -43,7 +43,7 @@ class Chaos:
         self.rng = random.Random(seed)
         self.folder = home.folder / "chaos"
         self.folder.mkdir()
-        self.nodes_died = self.actors_died = self.drivers_died = 0
+        self.nodes_died = self.actors_died = self.drivers_died = self.tasks_died = 0
         self.drivers = {}
         self.count = 0
 
@@ -105,6 +105,18 @@ class Chaos:
             if pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
                 os.kill(pid, signal.SIGKILL)
                 self.actors_died += 1
+
+    def kill_task(self):
+        """Kill the process of a task that runs until it is cancelled."""
+        draw, now = self.rng.random(), time.time()
+        fresh = sorted(p for p in (self.folder / "beats").glob("*") if now - p.stat().st_mtime < 0.2)
+        if not fresh:
+            return
+        pid = int(fresh[int(draw * len(fresh))].read_text() or 0)
+        with contextlib.suppress(OSError):
+            if pid and pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
+                os.kill(pid, signal.SIGKILL)
+                self.tasks_died += 1
 
     def kill_node(self):
         k = self.rng.choice((3, 4))
@@ -168,6 +180,7 @@ class Chaos:
             time.sleep(self.rng.uniform(0.05, 0.6))
             self.watch()
             self.kill_actor()
+            self.kill_task()
             now = time.monotonic()
             if now > next_node and now < end - 2:
                 self.kill_node()
@@ -239,7 +252,8 @@ def chaos(home, seed, seconds, say):
             figures[f"daemon {pid}"] = f"{then >> 20} MiB {fds} fds -> {now >> 20} MiB {fds_now} fds"
             if now > then * 1.5 + (48 << 20):
                 wrong.append(f"daemon {pid} grew from {then >> 20} to {now >> 20} MiB")
-        figures.update(killed_actors=run.actors_died, killed_nodes=run.nodes_died, killed_drivers=run.drivers_died)
+        figures.update(killed_actors=run.actors_died, killed_tasks=run.tasks_died, killed_nodes=run.nodes_died)
+        figures.update(killed_drivers=run.drivers_died)
         return wrong, figures
     finally:
         run.close()

@@ -17,6 +17,7 @@ import threading
 import time
 
 import ray
+from cancels import Canceller
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 FOLDER = pathlib.Path(sys.argv[1])
@@ -206,6 +207,13 @@ class Caller:
         method = rng.choice(("work", "one", "more")) if actor.startswith("groups") else "work"
         return call, size, getattr(handle, method).remote(call, pause, size, late)
 
+    def cancel_some(self, made):
+        """Cancel a few of the calls; those to actors that are not async go on if they run."""
+        for call, _, ref in made:
+            if self.rng.random() < 0.05:
+                self.log.add("cancels", call)
+                ray.cancel(ref.items if isinstance(ref, Stream) else ref, recursive=self.rng.random() < 0.5)
+
     def settle(self, call, size, get):
         try:
             got, mark, data = get()
@@ -216,6 +224,8 @@ class Caller:
             raise Hang(f"{call}: {e}") from None
         except ray.exceptions.LocalRayletDiedError:
             os._exit(1)  # this caller's own daemon was killed: it is about to be killed, too
+        except ray.exceptions.TaskCancelledError:  # also if that is the cause of another
+            word = "error TaskCancelledError"
         except ray.exceptions.RayError as e:
             word = f"error {type(e).__name__} {' '.join(str(e).split())[:400]}"
         self.log.add("ends", call, word)
@@ -225,6 +235,7 @@ class Caller:
             burst = min(calls, self.rng.choice((1, 10, 60)))
             calls -= burst
             made = [self.submit() for _ in range(burst)]
+            self.cancel_some(made)
             for call, size, ref in made:
                 self.settle(call, size, lambda ref=ref: result_of(ref))
         self.log.add("done")
@@ -236,6 +247,7 @@ class Caller:
             burst = min(calls, self.rng.choice((1, 10, 60)))
             calls -= burst
             made = [self.submit() for _ in range(burst)]
+            self.cancel_some(made)
             for call, size, ref in made:
                 value = failure = None
                 try:
@@ -266,6 +278,15 @@ def call_from_task(*args):
     return Caller(*args).run(calls)
 
 
+def canceller(folder, name, seed):
+    return Canceller(folder, name, seed, Log(pathlib.Path(folder) / "tasks" / name), HANG_S, random)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def cancel_from_task(folder, name, seed):
+    return canceller(folder, name, seed).run(4)
+
+
 @ray.remote(num_cpus=0, max_restarts=0)
 class CallingActor:
     async def run(self, *args):
@@ -280,6 +301,8 @@ def main():
     deadline = time.monotonic() + seconds
     actors = {}
     made = rounds = 0
+    for name in ("starts", "beats"):
+        (folder / name).mkdir(exist_ok=True)
     hangs = Log(folder / "hangs")
     while time.monotonic() < deadline:
         rounds += 1
@@ -312,7 +335,17 @@ def main():
                 refs.append(CallingActor.options(scheduling_strategy=where).remote().run.remote(*args))
             else:
                 refs.append(call_from_task.options(scheduling_strategy=where).remote(*args))
+        where = NodeAffinitySchedulingStrategy(rng.choice(nodes), soft=True)
+        refs.append(
+            cancel_from_task.options(scheduling_strategy=where).remote(str(folder), f"{index}.{rounds}.c", rng.random())
+        )
         failed = []
+
+        def stop(name, seed, failed=failed):
+            try:
+                canceller(folder, name, seed).run(6)
+            except BaseException as e:
+                failed.append(e)  # noqa: B023
 
         def mine(name, seed, calls, table=table, failed=failed):
             try:
@@ -324,6 +357,7 @@ def main():
             threading.Thread(target=mine, args=(f"{index}.{rounds}.t{k}", rng.random(), rng.randrange(50, 200)))
             for k in range(2)
         ]
+        threads.append(threading.Thread(target=stop, args=(f"{index}.{rounds}.tc", rng.random())))
         for t in threads:
             t.start()
         for t in threads:

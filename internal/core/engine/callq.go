@@ -126,6 +126,9 @@ func (e *Engine) CallActor(sid SessionID, m *ActorSubmission) {
 		e.insert(&q.late, i, t, q.late.head)
 	}
 	e.awaitDeps(i, t)
+	if s.worker != nil {
+		e.cancelAlong(s.worker, i, t)
+	}
 }
 
 // ripe lets a call go whose arguments are ready.

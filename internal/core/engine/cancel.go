@@ -111,7 +111,29 @@ func (e *Engine) stopRun(i uint32, t *task, c Cancelling) {
 		}
 	}
 	if c.Recursive {
+		if t.call == nil {
+			t.sweeps = &Cancelling{c.Force, true}
+		}
 		e.cancelChildren(u, c)
+	}
+}
+
+// cancelAlong cancels what a worker submits for a task that is cancelled with all that it calls, and that does not know yet.
+func (e *Engine) cancelAlong(w *worker, i uint32, t *task) {
+	if w.host != nil || len(w.fifo) == 0 {
+		return
+	}
+	if c := e.tasks.at(w.fifo[0]).sweeps; c != nil {
+		e.cancelTask(i, t, *c)
+	}
+}
+
+// Heard says that a worker's task knows that it is cancelled: what it submits from now on is to run.
+func (e *Engine) Heard(sid SessionID, u ids.Unique) {
+	if s := e.sessions[sid]; s != nil && s.worker != nil {
+		if k := s.worker.position(e, u); k >= 0 {
+			e.tasks.at(s.worker.fifo[k]).sweeps = nil
+		}
 	}
 }
 

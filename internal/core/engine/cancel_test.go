@@ -183,6 +183,108 @@ func TestCancelIsRecursive(t *testing.T) {
 	}
 }
 
+// What a task submits after it was cancelled and before its code is interrupted is cancelled as if it had been there; what
+// its code submits when it has been is not.
+func TestCancelOfWhatIsSubmittedMeanwhile(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		how   Cancelling
+		heard bool
+		swept bool
+	}{
+		{"gently", gently, false, true},
+		{"by force", forced, false, true},
+		{"not what it has called", alone, false, false},
+		{"to clean up", gently, true, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r, c := solo(t, 2)
+			h := c.actor("")
+			parent := c.call("f retries=3")
+			quieten(r)
+			w := r.e.tasks.at(r.e.objs.at(r.e.find(parent)).task).worker
+			x := r.take(w)
+			c.cancel(parent, tc.how)
+			if tc.heard {
+				r.do(func(e *Engine) { e.Heard(w, parent.Unique()) })
+			}
+			u := r.e.sessions[w].blocks[0].first + 1
+			r.do(func(e *Engine) {
+				e.RegisterTemplate(w, 1, r.spec(c.job, "f cpu=9 retries=3"))
+				e.Submit(w, &Submission{Template: 1, Unique: u, Returns: 1, Bytes: 100})
+				e.RegisterTemplate(w, 2, r.spec(c.job, "method m"))
+				e.CallActor(w, &ActorSubmission{Submission: Submission{Template: 2, Unique: u + 1, Returns: 1, Bytes: 100}, Actor: h.id})
+			})
+			for _, child := range []ids.ObjectID{u.Object(c.job, 1), h.id.Task(u + 1).Object(1)} {
+				if i := r.e.taskOf(r.e.find(child)); (i == 0 || r.e.tasks.at(i).cancelled) != tc.swept {
+					t.Errorf("child %s is cancelled: %v, want %v", name(child), !tc.swept, tc.swept)
+				}
+			}
+			if tc.how.Force {
+				r.do(func(e *Engine) { e.WorkerGone(w, "WORKER_CRASHED", "killed") })
+			} else {
+				r.raise(w, x, OutcomeRaised)
+			}
+			quieten(r)
+		})
+	}
+}
+
+// The children that an attempt leaves behind end with its process, those that run by force; not those that somebody else
+// holds, nor those of an attempt that has returned.
+func TestRunningChildrenOfACrashedTask(t *testing.T) {
+	for _, tc := range []struct {
+		name          string
+		crash, wanted bool
+		want          bool // that it is killed
+	}{
+		{"crashed", true, false, true},
+		{"crashed, and somebody holds the child's result", true, true, false},
+		{"returned", false, false, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t, settings{owner: 1, cpus: 2})
+			c := r.driver(1)
+			c.call("f retries=1")
+			quieten(r)
+			w := onlyWorker(t, r)
+			x := r.take(w)
+			u := r.e.sessions[w].blocks[0].first + 1
+			r.do(func(e *Engine) {
+				e.RegisterTemplate(w, 1, r.spec(c.job, "f retries=3"))
+				e.Submit(w, &Submission{Template: 1, Unique: u, Returns: 1, Bytes: 100})
+			})
+			quieten(r)
+			child := u.Object(c.job, 1)
+			at := r.e.tasks.at(r.e.objs.at(r.e.find(child)).task).worker
+			if at == w {
+				t.Fatal("the child is behind its parent")
+			}
+			r.take(at)
+			if tc.wanted {
+				c.put("holds it", child)
+			}
+			r.told()
+			if tc.crash {
+				r.do(func(e *Engine) { e.WorkerGone(w, "WORKER_CRASHED", "killed") })
+			} else {
+				r.result(w, x, "v")
+			}
+			killed := slices.Contains(r.told(), "kill "+itoa(at))
+			if killed != tc.want {
+				t.Fatalf("the child's worker is killed: %v, want %v", killed, tc.want)
+			}
+			if killed {
+				r.do(func(e *Engine) { e.WorkerGone(at, "WORKER_CRASHED", "killed") })
+				if r.e.Counts.Retried != 1 {
+					t.Errorf("%d attempts were repeated, want the parent's alone", r.e.Counts.Retried)
+				}
+			}
+			quieten(r)
+		})
+	}
+}
+
 // Of an actor's calls that run at once, only the children of the one that is cancelled are.
 func TestCancelKnowsWhichCallSubmitted(t *testing.T) {
 	r, c := solo(t, 4)

@@ -236,6 +236,7 @@ func (e *Engine) actorResult(s *session, u ids.Unique, attempt uint32, outcome u
 	h := s.worker.host
 	if h.task != 0 && e.tasks.at(h.task).unique == u {
 		if h.inc == attempt {
+			e.pool.serves(s.worker)
 			e.created(h, outcome, outs)
 		}
 		return
@@ -404,7 +405,7 @@ func (e *Engine) hostGone(h *host, kind fault.Kind, why string) {
 		e.endBundle(creation)
 	}
 	e.endHost(h)
-	e.orphans(a.id.Unique())
+	e.orphans(a.id.Unique(), !h.leaving && h.since.IsZero())
 	for _, u := range made {
 		if b := e.actors[u]; b != nil && b.mgr != nil && !b.mgr.spec.Detached {
 			e.stopActor(b, ownerDied("the actor that had created it, "+a.id.String()+", died"), false)

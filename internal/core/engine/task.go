@@ -65,11 +65,12 @@ type task struct {
 	started   int64 // when it got its slot here, in microseconds since 1970
 	when      times // of this attempt
 	by        caller
-	proc      uint32 // where it ran last, counted; in records.procs
-	exited    bool   // the actor that ran it left with it, because it wanted to
-	bytes     uint32 // of its frame, for the job's credit
-	gone      bool   // its job ended while it runs: its outputs are not wanted
-	cancelled bool   // no attempt follows
+	proc      uint32      // where it ran last, counted; in records.procs
+	exited    bool        // the actor that ran it left with it, because it wanted to
+	bytes     uint32      // of its frame, for the job's credit
+	gone      bool        // its job ended while it runs: its outputs are not wanted
+	cancelled bool        // no attempt follows
+	sweeps    *Cancelling // what its worker submits before its code is interrupted is cancelled like this
 
 	create *CreatePart // of an actor's creation; its attempt is the incarnation
 	call   *callq      // of an actor's call: the queue of its caller
@@ -190,6 +191,9 @@ func (e *Engine) Submit(sid SessionID, m *Submission) {
 	}
 	e.takeRefs(t, m.Deps, m.Contained)
 	e.awaitDeps(i, t)
+	if s.worker != nil {
+		e.cancelAlong(s.worker, i, t)
+	}
 }
 
 // taskID is a task's id: that of a call, or a creation, names its actor.
@@ -325,6 +329,9 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 		return
 	}
 	e.wentOn(w)
+	if !w.served {
+		e.pool.serves(w)
+	}
 	w.drop(k)
 	e.endBundle(i)
 	t.when.began = max(t.when.sent, micros(w.headSince))
@@ -515,32 +522,41 @@ func (e *Engine) crashed(i uint32, t *task, kind fault.Kind, why string) {
 		return
 	}
 	if t.cancelled {
-		e.orphans(t.unique)
+		e.orphans(t.unique, true)
 		e.failWith(i, t, e.cancelled(t))
 		return
 	}
 	if t.retries == 0 || kind == fault.StoreFull || kind == fault.RuntimeEnv { // another attempt would fail the same way
-		e.orphans(t.unique)
+		e.orphans(t.unique, true)
 		e.failTask(i, t, kind, fmt.Sprintf("Task %s (%s), attempt %d: %s", t.unique.Task(t.job), e.templates[t.tmpl].spec.Name, t.attempt, why))
 		return
 	}
-	e.orphans(t.unique)
+	e.orphans(t.unique, true)
 	e.record(t, kind, why)
 	e.retry(i, t)
 }
 
-// orphans cancels the children of a dead attempt that wait at this owner and that nobody else holds.
-func (e *Engine) orphans(parent ids.Unique) {
+// orphans cancels the children of a dead attempt that nobody else holds; running says whether those, too, that run: another
+// attempt makes its own. Calls of actors that run go on.
+func (e *Engine) orphans(parent ids.Unique, running bool) {
 	for i := uint32(1); i < e.tasks.limit(); i++ {
 		t := e.tasks.at(i)
-		if t.parent != parent || t.owner != 0 || t.create != nil || (t.state != taskQueued && t.state != taskWaiting && t.state != taskOrdered) {
+		if t.state == taskNone || t.parent != parent || t.owner != 0 || t.create != nil || t.cancelled {
+			continue
+		}
+		waits := t.state == taskQueued || t.state == taskWaiting || t.state == taskOrdered
+		if !waits && !running {
 			continue
 		}
 		wanted := false
 		for k := uint32(1); k <= t.returns; k++ {
 			wanted = wanted || e.objs.at(e.output(t, k)).holds > 0
 		}
-		if !wanted {
+		switch {
+		case wanted:
+		case !waits:
+			e.cancelTask(i, t, Cancelling{Force: true, Recursive: true})
+		default:
 			e.cancel(i, t, "the task that had called it died, and nobody else holds its result")
 		}
 	}

@@ -61,6 +61,9 @@ type worker struct {
 	host      *host     // of an actor's worker
 	preload   string    // how it was forked, see TemplateSpec; "" = as the node's own
 	packages  string    // of its environment
+	kin       string    // the workers that are set up in the same way
+	inEnv     bool      // that is a runtime environment
+	served    bool      // it has ended a task
 }
 
 // workers is the pool: who is idle, who is starting, which tasks wait for one.
@@ -70,15 +73,16 @@ type workers struct {
 	idle     map[string][]*worker // by key; lists may be empty
 	nIdle    int
 	starting int
-	failed   int      // starts in a row
-	pending  []uint32 // tasks with a slot and their arguments, oldest first
+	failed   int            // starts in a row
+	early    map[string]int // by kin; how many in a row have died before they received a task
+	pending  []uint32       // tasks with a slot and their arguments, oldest first
 	blocked  int
 	actors   int // workers that have an actor
 	leaving  int // of those, how many were told to leave
 }
 
 func (p *workers) init() {
-	p.all, p.idle = map[SessionID]*worker{}, map[string][]*worker{}
+	p.all, p.idle, p.early = map[SessionID]*worker{}, map[string][]*worker{}, map[string]int{}
 }
 
 // workerKey tells which workers may run a task: same job, environment and accelerators. An actor's process has done
@@ -283,6 +287,7 @@ func (e *Engine) specialise(w *worker, t *task, key string) {
 	tm := e.templates[t.tmpl]
 	sl := e.slots.at(t.slot)
 	w.key, w.job, w.s.job = key, t.job, t.job
+	w.kin, w.inEnv = tm.workers, tm.spec.Env != ""
 	w.to(workIdle)
 	e.joinEnv(w, tm.spec.Packages)
 	first := e.GiveIDs(w.s.id, workerIDs)
@@ -414,7 +419,11 @@ func (e *Engine) takeBack(w *worker) {
 	if len(w.fifo) == 0 {
 		return
 	}
-	back := e.sink.TakeBack(w.s.id)
+	e.takenBack(w, e.sink.TakeBack(w.s.id), "", "")
+}
+
+// takenBack queues tasks that a worker has not received again, or ends their attempts for a reason.
+func (e *Engine) takenBack(w *worker, back []ids.Unique, kind fault.Kind, why string) {
 	for k := len(back) - 1; k >= 0; k-- { // the last one first, so that each goes before those taken back already
 		p := w.position(e, back[k])
 		if p < 0 {
@@ -422,12 +431,13 @@ func (e *Engine) takeBack(w *worker) {
 		}
 		i := w.fifo[p]
 		w.drop(p)
-		e.unsend(w.s, i, e.tasks.at(i))
+		e.unsend(w.s, i, e.tasks.at(i), kind, why)
 	}
 }
 
-// unsend undoes send for a task that the worker never saw: its deliveries and pins come back, and it queues again.
-func (e *Engine) unsend(s *session, i uint32, t *task) {
+// unsend undoes send for a task that the worker never saw: its deliveries and pins come back, and it queues again, unless
+// there is a reason why that is of no use.
+func (e *Engine) unsend(s *session, i uint32, t *task, kind fault.Kind, why string) {
 	e.undeliver(s, t)
 	e.endBundle(i)
 	e.leaves(t)
@@ -439,6 +449,8 @@ func (e *Engine) unsend(s *session, i uint32, t *task) {
 		e.lostHere(i, fault.Cancelled, cancelledText(e.taskID(t)))
 	case t.gone:
 		e.lostHere(i, fault.Cancelled, "its job has ended")
+	case why != "":
+		e.lostHere(i, kind, why)
 	default:
 		e.requeue(i, t)
 	}
@@ -521,7 +533,7 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 		why = w.killed
 	}
 	w.exit, w.exitText = w.exitOf(kind, why)
-	e.takeBack(w)
+	e.takeFromDead(w, why)
 	delete(e.pool.all, sid)
 	e.pool.remove(w)
 	e.leaveEnv(w)
@@ -590,7 +602,7 @@ func (e *Engine) lostHere(i uint32, kind fault.Kind, why string) {
 		e.crashed(i, t, kind, why)
 		return
 	}
-	e.orphans(t.unique)
+	e.orphans(t.unique, true)
 	done := &TaskDone{Unique: t.unique, Attempt: t.attempt, Lost: string(kind), Why: why, Ran: e.ran(t)}
 	e.sendDone(i, t, done)
 }
@@ -627,6 +639,11 @@ func (p *workers) endJob(e *Engine, id ids.Job) {
 	for key, ws := range p.idle {
 		if len(ws) == 0 && strings.HasPrefix(key, string(id[:])) {
 			delete(p.idle, key)
+		}
+	}
+	for kin := range p.early {
+		if strings.HasPrefix(kin, string(id[:])) {
+			delete(p.early, kin)
 		}
 	}
 }

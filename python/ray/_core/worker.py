@@ -262,6 +262,12 @@ class Worker:
         task = current_task()
         self.client.box.add(frame if task is None else wire.within(task.task_id[:8]) + frame)
 
+    def _submit_heard(self, frame):
+        """In a cancelled task: send what it submits first after the interrupt, and that it knew."""
+        box = self.client.box
+        self.client.submit_frame = box.add
+        box.add(wire.cancel_task(state.task.task_id + wire.pack_u32(1), wire.HEARD) + frame)
+
     # cancelling
 
     def _interrupted(self, signum, frame):
@@ -292,6 +298,8 @@ class Worker:
             named = packet[5:17]
             if named == self.running:
                 state.task.cancelled = True
+                # Not sent from here: the interrupted code may be sending.
+                self.client.submit_frame = self._submit_heard
                 handler = signal.getsignal(signal.SIGINT)
                 if callable(handler):
                     handler(signal.SIGINT, frame)
@@ -383,6 +391,8 @@ class Worker:
         box.frames.append(ahead + wire.result(unique8, attempt, outcome, parts))
         for oid, guard in guards:
             client.sealed(oid, guard)
+        if state.task.cancelled:
+            client.submit_frame = box.add
         state.task = None
         self.alone = bool(flags & wire.ALONE)
         if len(box.frames) >= 32 or took > _SHORT:
