@@ -16,8 +16,9 @@ import sys
 import threading
 import time
 
-import ray
 from cancels import Canceller
+
+import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 FOLDER = pathlib.Path(sys.argv[1])

@@ -2,7 +2,6 @@
 
 from typing import Any, Dict, List, Optional
 
-
 # Imported at once: a function and a module have one name, and the one that is bound last stays.
 from ray.util.placement_group import placement_group
 
