@@ -85,6 +85,9 @@ func (n *Node) viewPut(v headstate.NodeView) {
 			n.sendPeerLocked(p, b)
 		}
 		delete(n.peers.early, v.ID)
+		if v.Info.Guest {
+			return // it ends with its driver: what needs no CPU is not to go there
+		}
 		total, err1 := n.names.Set(v.Info.Total)
 		avail, err2 := n.names.Set(positive(v.Available))
 		if err1 != nil || err2 != nil {

@@ -305,7 +305,7 @@ func (n *Node) announce(ctx context.Context, root *session.Root) error {
 	info := headstate.NodeInfo{
 		ID: n.id, Epoch: uint64(n.started.UnixNano()), IP: n.ip, Hostname: host, Name: n.file.NodeName,
 		Port: n.port, ObjectPort: n.port, MetricsPort: n.file.MetricsExportPort, AgentPort: n.agentPort, PID: os.Getpid(), Head: n.cfg.Head,
-		Socket: n.sock.Path, Total: n.names.Map(n.total), Labels: n.cfg.Labels,
+		Socket: n.sock.Path, Total: n.names.Map(n.total), Labels: n.cfg.Labels, Guest: n.cfg.Guest,
 	}
 	n.link = headlink.Start(headlink.Config{Node: info, Head: n.file.GCSAddress, Handler: &handler{n}, Clock: head.SystemClock{}, Log: n.log, AbsentLimit: absentLimit()})
 	if n.head != nil {

@@ -119,6 +119,20 @@ def test_programs_of_one_pod_have_a_node_each(cluster, pod):
     assert out == "True\n", err
 
 
+def test_others_start_nothing_on_it(cluster, pod):
+    """Not even what needs no CPU: it would end with a program that has nothing to do with it."""
+    cluster.add_node(num_cpus=1)
+    program = start(PROGRAM, pod)
+    guest = program.stdout.readline().split()[0]
+    ray.init(cluster.address)
+    where = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(lambda: ray.get_runtime_context().get_node_id())
+    assert guest in alive()
+    ran = set(ray.get([where.remote() for _ in range(40)]))
+    assert ran == alive() - {guest}
+    out, err = program.communicate("\n", timeout=60)
+    assert out == "True\n", err
+
+
 def test_a_program_that_is_killed_leaves_no_node(cluster, pod):
     program = start(PROGRAM, pod)
     assert program.stdout.readline()

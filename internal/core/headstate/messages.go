@@ -109,6 +109,7 @@ type NodeInfo struct {
 	Socket      string
 	Total       Resources
 	Labels      map[string]string
+	Guest       bool // it is there for one driver, and runs nothing for others
 }
 
 // Inventory is what a daemon still holds when it registers. The head answers with what of it is gone.
