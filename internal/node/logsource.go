@@ -30,12 +30,13 @@ type logSource struct {
 	pumping sync.Mutex
 
 	mu      sync.Mutex
-	src     *logs.Source               // guarded by mu
-	files   map[logs.FileID]*logOutput // guarded by mu
-	watched map[int32]*logOutput       // guarded by mu
-	drivers map[ids.Job]ids.NodeID     // guarded by mu; where the drivers of jobs are whose output is wanted
-	ticking bool                       // guarded by mu
-	closed  bool                       // guarded by mu
+	src     *logs.Source                 // guarded by mu
+	files   map[logs.FileID]*logOutput   // guarded by mu
+	watched map[int32]*logOutput         // guarded by mu
+	dead    logfile.Keeper[*pool.Worker] // guarded by mu
+	drivers map[ids.Job]ids.NodeID       // guarded by mu; where the drivers of jobs are whose output is wanted
+	ticking bool                         // guarded by mu
+	closed  bool                         // guarded by mu
 }
 
 // logOutput is a file of a worker, or of this daemon.
@@ -61,6 +62,9 @@ func (f *logOutput) path() string {
 	return out
 }
 
+// deadLogs is of how many dead workers the log files are kept.
+const deadLogs = 1000
+
 const (
 	logLook = 100 * time.Millisecond // between looks at all files, where nothing tells that they grow
 	logTick = 200 * time.Millisecond // after which the begin of a line is shown without its end
@@ -71,6 +75,10 @@ func startLogSource(n *Node, limit logfile.Limit) *logSource {
 		n: n, limit: limit, src: logs.NewSource(), files: map[logs.FileID]*logOutput{}, watched: map[int32]*logOutput{}, drivers: map[ids.Job]ids.NodeID{},
 		kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
+	l.dead = logfile.Keeper[*pool.Worker]{Most: deadLogs, Backups: limit.Backups, Files: func(w *pool.Worker) []string {
+		stdout, stderr := w.Logs()
+		return []string{stdout, stderr}
+	}}
 	var err error
 	if l.watch, err = logfile.Watch(l.changed); err != nil {
 		n.log.Warn("the system gives no watch of files, so workers' output is looked for ten times a second; raise fs.inotify.max_user_instances", "err", err)
@@ -170,10 +178,23 @@ func (l *logSource) ended(w *pool.Worker) {
 		}
 		l.src.Ended(f.id, size)
 	}
+	if err := l.dead.Ended(w, l.readsLocked); err != nil {
+		l.n.log.Warn("log files of workers that died long ago cannot be removed", "err", err)
+	}
 	l.mu.Unlock()
 	if found {
 		l.pump()
 	}
+}
+
+// readsLocked tells whether what a worker has printed is still to be sent.
+func (l *logSource) readsLocked(w *pool.Worker) bool {
+	for _, f := range l.files {
+		if f.w == w {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *logSource) wake() {

@@ -87,6 +87,7 @@ func (n *Node) died(w *pool.Worker, x pool.Exit) {
 	delete(n.byWorker, w)
 	n.mu.Unlock()
 	if cl == nil {
+		n.logs.ended(w)
 		_ = w.Close()
 		return
 	}

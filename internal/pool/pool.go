@@ -37,6 +37,8 @@ const (
 	maxInFlight = 16
 	// maxZygotes bounds the zygotes kept for other environments than the pool's own.
 	maxZygotes = 8
+	// zygoteLogs is of how many zygotes that have ended the output is kept.
+	zygoteLogs = 100
 )
 
 // ErrStopped is the failure of forks that Stop cut off.
@@ -110,6 +112,7 @@ type Pool struct {
 	requests uint64             // guarded by mu; number of the last request
 	uses     uint64             // guarded by mu; clock of source.used
 	zygotes  int                // guarded by mu; number of the last zygote
+	logs     []string           // guarded by mu; of zygotes that have ended, oldest first
 	minor    string             // guarded by mu; the interpreter's version, "" until a zygote is ready
 }
 

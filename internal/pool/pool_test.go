@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -389,6 +390,30 @@ func TestForkFails(t *testing.T) {
 				t.Errorf("files of workers that never were: %v (%v)", left, err)
 			}
 		})
+	}
+}
+
+// The output of zygotes that could not start is not kept without end.
+func TestOutputOfZygotesIsBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.pool.mu.Lock()
+	for k := range zygoteLogs {
+		path := filepath.Join(r.dir, fmt.Sprintf("zygote-0-%d.log", k))
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Error(err)
+		}
+		r.pool.logs = append(r.pool.logs, path)
+	}
+	r.pool.mu.Unlock()
+	for k := range 2 {
+		if _, err := r.tryFork(WorkerSpec{ID: "a", Preload: []string{fmt.Sprintf("no_such_module_%d", k)}}); err == nil {
+			t.Fatal("a module that does not exist was preloaded")
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(r.dir, "zygote-0-*.log"))
+	if err != nil || len(left) != zygoteLogs-2 || slices.Contains(left, filepath.Join(r.dir, "zygote-0-1.log")) {
+		t.Errorf("%d of %d files are left, %v", len(left), zygoteLogs, err)
 	}
 }
 

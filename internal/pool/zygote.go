@@ -508,6 +508,12 @@ func (z *zygote) ended(err error) {
 			z.src.queue = append([]*request{r}, z.src.queue...)
 		}
 	}
+	if p.logs = append(p.logs, z.log); len(p.logs) > zygoteLogs {
+		if rerr := os.Remove(p.logs[0]); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+			p.log.Warn("the output of a zygote that ended long ago cannot be removed", "file", p.logs[0], "err", rerr)
+		}
+		p.logs = p.logs[1:]
+	}
 	reports := z.orphanLocked()
 	if !p.stopping && z.src.own && !z.once && z.src.spawn == "" && !z.stopping &&
 		!z.ready.IsZero() && time.Since(z.ready) >= restartAfter && z.src.z == nil {

@@ -373,6 +373,68 @@ def test_three_levels_and_an_actor(here, recursive):
         all_free()
 
 
+def test_what_an_interrupted_task_calls_to_clean_up(here):
+    """The cancellation is over when the task has learnt of it."""
+
+    @ray.remote
+    def cleaned():
+        return "cleaned"
+
+    @ray.remote
+    def careful(path):
+        try:
+            ray.get(busy.remote(path))
+        except KeyboardInterrupt:
+            return ray.get([cleaned.remote(), cleaned.remote()])
+
+    ref = careful.remote(here("child"))
+    until(lambda: os.path.exists(here("child")))
+    ray.cancel(ref)
+    assert ray.get(ref, timeout=30) == ["cleaned", "cleaned"]
+    all_free()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_children_of_a_task_whose_process_dies(here, kept):
+    """Those that run end with it, unless somebody else has their result."""
+
+    @ray.remote
+    class Keeper:
+        def keep(self, refs):
+            self.refs = refs
+
+        def value(self):
+            return ray.get(self.refs[0])
+
+    @ray.remote(max_retries=-1)
+    def child(path):
+        with open(path + ".new", "w") as f:
+            f.write(str(os.getpid()))
+        os.rename(path + ".new", path)
+        until(lambda: os.path.exists(path + ".end"))
+        return "ended by itself"
+
+    @ray.remote(max_retries=0)
+    def dies(path, keeper):
+        ref = child.remote(path)
+        if keeper is not None:
+            ray.get(keeper.keep.remote([ref]))
+        until(lambda: os.path.exists(path))
+        os._exit(1)
+
+    keeper = Keeper.options(num_cpus=0).remote() if kept else None
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        ray.get(dies.remote(here("child"), keeper), timeout=30)
+    with open(here("child")) as f:
+        pid = int(f.read())
+    if kept:
+        mark(here("child.end"))
+        assert ray.get(keeper.value.remote(), timeout=30) == "ended by itself"
+    else:
+        until(lambda: not os.path.exists(f"/proc/{pid}"))
+    all_free()
+
+
 @pytest.mark.parametrize("kind", ["async", "threads"])
 def test_only_the_children_of_the_call_that_is_cancelled(here, kind):
     if kind == "async":

@@ -437,6 +437,36 @@ def test_hook_that_fails(own_env):
 # failures
 
 
+def ends_the_process():
+    print("the hook is over", file=sys.stderr, flush=True)
+    os._exit(7)
+
+
+@pytest.mark.parametrize(
+    ("job", "variables", "words"),
+    [
+        (ends_the_process, {}, ["3 in a row", "exit code 7", "the hook is over"]),
+        (None, {"PYTHONHOME": "/nonexistent"}, ["PYTHONHOME=/nonexistent", "encodings", "exit status 1"]),
+    ],
+)
+def test_an_environment_that_no_worker_survives(own_env, job, variables, words):
+    """It is not tried for ever, however often a task may be retried; what the processes said is told."""
+    ray.init(num_cpus=1, runtime_env={"worker_process_setup_hook": job} if job else None)
+    env = {"runtime_env": {"env_vars": variables}} if variables else {}
+    with pytest.raises(RuntimeEnvSetupError) as told:
+        ray.get(own.options(max_retries=-1, **env).remote(), timeout=60)
+    assert all(w in str(told.value) for w in words), str(told.value)
+
+    @ray.remote(max_restarts=-1, **env)
+    class A:
+        def f(self):
+            pass
+
+    with pytest.raises(RuntimeEnvSetupError) as told:
+        ray.get(A.remote().f.remote(), timeout=60)
+    assert all(w in str(told.value) for w in words[1:]), str(told.value)
+
+
 def test_setup_that_fails(ray_2, tmp_path):
     env = {"working_dir": f"file://{tmp_path}/nothing.zip"}
     with pytest.raises(RuntimeEnvSetupError, match="Failed to set up runtime environment") as told:

@@ -31,6 +31,7 @@ def test_thirty_seconds(binary, tmp_path):
         home.close()
     assert not wrong, "\n".join([f"CHAOS_SEED={seed} {figures}", *wrong])
     assert figures["calls"] > 100 and figures["killed_actors"] > 0 and figures["killed_nodes"] > 0, (seed, figures)
+    assert figures["tasks"]["TaskCancelledError"] > 20 and figures["killed_tasks"] > 0, (seed, figures)
 
 
 def _told(tmp_path, calls, runs, nodes_died=0):
@@ -71,4 +72,34 @@ A = "sync-inf-0.d1.1"
 )
 def test_check(tmp_path, actor, calls, runs, words):
     wrong, _ = _told(tmp_path, {"c": [r.format(actor) for r in calls]}, {f"{actor}/{k}": v for k, v in runs.items()})
+    assert len(wrong) == len(words) and all(w in text for w, text in zip(words, wrong)), wrong
+
+
+@pytest.mark.parametrize(
+    ("rows", "starts", "words"),
+    [
+        (
+            ["asks c:1 spins-inf", "cancels c:1 100 recursive", "ends c:1 error TaskCancelledError x", "done"],
+            ["c:1 99"],
+            [],
+        ),
+        (["asks c:1 dies", "cancels c:1 100", "ends c:1 error TaskCancelledError"], ["c:1 99", "c:1 103"], []),
+        (["asks c:1 dies", "cancels c:1 100", "ends c:1 error TaskCancelledError"], ["c:1 116"], ["16.0 s after"]),
+        (["asks c:1 ends", "cancels c:1 100", "ends c:1 value"], ["c:1 99"], []),
+        (["asks c:1 ends", "ends c:1 error TaskCancelledError"], [], ["ended with error TaskCancelledError"]),
+        (["asks c:1 spins-0", "cancels c:1 100", "ends c:1 value"], [], ["ended with value"]),
+        (["asks c:1 spins-0", "cancels c:1 100", "ends c:1 error WorkerCrashedError"], [], []),
+        (["asks c:1 spins-inf", "cancels c:1 100", "ends c:1 error WorkerCrashedError"], [], ["WorkerCrashedError"]),
+        (["asks c:1 queued", "cancels c:1 100", "hangs c:1 is not ready"], [], ["hangs"]),
+        (["asks c:1 parent", "cancels c:1 100", "lives c:1.a5"], [], ["lives"]),
+        (["asks c:1 waits", "cancels c:1 100", "done"], [], ["never ended"]),
+    ],
+)
+def test_check_of_tasks(tmp_path, rows, starts, words):
+    from check import check_tasks
+
+    for folder, lines in (("tasks", rows), ("starts", starts)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "c").write_text("".join(row + "\n" for row in lines))
+    wrong, _ = check_tasks(tmp_path, 0)
     assert len(wrong) == len(words) and all(w in text for w, text in zip(words, wrong)), wrong
