@@ -47,7 +47,7 @@ var Layers = []Layer{
 	{"internal/kube", []string{"internal"}, nil, "a face over node and head, and who a pod is"},
 	{"deploy", nil, nil, "files, built into the program"},
 	{"ray", []string{"ray", "internal/wire", "internal/core/ids", "internal/core/fault", "internal/session", "internal/version"}, nil, "the Go SDK is a client: it speaks the protocol"},
-	{"cmd", []string{"internal", "cmd", ""}, nil, "flags in, calls out"},
+	{"cmd", []string{"internal", "cmd", "deploy", ""}, nil, "flags in, calls out"},
 	{"bench", []string{"internal"}, nil, "measures any part"},
 	{"test", []string{"internal", "test"}, nil, "tests any part"},
 }

@@ -217,8 +217,8 @@ def test_run_sends_a_folder_to_all_nodes(ray, cluster, tmp_path):
 
 WAITS = """
 import os, sys, time
-print("pid", os.getpid(), os.getcwd(), flush=True)
 try:
+    print("pid", os.getpid(), os.getcwd(), flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
@@ -231,7 +231,7 @@ def test_ctrl_c_reaches_the_program_and_no_end_leaves_it_behind(ray, space, clus
     program.write_text(WAITS)
 
     def started(text):
-        until(lambda: "pid" in text(), "the program to start", 30, text)
+        until(lambda: re.search(r"pid .*\n", text()), "the program to start", 30, text)
         return text().split()[1], text().split()[2]
 
     def gone(pid, folder):

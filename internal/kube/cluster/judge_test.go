@@ -242,3 +242,31 @@ func TestLinesGetTheirPrefix(t *testing.T) {
 		t.Errorf("a line without end: %d pieces written, %d bytes kept", got, len(p.rest))
 	}
 }
+
+func TestWhatAnApplyChanged(t *testing.T) {
+	d := func(version string, generation, replicas int, image string) *client.Deployment {
+		var d client.Deployment
+		d.Meta.ResourceVersion, d.Meta.Generation, d.Spec.Replicas = version, int64(generation), replicas
+		d.Spec.Template.Spec.Containers = []client.Container{{Image: image}}
+		return &d
+	}
+	for _, tc := range []struct {
+		kind          string
+		there         bool
+		before, after *client.Deployment
+		want          string
+	}{
+		{"service", false, d("", 0, 0, ""), d("1", 0, 0, ""), "created"},
+		{"service", true, d("1", 0, 0, ""), d("1", 0, 0, ""), "unchanged"},
+		{"service", true, d("1", 0, 0, ""), d("2", 0, 0, ""), "configured"},
+		{"deployment", false, d("", 0, 0, ""), d("1", 1, 3, "i"), "created: 3 x i (cpu , memory )"},
+		{"deployment", true, d("1", 1, 3, "i"), d("2", 1, 3, "i"), "unchanged"}, // its status was written
+		{"deployment", true, d("1", 1, 3, "i"), d("2", 2, 5, "i"), "configured: pods 3 -> 5"},
+		{"deployment", true, d("1", 1, 3, "i"), d("2", 2, 3, "j"), "configured: i (cpu , memory ) -> j (cpu , memory )"},
+		{"deployment", true, d("1", 1, 3, "i"), d("2", 2, 3, "i"), "configured"},
+	} {
+		if got := change(tc.kind, tc.there, tc.before, tc.after); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.kind, got, tc.want)
+		}
+	}
+}

@@ -177,8 +177,8 @@ func TestRunSendsAFolder(t *testing.T) {
 // waits tells where it is and goes on until it is interrupted.
 const waits = `
 import json, os, sys, threading
-print(json.dumps([os.getpid(), os.getcwd()]), flush=True)
 try:
+    print(json.dumps([os.getpid(), os.getcwd()]), flush=True)
     threading.Event().wait(600)
 except KeyboardInterrupt:
     sys.exit(3)

@@ -66,7 +66,7 @@ func (c *Cluster) apply(ctx context.Context, r Resource) (string, error) {
 	if err := c.Client.Apply(ctx, path, manager, r.Text, &after); err != nil {
 		return "", err
 	}
-	if there && before.Meta.ResourceVersion == after.Meta.ResourceVersion && after.Failed() != "" {
+	if there && same(&before.Meta, &after.Meta) && after.Failed() != "" {
 		return "unchanged; its pods could not be made, and are tried again", c.retry(ctx, path, r)
 	}
 	return change(r.Kind, there, &before, &after), nil
@@ -85,9 +85,15 @@ func (c *Cluster) retry(ctx context.Context, path string, r Resource) error {
 	return c.Client.Apply(ctx, path, manager+"-retry", text, nil) // JSON is YAML
 }
 
+// same says whether what a resource shall be is as before. Its version differs when only its status was written meanwhile;
+// its generation does not, where it has one.
+func same(before, after *client.Meta) bool {
+	return before.ResourceVersion == after.ResourceVersion || after.Generation > 0 && before.Generation == after.Generation
+}
+
 // change says what an apply did.
 func change(kind string, there bool, before, after *client.Deployment) string {
-	if there && before.Meta.ResourceVersion == after.Meta.ResourceVersion {
+	if there && same(&before.Meta, &after.Meta) {
 		return "unchanged"
 	}
 	if kind != "deployment" {
