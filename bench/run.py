@@ -436,6 +436,15 @@ def machine():
     return "%d cores, %.0f GiB" % (len(os.sched_getaffinity(0)), gib)
 
 
+def sections(path):
+    """What a file of figures has besides the table: the sections that others wrote into it."""
+    if not os.path.exists(path):
+        return ""
+    with open(path, encoding="utf-8") as f:
+        _, found, text = f.read().partition("\n## ")
+    return found + text
+
+
 def report(args, chosen, engines):
     """Returns the text of FIGURES.md."""
     lines = [
@@ -509,7 +518,7 @@ def main():
     if args.out:
         fresh = args.out + ".new"
         with open(fresh, "w", encoding="utf-8") as f:
-            f.write(report(args, chosen, engines))
+            f.write(report(args, chosen, engines).rstrip() + "\n" + sections(args.out))
         shutil.move(fresh, args.out)
     return 1 if any(e.errors for e in engines) else 0
 
