@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"gray/internal/core/ids"
@@ -282,6 +283,30 @@ func TestRunningChildrenOfACrashedTask(t *testing.T) {
 			}
 			quieten(r)
 		})
+	}
+}
+
+// A call that an attempt has left running at an actor goes on when the attempt's process dies: the actor is none of its own.
+func TestRunningCallOfACrashedTask(t *testing.T) {
+	r, c := solo(t, 2)
+	h := c.actor("async max=10")
+	live(h)
+	parent := c.call("f")
+	quieten(r)
+	w := r.e.tasks.at(r.e.objs.at(r.e.find(parent)).task).worker
+	r.take(w)
+	u := r.e.sessions[w].blocks[0].first + 1
+	r.do(func(e *Engine) {
+		e.RegisterTemplate(w, 1, r.spec(c.job, "method m"))
+		e.CallActor(w, &ActorSubmission{Submission: Submission{Template: 1, Unique: u, Returns: 1, Bytes: 100}, Actor: h.id})
+	})
+	quieten(r)
+	r.told()
+	r.do(func(e *Engine) { e.WorkerGone(w, "WORKER_CRASHED", "killed") })
+	for _, line := range r.told() {
+		if strings.HasPrefix(line, "cancel") || strings.HasPrefix(line, "kill") {
+			t.Errorf("the actor is told to %s", line)
+		}
 	}
 }
 

@@ -545,7 +545,7 @@ func (e *Engine) orphans(parent ids.Unique, running bool) {
 			continue
 		}
 		waits := t.state == taskQueued || t.state == taskWaiting || t.state == taskOrdered
-		if !waits && !running {
+		if !waits && (!running || t.call != nil) {
 			continue
 		}
 		wanted := false
