@@ -214,3 +214,22 @@ func TestUnorderedCallThatWaitsWhenItsActorDies(t *testing.T) {
 		r.clean(c, append(list, late)...)
 	}
 }
+
+// A call that is repeated goes ahead of those that wait for an argument: one of them may wait for its value.
+func TestARepeatedCallIsAheadOfWhatNeedsIt(t *testing.T) {
+	r, c := solo(t, 1)
+	h := c.actor("")
+	w := live(h)
+	first := h.call("m retries=1")
+	h.call("m")
+	needs := h.call("m", first)
+	last := h.call("m")
+	r.answer(w, OutcomeRetry, "error")
+	for range 4 {
+		quieten(r)
+		r.answer(w, OutcomeValues, "v")
+	}
+	r.told()
+	c.get(needs, last)
+	r.want("value", "value 1/1/1 "+name(needs)+" = v []", "value 1/1/1 "+name(last)+" = v []")
+}

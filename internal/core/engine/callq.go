@@ -236,11 +236,15 @@ func (e *Engine) again(i uint32, t *task) {
 	}
 	e.ready(q) // goes on to the first that was not sent
 	e.toTask(t, taskOrdered)
-	if t.next != 0 {
-		e.unlink(&q.chain, t)
-		e.insert(&q.chain, i, t, 0)
+	before := t.next // the first that waits for an argument, which may be what this call is to return
+	for before != 0 && e.tasks.at(before).state != taskWaiting {
+		before = e.tasks.at(before).next
 	}
-	if q.next == 0 {
+	if t.next != before {
+		e.unlink(&q.chain, t)
+		e.insert(&q.chain, i, t, before)
+	}
+	if q.next == before {
 		q.next = i
 	}
 	e.offer(q)

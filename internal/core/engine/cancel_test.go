@@ -310,6 +310,31 @@ func TestRunningCallOfACrashedTask(t *testing.T) {
 	}
 }
 
+// The same of an actor's process, unless the actor ends itself.
+func TestRunningChildrenOfADeadActor(t *testing.T) {
+	for _, exits := range []bool{false, true} {
+		r, c := solo(t, 2)
+		h := c.actor("")
+		w := live(h)
+		call := h.call("m")
+		x := r.take(w)
+		child := r.asClient(w).call("f retries=3")
+		quieten(r)
+		at := r.e.tasks.at(r.e.objs.at(r.e.find(child)).task).worker
+		r.take(at)
+		r.do(func(e *Engine) { e.Release(w, child, 1) })
+		r.told()
+		if exits {
+			r.end(w, x, OutcomeExit, "")
+		}
+		r.crash(w)
+		if killed := slices.Contains(r.told(), "kill "+itoa(at)); killed == exits {
+			t.Errorf("exit_actor %v: the child's worker is killed: %v", exits, killed)
+		}
+		c.release(call)
+	}
+}
+
 // Of an actor's calls that run at once, only the children of the one that is cancelled are.
 func TestCancelKnowsWhichCallSubmitted(t *testing.T) {
 	r, c := solo(t, 4)

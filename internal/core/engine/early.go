@@ -19,10 +19,12 @@ func (e *Engine) takeFromDead(w *worker, why string) {
 		return
 	}
 	back := e.sink.TakeBack(w.s.id)
-	if w.killed != "" || w.served || !w.receivedNone(e, back) {
-		if !w.served {
-			e.pool.serves(w)
-		}
+	switch {
+	case w.killed != "" || w.served || w.host != nil && w.host.death != nil: // it says nothing of others
+		e.takenBack(w, back, "", "")
+		return
+	case !w.receivedNone(e, back):
+		e.pool.serves(w)
 		e.takenBack(w, back, "", "")
 		return
 	}
@@ -38,7 +40,7 @@ func (e *Engine) takeFromDead(w *worker, why string) {
 	if w.inEnv {
 		kind = fault.RuntimeEnv
 	}
-	if w.host != nil && w.host.death == nil {
+	if w.host != nil {
 		w.host.death = deathOf(kind, why)
 	}
 	e.takenBack(w, back, kind, why)

@@ -405,7 +405,7 @@ func (e *Engine) hostGone(h *host, kind fault.Kind, why string) {
 		e.endBundle(creation)
 	}
 	e.endHost(h)
-	e.orphans(a.id.Unique(), !h.leaving && h.since.IsZero())
+	e.orphans(a.id.Unique(), death.Cause != actor.Exited)
 	for _, u := range made {
 		if b := e.actors[u]; b != nil && b.mgr != nil && !b.mgr.spec.Detached {
 			e.stopActor(b, ownerDied("the actor that had created it, "+a.id.String()+", died"), false)
