@@ -2,8 +2,10 @@
 
 The node daemon reads the files and shows the lines to the job's driver, with the name of the task or actor that printed
 them. The name is written into the file when something is printed that follows another name: tasks that print nothing cost
-nothing. Output that does not come by way of ``sys.stdout`` and ``sys.stderr`` (of C code, of processes that a task starts)
-goes under the last name written, so a name is also written beforehand when a task begins after a while of others.
+nothing. Just so each task's first line is preceded by one that says which task it is, by which a task's log is found.
+Output that does not come by way of ``sys.stdout`` and ``sys.stderr`` (of C code, of processes that a task starts)
+goes under the last name and task written, so a name is also written beforehand when a task begins after a while of
+others.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ _AHEAD = 0.001  # seconds between names that are written beforehand
 
 _name = ("task_name", "")  # in whose name this process prints now: what it is, and what it is called
 _files: list = []
+_who = type(None)  # returns which task or call runs: the unique part of its id and its attempt; false if that is not known
 _written = 0.0  # when names were last written beforehand
 
 
@@ -23,14 +26,22 @@ class _File(io.FileIO):
     """A descriptor into which the current name goes ahead of what is printed in it."""
 
     last = ("task_name", "")  # the name that was written last
+    who = None  # the task that was written last
     fresh = True  # the next byte begins a line
 
     def write(self, data):
         name = _name
-        if name is self.last:
+        who = _who()
+        if not who and self.who is not None:
+            who = self.who  # what its task has left behind
+        if name is self.last and who == self.who:
             n = super().write(data)
         else:
-            head = _line(*name) if self.fresh or self._at_begin() else b"\n" + _line(*name)
+            head = _line(*name) if name is not self.last else b""
+            if who != self.who:
+                head += _mark(who)
+            if not self.fresh and not self._at_begin():
+                head = b"\n" + head
             whole = head + bytes(data)
             n = super().write(whole)
             while n < len(head):  # as good as never: of a file that is written to in pieces
@@ -79,6 +90,19 @@ def open_streams():
 
 def _line(kind: str, name: str) -> bytes:
     return f":{kind}:{' '.join(name.split())}\n".encode("utf-8", "backslashreplace")
+
+
+def _mark(who: bytes) -> bytes:
+    attempt = int.from_bytes(who[8:], "little")
+    return f":task_id:{who[:8].hex()}{f' {attempt}' if attempt else ''}\n".encode()
+
+
+def tell_apart(who):
+    """From now on, ``who()`` says which task or call prints; None if they are not told apart."""
+    global _who
+    _who = who or type(None)
+    for file in _files:
+        file.who = None
 
 
 def as_task(name: str):

@@ -251,11 +251,15 @@ class Worker:
         except Exception as e:
             self.execute = environ.unfit(e, state.runtime_env)
             return
+        printing.tell_apart(self._named)
         if fields.get("actor"):
             become(self, fields["actor"])
             self.client.submit_frame = self._submit_frame
         else:
             signal.signal(signal.SIGURG, self._interrupted)
+
+    def _named(self):
+        return self.named
 
     def _submit_frame(self, frame):
         """In an actor: send what a call submits, and say which call that is."""
