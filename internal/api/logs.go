@@ -176,6 +176,9 @@ func (s *server) findLog(ctx context.Context, q url.Values) (n *headstate.NodeIn
 		}
 		node, _ := row["node_id"].(string)
 		worker, _ := row["worker_id"].(string)
+		if actor := row["actor_id"]; (node == "" || worker == "") && actor != nil {
+			return nil, "", nil, askActor(actor)
+		}
 		if node == "" || worker == "" {
 			return nil, "", nil, logFail("Could not find log file for task: %s (attempt %s): it is %v, and no worker has it yet.", q.Get("task_id"), attempt, row["state"])
 		}
@@ -204,6 +207,11 @@ func (s *server) findLog(ctx context.Context, q url.Values) (n *headstate.NodeIn
 		part = url.Values{"task": {q.Get("task")}, "attempt": {q.Get("attempt")}}
 	}
 	return n, q.Get("filename"), part, err
+}
+
+// askActor says that a call has no log of its own, and where its output is.
+func askActor(id any) error {
+	return logFail("For actor task, please query actor log for actor(%v): e.g. ray logs actor --id %v . An actor's tasks share its file; they are told apart if it has RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING=1 in the env_vars of its runtime_env.", id, id)
 }
 
 // workerLog finds a worker's file by the rest of its name.
@@ -267,7 +275,7 @@ func (s *server) log(w http.ResponseWriter, r *http.Request) {
 	}
 	defer resp.Body.Close()
 	if actor := part.Get("actor"); actor != "" && resp.StatusCode == http.StatusNotFound {
-		http.Error(w, fmt.Sprintf("For actor task, please query actor log for actor(%s): e.g. ray logs actor --id %s . An actor's tasks share its file; they are told apart if it has RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING=1 in the env_vars of its runtime_env.", actor, actor), http.StatusInternalServerError)
+		http.Error(w, askActor(actor).Error(), http.StatusInternalServerError)
 		return
 	}
 	h := w.Header()

@@ -22,7 +22,7 @@ const (
 	taskMark  = ":task_id:"
 )
 
-// maxMark is the length of the longest line that is held back to see whether it is a mark.
+// maxMark is the length of the longest line that may be a mark: until its end has come it is held back.
 const maxMark = 4096
 
 // Attempt is one of a task, as marks name it.
@@ -117,7 +117,7 @@ func mayMark(b []byte) bool {
 
 // mark takes a line if it is one.
 func (o *Only) mark(line []byte) bool {
-	if line[len(line)-1] != '\n' {
+	if line[len(line)-1] != '\n' || len(line) > maxMark {
 		return false
 	}
 	if who, ok := bytes.CutPrefix(line, []byte(taskMark)); ok {

@@ -4,13 +4,14 @@ The node daemon reads the files and shows the lines to the job's driver, with th
 them. The name is written into the file when something is printed that follows another name: tasks that print nothing cost
 nothing. Just so each task's first line is preceded by one that says which task it is, by which a task's log is found.
 Output that does not come by way of ``sys.stdout`` and ``sys.stderr`` (of C code, of processes that a task starts)
-goes under the last name and task written, so a name is also written beforehand when a task begins after a while of
-others.
+goes under the last name and task written, so these are also written beforehand when a task of another name begins after a
+while, and for functions that were seen to print by such ways.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
 
@@ -18,7 +19,9 @@ _AHEAD = 0.001  # seconds between names that are written beforehand
 
 _name = ("task_name", "")  # in whose name this process prints now: what it is, and what it is called
 _files: list = []
-_who = type(None)  # returns which task or call runs: the unique part of its id and its attempt; false if that is not known
+_who = type(
+    None
+)  # returns which task or call runs: the unique part of its id and its attempt; false if that is not known
 _written = 0.0  # when names were last written beforehand
 
 
@@ -28,6 +31,7 @@ class _File(io.FileIO):
     last = ("task_name", "")  # the name that was written last
     who = None  # the task that was written last
     fresh = True  # the next byte begins a line
+    end = 0  # the file's size when others were last seen to have written to it, and what was written here since
 
     def write(self, data):
         name = _name
@@ -46,17 +50,30 @@ class _File(io.FileIO):
             n = super().write(whole)
             while n < len(head):  # as good as never: of a file that is written to in pieces
                 n += super().write(whole[n:])
-            self.last = name
+            self.last, self.who = name, who
+            self.end += len(head)
             n -= len(head)
         if n:
+            self.end += n
             self.fresh = data[n - 1] == 10
         return n
 
     def ahead(self):
-        """Write the current name, unless it stands there."""
-        if _name is not self.last:
+        """Write the current name and task, unless they stand there."""
+        who = _who()
+        if _name is not self.last or who != self.who and (who or self.who is None):
             self.write(b"")
             self.fresh = True
+
+    def grown(self) -> bool:
+        """Whether others have written to the file since this was asked last."""
+        try:
+            size = os.fstat(self.fileno()).st_size
+        except (OSError, ValueError):
+            return False  # user code has closed it
+        grown = size > self.end  # it is less when the file's begin has been cut off
+        self.end = size
+        return grown
 
     def _at_begin(self) -> bool:
         """Whether the file ends with a whole line: somebody else may have ended ours."""
@@ -108,14 +125,18 @@ def tell_apart(who):
 def as_task(name: str):
     """From now on a task of that name prints."""
     global _name, _written
-    if name == _name[1]:
-        return
-    _name = ("task_name", name)
+    if name != _name[1]:
+        _name = ("task_name", name)
     now = time.perf_counter()
     if now - _written > _AHEAD:
         _written = now
         for file in _files:
             file.ahead()
+
+
+def by_others() -> bool:
+    """Whether something has come into the files by other ways than ``sys.stdout`` and ``sys.stderr`` since the last call."""
+    return sum([file.grown() for file in _files]) > 0  # each is to look
 
 
 def as_actor(name: str):
