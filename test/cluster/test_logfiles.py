@@ -182,7 +182,7 @@ def test_of_an_actors_task(two):
     import asyncio
     apart = {"env_vars": {"RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING": "1"}}
 
-    @ray.remote(resources={"b": 1}, max_concurrency=2)
+    @ray.remote(num_cpus=0, resources={"b": 1}, max_concurrency=2)
     class B:
         def __init__(self):
             self.turn = asyncio.Event()
@@ -203,7 +203,8 @@ def test_of_an_actors_task(two):
         except Exception as e:
             return f"{type(e).__name__}: {e}"
 
-    told, plain, quiet, b = A.options(runtime_env=apart).remote(), A.remote(), A.options(runtime_env=apart).remote(), B.options(runtime_env=apart).remote()
+    told, plain, quiet = [A.options(num_cpus=0, runtime_env=env).remote() for env in (apart, None, apart)]
+    b = B.options(runtime_env=apart).remote()
     refs = [told.say.remote("one"), told.say.remote("two"), plain.say.remote("three"), quiet.__ray_ready__.remote(), b.say.remote("x"), b.say.remote("y")]
     ray.get(refs)
     print(json.dumps([log(r) for r in refs]))

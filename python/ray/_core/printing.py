@@ -5,7 +5,7 @@ them. The name is written into the file when something is printed that follows a
 nothing. Just so each task's first line is preceded by one that says which task it is, by which a task's log is found.
 Output that does not come by way of ``sys.stdout`` and ``sys.stderr`` (of C code, of processes that a task starts)
 goes under the last name and task written, so these are also written beforehand when a task of another name begins after a
-while, and for functions that were seen to print by such ways.
+while, when a function is run here for the first time, and for functions that were seen to print by such ways.
 """
 
 from __future__ import annotations
@@ -122,13 +122,13 @@ def tell_apart(who):
         file.who = None
 
 
-def as_task(name: str):
-    """From now on a task of that name prints."""
+def as_task(name: str, at_once: bool):
+    """From now on a task of that name prints; with ``at_once``, its name and itself are written beforehand in any case."""
     global _name, _written
     if name != _name[1]:
         _name = ("task_name", name)
     now = time.perf_counter()
-    if now - _written > _AHEAD:
+    if at_once or now - _written > _AHEAD:
         _written = now
         for file in _files:
             file.ahead()

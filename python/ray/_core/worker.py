@@ -348,7 +348,7 @@ class Worker:
             self._title = name
             if self._set_title is not None:
                 self._set_title("ray::" + name)
-            printing.as_task(name)
+            printing.as_task(name, template.aloud or template.mean is None)
         if template.threads != self._threads and self._threads is not None:
             self._threads = template.threads if zygote.limit_threads(template.threads) else None
         retry_types = items = None
