@@ -249,20 +249,31 @@ func openKept(folder, file string, want Attempt) (t *TaskLog, whole bool, err er
 		}
 		t.files = append([]*Reading{r}, t.files...)
 	}
-	for k, r := range t.files {
-		if k < len(t.files)-1 {
-			now, err := os.Lstat(filepath.Join(folder, name(file, len(t.files)-1-k)))
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				t.Close()
-				return nil, false, os.NewSyscallError("lstat", err)
-			}
-			was, err2 := r.f.Stat()
-			if err != nil || err2 != nil || !os.SameFile(was, now) {
-				return t, false, nil
-			}
+	for k, r := range t.files[:len(t.files)-1] {
+		same, err := r.isStill(filepath.Join(folder, name(file, len(t.files)-1-k)))
+		if err != nil {
+			t.Close()
+			return nil, false, err
+		}
+		if !same {
+			return t, false, nil
 		}
 	}
-	return t, true, nil
+	_, err = os.Lstat(filepath.Join(folder, name(file, len(t.files))))
+	return t, errors.Is(err, os.ErrNotExist) || len(t.files) == maxKept, nil
+}
+
+// isStill tells whether a path still names the file.
+func (r *Reading) isStill(path string) (bool, error) {
+	now, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	was, err := r.f.Stat()
+	return err == nil && os.SameFile(was, now), err
 }
 
 // Close closes the files.
