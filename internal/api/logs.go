@@ -134,33 +134,34 @@ func errText(err error) string {
 	return err.Error()
 }
 
-// findLog says which file of which node is meant.
-func (s *server) findLog(ctx context.Context, q url.Values) (n *headstate.NodeInfo, name string, err error) {
+// findLog says which file of which node is meant, and which part of it: what one attempt of a task printed, or all.
+func (s *server) findLog(ctx context.Context, q url.Values) (n *headstate.NodeInfo, name string, part url.Values, err error) {
 	suffix := q.Get("suffix")
 	if suffix == "" {
 		suffix = "out"
 	}
 	if suffix != "out" && suffix != "err" {
-		return nil, "", logFail("Invalid suffix: %s. Must be one of out or err.", suffix)
+		return nil, "", nil, logFail("Invalid suffix: %s. Must be one of out or err.", suffix)
 	}
 	ext := "." + suffix
 	switch {
 	case q.Get("submission_id") != "":
-		return nil, "", logFail("Logs of submitted jobs are not in this version of Gray yet: jobs are not; ask for a file, an actor, a task or a pid.")
+		return nil, "", nil, logFail("Logs of submitted jobs are not in this version of Gray yet: jobs are not; ask for a file, an actor, a task or a pid.")
 	case q.Get("actor_id") != "":
 		row, err := s.logRow(ctx, state.Actors, "actor_id", q.Get("actor_id"), "")
 		if err != nil {
-			return nil, "", err
+			return nil, "", nil, err
 		}
 		if row == nil {
-			return nil, "", logFail("Actor ID %s not found. Use `ray list actors` to see the actors.", q.Get("actor_id"))
+			return nil, "", nil, logFail("Actor ID %s not found. Use `ray list actors` to see the actors.", q.Get("actor_id"))
 		}
 		pid := fmt.Sprint(row["pid"])
 		node, _ := row["node_id"].(string)
 		if node == "" || pid == "0" || row["pid"] == nil {
-			return nil, "", logFail("Worker of actor %s not found: the actor is %v, and has no process. Use `ray get actors %s`.", q.Get("actor_id"), row["state"], q.Get("actor_id"))
+			return nil, "", nil, logFail("Worker of actor %s not found: the actor is %v, and has no process. Use `ray get actors %s`.", q.Get("actor_id"), row["state"], q.Get("actor_id"))
 		}
-		return s.workerLog(ctx, node, "", "*-"+pid+ext, "of the actor "+q.Get("actor_id"))
+		n, name, err = s.workerLog(ctx, node, "", "*-"+pid+ext, "of the actor "+q.Get("actor_id"))
+		return n, name, nil, err
 	case q.Get("task_id") != "":
 		attempt := q.Get("attempt_number")
 		if attempt == "" {
@@ -168,35 +169,49 @@ func (s *server) findLog(ctx context.Context, q url.Values) (n *headstate.NodeIn
 		}
 		row, err := s.logRow(ctx, state.Tasks, "task_id", q.Get("task_id"), attempt)
 		if err != nil {
-			return nil, "", err
+			return nil, "", nil, err
 		}
 		if row == nil {
-			return nil, "", logFail("Could not find log file for task: %s (attempt %s): there is no such attempt. Use `ray list tasks` to see them.", q.Get("task_id"), attempt)
-		}
-		if row["type"] == "ACTOR_TASK" {
-			return nil, "", logFail("For actor task, please query actor log for actor(%v): e.g. ray logs actor --id %v . An actor's tasks share its file.", row["actor_id"], row["actor_id"])
+			return nil, "", nil, logFail("Could not find log file for task: %s (attempt %s): there is no such attempt. Use `ray list tasks` to see them.", q.Get("task_id"), attempt)
 		}
 		node, _ := row["node_id"].(string)
 		worker, _ := row["worker_id"].(string)
-		if node == "" || worker == "" {
-			return nil, "", logFail("Could not find log file for task: %s (attempt %s): it is %v, and no worker has it yet.", q.Get("task_id"), attempt, row["state"])
+		if actor := row["actor_id"]; (node == "" || worker == "") && actor != nil {
+			return nil, "", nil, askActor(actor)
 		}
-		return s.workerLog(ctx, node, "", worker+"-*-"+fmt.Sprint(row["worker_pid"])+ext, "of the task "+q.Get("task_id"))
+		if node == "" || worker == "" {
+			return nil, "", nil, logFail("Could not find log file for task: %s (attempt %s): it is %v, and no worker has it yet.", q.Get("task_id"), attempt, row["state"])
+		}
+		n, name, err = s.workerLog(ctx, node, "", worker+"-*-"+fmt.Sprint(row["worker_pid"])+ext, "of the task "+q.Get("task_id"))
+		part = url.Values{"task": {q.Get("task_id")}, "attempt": {attempt}}
+		if row["type"] == "ACTOR_TASK" || row["type"] == "ACTOR_CREATION_TASK" {
+			part.Set("actor", fmt.Sprint(row["actor_id"]))
+		}
+		return n, name, part, err
 	}
 	if q.Get("node_id") == "" && q.Get("node_ip") == "" {
-		return nil, "", logFail("node_id or node_ip must be provided with filename or pid.")
+		return nil, "", nil, logFail("node_id or node_ip must be provided with filename or pid.")
 	}
 	if pid := q.Get("pid"); pid != "" {
 		if _, err := strconv.ParseUint(pid, 10, 31); err != nil {
-			return nil, "", logFail("the pid %q is not a number", pid)
+			return nil, "", nil, logFail("the pid %q is not a number", pid)
 		}
-		return s.workerLog(ctx, q.Get("node_id"), q.Get("node_ip"), "*-"+pid+ext, "of the worker with pid "+pid)
+		n, name, err = s.workerLog(ctx, q.Get("node_id"), q.Get("node_ip"), "*-"+pid+ext, "of the worker with pid "+pid)
+		return n, name, nil, err
 	}
 	if q.Get("filename") == "" {
-		return nil, "", logFail("None of filename, actor_id, task_id, pid or submission_id is given: say which log is wanted.")
+		return nil, "", nil, logFail("None of filename, actor_id, task_id, pid or submission_id is given: say which log is wanted.")
 	}
 	n, err = s.logNode(ctx, q.Get("node_id"), q.Get("node_ip"))
-	return n, q.Get("filename"), err
+	if q.Get("task") != "" { // who read the log of a task reads on
+		part = url.Values{"task": {q.Get("task")}, "attempt": {q.Get("attempt")}}
+	}
+	return n, q.Get("filename"), part, err
+}
+
+// askActor says that a call has no log of its own, and where its output is.
+func askActor(id any) error {
+	return logFail("For actor task, please query actor log for actor(%v): e.g. ray logs actor --id %v . An actor's tasks share its file; they are told apart if it has RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING=1 in the env_vars of its runtime_env.", id, id)
 }
 
 // workerLog finds a worker's file by the rest of its name.
@@ -236,12 +251,15 @@ func (s *server) log(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := r.URL.Query()
-	n, name, err := s.findLog(r.Context(), q)
+	n, name, part, err := s.findLog(r.Context(), q)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	ask := url.Values{"name": {name}, "lines": {"1000"}}
+	for key := range part {
+		ask.Set(key, part.Get(key))
+	}
 	for _, key := range []string{"lines", "interval", "offset", "max"} {
 		if x := q.Get(key); x != "" && x != "None" {
 			ask.Set(key, x)
@@ -256,6 +274,10 @@ func (s *server) log(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer resp.Body.Close()
+	if actor := part.Get("actor"); actor != "" && resp.StatusCode == http.StatusNotFound {
+		http.Error(w, askActor(actor).Error(), http.StatusInternalServerError)
+		return
+	}
 	h := w.Header()
 	if resp.StatusCode == http.StatusOK {
 		h.Set("Content-Disposition", "attachment; filename="+strconv.Quote(download(q.Get("download_filename"), name)))

@@ -95,6 +95,10 @@ func (n *Node) logHere(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if q.Get("task") != "" {
+		n.taskLogHere(w, r, lines, max(off, 0), most, time.Duration(seconds*float64(time.Second)))
+		return
+	}
 	f, err := logfile.Open(n.dir.LogDir(), n.logName(q.Get("name")))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -121,14 +125,75 @@ func (n *Node) logHere(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	flush := func() {
-		if err := http.NewResponseController(w).Flush(); err != nil {
-			n.log.Debug("a log is not sent at once", "err", err)
-		}
-	}
+	flush := n.flusher(w)
 	flush()
 	if err := f.Stream(r.Context(), w, q.Get("follow") != "", time.Duration(seconds*float64(time.Second)), flush); err != nil {
 		n.log.Debug("a log did not reach its caller to the end", "err", err)
+	}
+}
+
+// maxTaskPart is maxLogPart for the log of a task: each part of it is looked for from the file's begin.
+const maxTaskPart = 2 << 20
+
+// taskLogHere sends what one attempt of a task printed into a worker's file. Of an actor's calls that is known only if the
+// actor asked for it.
+func (n *Node) taskLogHere(w http.ResponseWriter, r *http.Request, lines, off, most int64, every time.Duration) {
+	q := r.URL.Query()
+	fail := func(err error, status int) { http.Error(w, err.Error(), status) }
+	no, err := strconv.ParseUint(q.Get("attempt"), 10, 32)
+	if err != nil {
+		fail(fmt.Errorf("attempt=%q is not a whole number", q.Get("attempt")), http.StatusInternalServerError)
+		return
+	}
+	want, err := logfile.AttemptOf(q.Get("task"), uint32(no))
+	if err != nil {
+		fail(err, http.StatusInternalServerError)
+		return
+	}
+	t, err := logfile.OpenTask(n.dir.LogDir(), q.Get("name"), want)
+	if err != nil {
+		fail(err, http.StatusInternalServerError)
+		return
+	}
+	defer t.Close()
+	if q.Get("offset") == "" {
+		from, marked, err := t.Last(lines)
+		if err == nil && q.Get("actor") != "" && !marked {
+			http.Error(w, "the actor does not tell apart what its calls print", http.StatusNotFound)
+			return
+		}
+		if err != nil {
+			fail(err, http.StatusInternalServerError)
+			return
+		}
+		off = from
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	if most > 0 {
+		b, err := t.Part(off, int(min(most, maxTaskPart)))
+		if err != nil {
+			fail(err, http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set(offsetHeader, strconv.FormatInt(off+int64(len(b)), 10))
+		if _, err := w.Write(b); err != nil {
+			n.log.Debug("a part of a log did not reach its caller", "err", err)
+		}
+		return
+	}
+	flush := n.flusher(w)
+	flush()
+	if err := t.Stream(r.Context(), w, off, q.Get("follow") != "", every, flush); err != nil {
+		n.log.Debug("a log did not reach its caller to the end", "err", err)
+	}
+}
+
+// flusher sends what has been written so far, each time that it is called.
+func (n *Node) flusher(w http.ResponseWriter) func() {
+	return func() {
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			n.log.Debug("a log is not sent at once", "err", err)
+		}
 	}
 }
 
@@ -146,7 +211,7 @@ func (n *Node) askLogs(ctx context.Context, address, path string) (*http.Respons
 func (n *Node) logsCall(ch engine.Chan, req uint32, q *state.Question) {
 	path := "/api/v0/logs?" + q.Query
 	if q.Want == "file" {
-		path = "/api/v0/logs/file?" + q.Query + "&max=" + strconv.Itoa(maxLogPart)
+		path = "/api/v0/logs/file?" + q.Query + "&max=" + strconv.Itoa(maxTaskPart) // of a file it is maxLogPart at most
 	}
 	within := headTimeout
 	if q.Seconds > 0 && q.Seconds < 3600 {

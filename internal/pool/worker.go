@@ -382,7 +382,7 @@ func tail(path string) ([]string, error) {
 
 // isMark tells whether a worker's line says in whose name it prints, instead of being printed.
 func isMark(line []byte) bool {
-	return bytes.HasPrefix(line, []byte(":task_name:")) || bytes.HasPrefix(line, []byte(":actor_name:"))
+	return bytes.HasPrefix(line, []byte(":task_name:")) || bytes.HasPrefix(line, []byte(":task_id:")) || bytes.HasPrefix(line, []byte(":actor_name:"))
 }
 
 func forkFault(spec WorkerSpec, kind fault.Kind, detail string, err error) error {

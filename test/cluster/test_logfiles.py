@@ -1,6 +1,7 @@
 """`ray logs`, ``list_logs`` and ``get_log`` on two daemons that share no folder: who has a file sends it."""
 
 import json
+import re
 import subprocess
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -50,6 +51,9 @@ def test_from_the_sdk(two):
     got = printed(home, """
     ref = task.remote()
     pid = ray.get(ref)
+    again = task.remote()
+    ray.get(again)
+    again = again.task_id().hex()
     a = A.remote()
     ray.get(a.say.remote("日" * 100000))
     nodes = {n["NodeID"]: n for n in ray.nodes()}
@@ -74,13 +78,17 @@ def test_from_the_sdk(two):
         "elsewhere": refused(lambda: get_log(filename=name, node_id=h)),
         "up": refused(lambda: get_log(filename="../sockets/raylet", node_id=b)),
         "root": refused(lambda: get_log(filename="/etc/passwd", node_id=b)),
+        "other": "".join(get_log(task_id=again)), "all": "".join(get_log(pid=pid, node_ip="127.0.0.2", tail=1)),
         "method": refused(lambda: get_log(task_id=a.say.remote("x").task_id().hex())),
         "attempt": refused(lambda: get_log(task_id=tid, attempt_number=4)),
         "nothing": refused(lambda: get_log()), "node": refused(lambda: list_logs(node_id="ff")),
     }))
     """)  # fmt: skip
-    text = ":task_name:task\none\ntwo\nthree\n"
-    assert got["task"] == got["pid"] == got["name"] == got["bytes"] == text
+    text = "one\ntwo\nthree\n"
+    assert got["task"] == got["other"] == text and got["all"] == "three\n"
+    whole = re.sub(":task_id:[0-9a-f]{16}\n", ":task_id:N\n", got["pid"])
+    assert whole in (f":task_name:task\n:task_id:N\n{text}", f":task_name:task\n:task_id:N\n{text}:task_id:N\n{text}")
+    assert got["pid"] == got["name"] == got["bytes"]
     assert got["tail"] == "two\nthree\n" and got["err"].endswith("bad\n") and got["actor"] is True
     assert got["here"] == 0 and list(got["glob"]) == ["raylet"] and len(got["glob"]["raylet"]) == 2
     for key, said in (
@@ -88,6 +96,121 @@ def test_from_the_sdk(two):
         ("nothing", "node_id or node_ip"), ("node", "node id ff"),
     ):  # fmt: skip
         assert said in got[key], (key, got[key])
+
+
+def test_of_a_task(two):
+    """Each task's log is what it printed: one of many, by its children, unended, much, nothing; its attempts; the dead."""
+    home, head, node = two
+    driver = home.driver(PROGRAM + """
+    import subprocess, time
+
+    def alone(f):
+        return ray.remote(resources={"b": 100})(f)  # one after the other
+
+    @alone
+    def f(i):
+        if i % 2 == 0:
+            print("out", i)
+            print("err", i, file=sys.stderr)
+
+    @alone
+    def child(i):
+        subprocess.run(f"echo child {i}", shell=True, check=True)
+
+    @alone
+    def unended():
+        print("no", "end", end="")
+        time.sleep(0.01)
+
+    @alone
+    def much():
+        for i in range(60000):
+            print(i, "x" * 90)
+
+    @ray.remote(max_retries=1, retry_exceptions=True, resources={"b": 100})
+    def again():
+        print("here")
+        raise ValueError
+
+    @ray.remote(max_retries=0, resources={"b": 100})
+    def dies():
+        print("last words", end="", flush=True)
+        os.kill(os.getpid(), 9)
+
+    def log(ref, **more):
+        return "".join(get_log(task_id=ref.task_id().hex(), **more))
+
+    first = f.remote(0)
+    ray.get(first)
+    fs = [f.remote(i) for i in range(1, 60)]
+    children = [child.remote(i) for i in range(3)]
+    u, m = unended.remote(), much.remote()
+    ray.get([*fs, *children, u, m])
+    after = [f.remote(60), child.remote(3)]
+    ray.get(after)
+    a, d = again.remote(), dies.remote()
+    for ref in (a, d):
+        try:
+            ray.get(ref)
+        except Exception:
+            pass
+    text = "".join(f"{i} {'x' * 90}\\n" for i in range(60000))
+    print(json.dumps([
+        [[log(r), log(r, suffix="err")] for r in [first, *fs, after[0]]], [log(r) for r in [*children, after[1]]], log(u),
+        [log(m) == text, log(m, tail=50000) == text[text.index("\\n10000 ") + 1:], log(m, tail=2)],
+        [log(a), log(a, attempt_number=1)], log(d), m.task_id().hex(),
+    ]), flush=True)
+    sys.stdin.readline()
+    """)  # fmt: skip
+    fs, children, unended, much, again, dead, task = json.loads(driver.stdout.readline())
+    assert fs == [[f"out {i}\n", f"err {i}\n"] if i % 2 == 0 else ["", ""] for i in range(61)]
+    assert children == [f"child {i}\n" for i in range(4)]
+    assert unended.rstrip("\n") == "no end" and dead.rstrip("\n") == "last words"
+    last = "".join(f"{i} {'x' * 90}\n" for i in (59998, 59999))
+    assert much == [True, True, last]
+    assert again == ["here\n", "here\n"]
+    assert home.ray("logs", "task", "--id", task, "--tail=2").stdout == last
+    assert home.ray("logs", "task", "--id", task, "--tail=2", "--err").stdout == ""
+    driver.stdin.close()
+    until(lambda: driver.poll() is not None, "the driver's end")
+
+
+def test_of_an_actors_task(two):
+    """Calls of an actor are told apart, also while they run at once, if the actor has asked for it; else one is told so."""
+    home, _, _ = two
+    got = printed(home, """
+    import asyncio
+    apart = {"env_vars": {"RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING": "1"}}
+
+    @ray.remote(num_cpus=0, resources={"b": 1}, max_concurrency=2)
+    class B:
+        def __init__(self):
+            self.turn = asyncio.Event()
+
+        async def say(self, text):
+            for _ in range(3):
+                print(text)
+                self.turn.set()
+                self.turn = asyncio.Event()
+                try:
+                    await asyncio.wait_for(self.turn.wait(), 0.1)
+                except asyncio.TimeoutError:
+                    pass
+
+    def log(ref):
+        try:
+            return "".join(get_log(task_id=ref.task_id().hex()))
+        except Exception as e:
+            return f"{type(e).__name__}: {e}"
+
+    told, plain, quiet = [A.options(num_cpus=0, runtime_env=env).remote() for env in (apart, None, apart)]
+    b = B.options(runtime_env=apart).remote()
+    refs = [told.say.remote("one"), told.say.remote("two"), plain.say.remote("three"), quiet.__ray_ready__.remote(), b.say.remote("x"), b.say.remote("y")]
+    ray.get(refs)
+    print(json.dumps([log(r) for r in refs]))
+    """)  # fmt: skip
+    assert got[:2] == ["one\n", "two\n"] and got[3:] == ["", "x\n" * 3, "y\n" * 3]
+    assert "please query actor log" in got[2] and "RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING" in got[2]
 
 
 def test_follow_in_the_sdk(two):

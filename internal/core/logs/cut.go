@@ -15,6 +15,7 @@ const (
 	taskMark  = ":task_name:"
 	actorMark = ":actor_name:"
 	jobMark   = ":job_id:"
+	idMark    = ":task_id:" // for which attempt of which task: for those who ask for a task's log
 )
 
 // Piece is text that one task or actor printed: whole lines, but for the last, which may lack its end.
@@ -72,5 +73,5 @@ func mark(name string, line []byte) (string, bool) {
 	if rest, ok := bytes.CutPrefix(line, []byte(actorMark)); ok {
 		return string(rest), true
 	}
-	return name, bytes.HasPrefix(line, []byte(jobMark))
+	return name, bytes.HasPrefix(line, []byte(jobMark)) || bytes.HasPrefix(line, []byte(idMark))
 }

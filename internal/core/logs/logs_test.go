@@ -27,6 +27,7 @@ func TestCut(t *testing.T) {
 		{"a mark first", ":task_name:f\na\nb\n", false, []Piece{{"f", []byte("a\nb\n")}}, "f", 17},
 		{"marks between", "a\n:task_name:f\nb\n:actor_name:A(1)\nc\n", false, []Piece{{"x", []byte("a\n")}, {"f", []byte("b\n")}, {"A(1)", []byte("c\n")}}, "A(1)", 36},
 		{"a mark alone", ":task_name:f\n", false, nil, "f", 13},
+		{"which task", "a\n:task_id:0000010000000001\nb\n", false, []Piece{{"x", []byte("a\n")}, {"x", []byte("b\n")}}, "x", 30},
 		{"half a mark", ":task_name:f", false, nil, "x", 0},
 		{"a job's mark", ":job_id:01000000\na\n", false, []Piece{{"x", []byte("a\n")}}, "x", 19},
 		{"no mark", ": a\n:b\n", false, []Piece{{"x", []byte(": a\n:b\n")}}, "x", 7},

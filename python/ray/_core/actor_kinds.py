@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
+from ray._core import printing
 from ray._core.actor_async import AsyncActor
 from ray._core.actor_threads import ThreadedActor
 from ray._core.actor_worker import Actor
-from ray._core.state import state
+from ray._core.state import current_task, state
+from ray._core.wire import pack_u32
 
 
 def become(host, fields: dict):
@@ -28,3 +32,11 @@ def become(host, fields: dict):
     host.execute = actor.execute
     host.idle_title = "ray::" + actor.class_name
     host.show(actor.class_name)
+    apart = os.environ.get("RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING", "").lower() in ("1", "true")
+    printing.tell_apart(_call if apart else None)
+
+
+def _call() -> bytes:
+    """Which call runs here: the unique part of its id and its attempt; empty if none does."""
+    task = current_task()
+    return b"" if task is None else task.task_id[:8] + pack_u32(task.attempt)

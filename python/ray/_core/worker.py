@@ -38,6 +38,7 @@ from ray._core.task import OURS, DependencyFailed, FunctionMissing, Task
 OURS.add(__file__)
 
 _SHORT = 0.0002  # seconds: tasks of a shorter mean may run before the results of others are sent
+_LOOK = 0.001  # seconds: after a task that took longer it is seen whether its children or C code printed
 _RESULT_ROOM = wire.MAX_FRAME - 65536  # bytes of inline outputs in one RESULT
 
 # Variables by which the runtimes of accelerators are told which devices to use.
@@ -54,6 +55,7 @@ _VISIBLE = {
 class _Template:
     __slots__ = (
         "actor",
+        "aloud",
         "bound",
         "calls",
         "fn",
@@ -85,6 +87,7 @@ class _Template:
         self.per_yield = fields.get("per_yield") or 1
         self.function = None
         self.calls = 0
+        self.aloud = False  # it was seen to print by other ways than sys.stdout
         self.mean = None  # seconds a call
 
 
@@ -251,11 +254,15 @@ class Worker:
         except Exception as e:
             self.execute = environ.unfit(e, state.runtime_env)
             return
+        printing.tell_apart(self._named)
         if fields.get("actor"):
             become(self, fields["actor"])
             self.client.submit_frame = self._submit_frame
         else:
             signal.signal(signal.SIGURG, self._interrupted)
+
+    def _named(self):
+        return self.named
 
     def _submit_frame(self, frame):
         """In an actor: send what a call submits, and say which call that is."""
@@ -335,12 +342,13 @@ class Worker:
         elif box.frames and not box.armed:
             box.armed = True
             box.dead.put(None)
+        self.named = unique8 + wire.pack_u32(attempt)
         state.task = Task(unique8 + client.suffix, name, template.qualname, attempt, template.resources)
         if name != self._title:
             self._title = name
             if self._set_title is not None:
                 self._set_title("ray::" + name)
-            printing.as_task(name)
+            printing.as_task(name, template.aloud or template.mean is None)
         if template.threads != self._threads and self._threads is not None:
             self._threads = template.threads if zygote.limit_threads(template.threads) else None
         retry_types = items = None
@@ -348,7 +356,6 @@ class Worker:
         started = time.perf_counter()
         try:
             try:
-                self.named = unique8 + wire.pack_u32(attempt)
                 if self._cancelled:
                     self._unless_cancelled(unique8, attempt)
                 function = template.function or self._load(template)
@@ -397,6 +404,10 @@ class Worker:
         self.alone = bool(flags & wire.ALONE)
         if len(box.frames) >= 32 or took > _SHORT:
             printing.flush()
+            if took > _LOOK and printing.by_others():
+                template.aloud = True
+            if template.aloud:
+                self._title = ""  # so the next says beforehand that it prints
             box.flush()  # now: to drop the arguments may take as long as the task
 
     def _load(self, template):

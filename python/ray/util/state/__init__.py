@@ -366,8 +366,8 @@ def get_log(
     """The text of a log file, a piece at a time.
 
     The file is one that :func:`list_logs` names, on a node (``filename`` and ``node_id`` or ``node_ip``); that of an
-    actor's process; of the worker that ran an attempt of a task (all of it: other tasks of the worker print to it,
-    too); or of the worker with a pid on a node.
+    actor's process; or of the worker with a pid on a node. Or it is what one attempt of a task printed; of an actor's
+    task only if the actor has ``RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING=1`` in the ``env_vars`` of its ``runtime_env``.
 
     Args:
         address: Of the cluster, as for :func:`list_actors`.

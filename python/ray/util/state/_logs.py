@@ -81,6 +81,8 @@ def _over_connection(asked, follow, timeout):
         if first:  # the same file from now on, whatever becomes of the actor or task
             first = False
             keep = {k: asked.get(k) for k in ("filter_ansi_code",)}
+            if asked.get("task_id") and not asked.get("actor_id"):
+                keep["task"], keep["attempt"] = asked["task_id"], asked["attempt_number"]
             asked = {"node_id": answer["node_id"], "filename": answer["filename"], **keep}
         more = str(asked.get("offset")) != answer["offset"]
         asked["offset"] = answer["offset"]
