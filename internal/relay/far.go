@@ -71,6 +71,9 @@ func NewFar(incarnation uint64, host Host) (*Far, error) {
 // Attach gives the session a connection, the first or one in place of another.
 func (f *Far) Attach(c net.Conn) error { return f.link.Attach(c) }
 
+// Attached tells whether there is a connection that Host.Down has yet to be told of.
+func (f *Far) Attached() bool { return f.link.Attached() }
+
 // Stop ends all use of the arena, and the driver's connections to the daemon.
 func (f *Far) Stop() {
 	f.mu.Lock()
