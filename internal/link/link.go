@@ -108,6 +108,13 @@ func (l *Link) Ready() bool {
 	return l.state.Ready()
 }
 
+// Attached tells whether there is a connection whose end Events.Down has yet to tell of.
+func (l *Link) Attached() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cur != nil
+}
+
 // Owes tells whether there are messages that the peer has not acknowledged.
 func (l *Link) Owes() bool {
 	l.mu.Lock()

@@ -105,7 +105,9 @@ func (n *Node) admitRemote(h rpc.ClientHello) error {
 func (n *Node) takeRemote(c net.Conn, h rpc.ClientHello, addr netip.AddrPort) {
 	r, err := n.remoteOf(h, addr)
 	if err == nil {
-		err = r.far.Attach(c)
+		if err = r.far.Attach(c); err == nil {
+			r.attached()
+		}
 	}
 	if err != nil {
 		n.log.Warn("a ray:// client was not served", "client", addr.String(), "err", err)
@@ -117,10 +119,6 @@ func (n *Node) remoteOf(h rpc.ClientHello, addr netip.AddrPort) (*remote, error)
 	n.remotes.mu.Lock()
 	defer n.remotes.mu.Unlock()
 	if r := n.remotes.by[h.Session]; r != nil {
-		if r.timer != nil && !r.over {
-			r.timer.Stop()
-			r.timer = nil
-		}
 		return r, nil
 	}
 	if h.Resume || n.remotes.closed {
@@ -154,6 +152,16 @@ func (r *remote) greet(c *net.UnixConn) {
 	}
 	defer r.n.budget.Release()
 	r.n.greet(c, func() {}, r)
+}
+
+// attached lets a session go on: another connection took the place of the one whose end was, maybe only just now, told.
+func (r *remote) attached() {
+	r.n.remotes.mu.Lock()
+	defer r.n.remotes.mu.Unlock()
+	if r.timer != nil && !r.over && r.far.Attached() { // else its own end sets, or has set, the timer
+		r.timer.Stop()
+		r.timer = nil
+	}
 }
 
 // down gives a client whose connection broke some time to make another.

@@ -71,6 +71,9 @@ func NewFar(incarnation uint64, host Host) (*Far, error) {
 // Attach gives the session a connection, the first or one in place of another.
 func (f *Far) Attach(c net.Conn) error { return f.link.Attach(c) }
 
+// Attached tells whether there is a connection that Host.Down has yet to be told of.
+func (f *Far) Attached() bool { return f.link.Attached() }
+
 // Stop ends all use of the arena, and the driver's connections to the daemon.
 func (f *Far) Stop() {
 	f.mu.Lock()
@@ -130,8 +133,9 @@ func (f *Far) take(msg []byte) error {
 		case s == nil: // it closed here at the same time
 		case s.in != nil:
 			s.in.end()
-		default:
-			s.hangUp()
+		default: // its reader goes on to the end, for the sake of pins that came
+			s.win.close()
+			_ = s.conn.CloseWrite() // it may be closed
 		}
 	default:
 		return broken("message of kind %d", kind)
@@ -259,20 +263,23 @@ func (f *Far) unpin(body []byte) error {
 		return err
 	}
 	for k := range list.Len() {
-		id, n := list.At(k)
-		have := f.copies[id]
-		switch {
-		case have < n:
-			return broken("UNPIN of %d pins where there are %d", n, have)
-		case have == n:
-			delete(f.copies, id)
-			if err := f.say(msgDrop, 0, id[:]...); err != nil {
-				return err
-			}
-		default:
-			f.copies[id] = have - n
+		if err := f.unpinOne(list.At(k)); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+func (f *Far) unpinOne(id ids.ObjectID, n uint32) error {
+	have := f.copies[id]
+	switch {
+	case have < n:
+		return broken("UNPIN of %d pins where there are %d", n, have)
+	case have == n:
+		delete(f.copies, id)
+		return f.say(msgDrop, 0, id[:]...)
+	}
+	f.copies[id] = have - n
 	return nil
 }
 
@@ -323,7 +330,9 @@ func (f *Far) write(s *farStream) {
 
 // read brings what the daemon says on a connection to the near half.
 func (f *Far) read(s *farStream) {
-	_ = f.readFrames(s) // whatever it was: the connection has ended
+	st := wire.NewStream(s.conn, 64<<10)
+	_ = f.readFrames(s, st) // whatever it was: the connection has ended
+	f.giveUp(st)
 	f.mu.Lock()
 	if f.streams[s.no] == s {
 		delete(f.streams, s.no)
@@ -337,8 +346,23 @@ func (f *Far) read(s *farStream) {
 	}
 }
 
-func (f *Far) readFrames(s *farStream) error {
-	st := wire.NewStream(s.conn, 64<<10)
+// giveUp gives back the pins of values that nobody waits for any more, to the connection's end.
+func (f *Far) giveUp(st *wire.Stream) {
+	for {
+		fr, err := st.Next()
+		if err != nil {
+			return
+		}
+		if fr.Kind != wire.KindValue {
+			continue
+		}
+		if v, err := wire.DecodeValue(fr.Body); err == nil && v.Where == wire.Arena {
+			_ = f.giveBack(v.ID) // one is never too many
+		}
+	}
+}
+
+func (f *Far) readFrames(s *farStream, st *wire.Stream) error {
 	out := message(msgFrames, s.no, 4096)
 	flush := func() error {
 		if len(out) == msgHead {
@@ -382,11 +406,11 @@ func (f *Far) readFrames(s *farStream) error {
 				out = whole(out, fr)
 				break
 			}
-			if err := flush(); err != nil {
-				return err
+			if err = flush(); err == nil {
+				err = f.value(s, &v)
 			}
-			if err := f.value(s, &v); err != nil {
-				return err
+			if back := f.giveBack(v.ID); err != nil || back != nil {
+				return errors.Join(err, back)
 			}
 		default:
 			out = whole(out, fr)
@@ -410,7 +434,7 @@ func (f *Far) created(no uint32, m wire.Created) {
 	}
 }
 
-// value sends a value of the arena, unless the near half has it, and gives its pin back.
+// value sends a value of the arena, unless the near half has it.
 func (f *Far) value(s *farStream, v *wire.Value) error {
 	head := *v
 	send := func(offset uint64) error {
@@ -431,10 +455,13 @@ func (f *Far) value(s *farStream, v *wire.Value) error {
 	}
 	f.mu.Unlock()
 	if have {
-		if err := send(held); err != nil {
-			return err
+		err := send(held)
+		if err != nil { // it does not hear of this pin
+			f.mu.Lock()
+			err = errors.Join(err, f.unpinOne(v.ID, 1))
+			f.mu.Unlock()
 		}
-		return f.giveBack(v.ID)
+		return err
 	}
 	if err := send(fresh); err != nil {
 		return err
@@ -465,7 +492,7 @@ func (f *Far) value(s *farStream, v *wire.Value) error {
 		}
 		off, left = off+n, left-n
 	}
-	return f.giveBack(v.ID)
+	return nil
 }
 
 // giveBack ends a pin of the daemon's object.

@@ -38,6 +38,8 @@ type Near struct {
 	rooms  map[ids.ObjectID]wire.Create // guarded by mu; being written; Chan and Req are not used
 	offs   map[ids.ObjectID]int64       // guarded by mu; of rooms
 	copies map[ids.ObjectID]*kept       // guarded by mu
+
+	lacking map[ids.ObjectID]struct{} // guarded by mu; had no room, and the far half may not know yet
 }
 
 // kept is a value that the driver has pins of, or had until just now.
@@ -53,6 +55,7 @@ type nearConn struct {
 	conn *net.UnixConn
 	out  *queue
 	seen meter // guarded by Near.mu
+	lost bool  // guarded by Near.mu; its driver has closed it: what still comes for it is given back
 
 	// What comes in by pieces; the link's reader's own.
 	value *wire.Value
@@ -67,6 +70,7 @@ func NewNear(incarnation uint64, capacity int64, down func(error)) (*Near, error
 		down: down, done: make(chan struct{}), puts: newWindow(), up: newWindow(), jobs: newList(),
 		conns: map[uint32]*nearConn{}, asked: map[request]wire.Create{}, rooms: map[ids.ObjectID]wire.Create{},
 		offs: map[ids.ObjectID]int64{}, copies: map[ids.ObjectID]*kept{},
+		lacking: map[ids.ObjectID]struct{}{},
 	}
 	n.init()
 	var err error
@@ -215,10 +219,14 @@ func (n *Near) greet(c *net.UnixConn) {
 	}
 	var b [1]byte
 	_, _ = c.Read(b[:]) // a client writes nothing more: this is the end
+	n.mu.Lock()
+	nc.lost = true
+	n.mu.Unlock()
 	_ = n.say(msgClose, no)
 }
 
-// write writes to a connection of the driver's what came for it.
+// write writes to a connection of the driver's what came for it. One that the driver has closed is there until the far half
+// knows: what is on its way by then counts as read, and its pins are given back.
 func (n *Near) write(c *nearConn) {
 	defer n.writers.Done()
 	defer func() {
@@ -235,21 +243,49 @@ func (n *Near) write(c *nearConn) {
 		if b, _, ok = c.out.take(b); !ok {
 			return
 		}
-		if err := n.writeOut(c, b); err != nil {
-			return // its reader tells
+		if done, err := n.writeOut(c, b); err != nil { // its reader tells
+			n.giveBack(c, b, done)
 		}
 		n.count(c, len(b))
 	}
 }
 
-// writeOut writes frames; behind the arena's size in a driver's WELCOME comes its descriptor.
-func (n *Near) writeOut(c *nearConn, b []byte) error {
-	if len(b) > 4 && wire.Kind(b[4]) == wire.KindWelcome && c.no == driverStream {
-		_, _, err := c.conn.WriteMsgUnix(b, unix.UnixRights(int(n.store.file.Fd())), nil)
-		return err
+// giveBack gives up the pins of what could not be written to a connection beyond its first bytes.
+func (n *Near) giveBack(c *nearConn, b []byte, done int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c.lost = true
+	r := wire.NewReader(b)
+	for len(r.Rest()) > 0 {
+		f, err := r.Next()
+		if err != nil {
+			return // the driver's last words, cut
+		}
+		if f.Kind != wire.KindValue || len(b)-len(r.Rest()) <= done {
+			continue
+		}
+		if v, err := wire.DecodeValue(f.Body); err == nil && v.Where == wire.Arena {
+			if h := n.copies[v.ID]; h != nil && h.pins > 0 {
+				h.pins--
+				n.unpin(v.ID)
+			}
+		}
 	}
-	_, err := c.conn.Write(b)
-	return err
+}
+
+// unpin tells the far half of a pin that the driver never had.
+func (n *Near) unpin(id ids.ObjectID) {
+	b, _ := wire.AppendUnpin(nil, wire.Counts{}.Append(id, 1)) // one is never too many
+	n.jobs.put(job{frame: b})
+}
+
+// writeOut writes frames; behind the arena's size in a driver's WELCOME comes its descriptor.
+func (n *Near) writeOut(c *nearConn, b []byte) (int, error) {
+	if len(b) > 4 && wire.Kind(b[4]) == wire.KindWelcome && c.no == driverStream {
+		done, _, err := c.conn.WriteMsgUnix(b, unix.UnixRights(int(n.store.file.Fd())), nil)
+		return done, err
+	}
+	return c.conn.Write(b)
 }
 
 // count counts what has found its reader.
@@ -290,6 +326,7 @@ func (n *Near) take(msg []byte) error {
 		}
 	case msgClose:
 		if c != nil {
+			n.cutOff(c)
 			c.out.end()
 		}
 	case msgDrop:
@@ -415,11 +452,13 @@ func (n *Near) value(c *nearConn, v *wire.Value) error {
 	v.Contained = append(ids.List(nil), v.Contained...)
 	if v.Offset == held {
 		h := n.copies[v.ID]
+		if _, known := n.lacking[v.ID]; h == nil && known {
+			return n.noRoom(c, v)
+		}
 		if h == nil {
 			return broken("a value that is not here")
 		}
-		h.pins++
-		return c.hand(v, h.off)
+		return n.hand(c, v, h)
 	}
 	c.value, c.got, c.off = v, 0, -1
 	if off, ok := n.store.room(int64(v.Size)); ok {
@@ -428,8 +467,27 @@ func (n *Near) value(c *nearConn, v *wire.Value) error {
 	return nil
 }
 
-func (c *nearConn) hand(v *wire.Value, off int64) error {
-	v.Offset = uint64(off)
+// cutOff frees the room of a value whose rest does not come any more.
+func (n *Near) cutOff(c *nearConn) {
+	if c.value == nil {
+		return
+	}
+	c.value = nil
+	if c.off >= 0 {
+		n.mu.Lock()
+		n.store.free(c.off)
+		n.mu.Unlock()
+	}
+}
+
+// hand gives the driver a pin of a copy. If its connection is closed by now, the far half is told that there is none.
+func (n *Near) hand(c *nearConn, v *wire.Value, h *kept) error {
+	if c.lost {
+		n.unpin(v.ID)
+		return nil
+	}
+	h.pins++
+	v.Offset = uint64(h.off)
 	b, err := wire.AppendValue(nil, v)
 	c.out.put(b, 0)
 	return err
@@ -464,8 +522,7 @@ func (n *Near) bytes(c *nearConn, data []byte) error {
 		h = &kept{off: c.off, size: int64(v.Size)}
 		n.copies[v.ID] = h
 	}
-	h.pins++
-	return c.hand(v, h.off)
+	return n.hand(c, v, h)
 }
 
 // noRoom hands an error over in the place of a value, and lets the far half know that it is not here.
@@ -480,15 +537,16 @@ func (n *Near) noRoom(c *nearConn, v *wire.Value) error {
 		return err
 	}
 	c.out.put(out, 0)
-	unpin, err := wire.AppendUnpin(nil, wire.Counts{}.Append(v.ID, 1))
-	n.jobs.put(job{frame: unpin})
-	return err
+	n.lacking[v.ID] = struct{}{}
+	n.unpin(v.ID)
+	return nil
 }
 
 // drop ends a copy that the driver has no pin of.
 func (n *Near) drop(id ids.ObjectID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	delete(n.lacking, id)
 	if h := n.copies[id]; h != nil && h.pins == 0 {
 		delete(n.copies, id)
 		n.store.free(h.off)

@@ -464,6 +464,127 @@ func TestWithoutRoomThereIsAnError(t *testing.T) {
 	x.settled()
 }
 
+// ask asks for values without waiting for them.
+func (x *driver) ask(c *channel, req uint32, os ...ids.ObjectID) {
+	x.t.Helper()
+	for _, o := range os {
+		x.say(wire.AppendGet(nil, &wire.Get{Chan: c.no, Req: req, IDs: ids.List(o[:])}))
+		x.daemon.until(wire.KindGet)
+	}
+}
+
+// lost waits until the near half knows that it writes to a connection in vain.
+func (x *driver) lost(c *nearConn) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-time.After(time.Millisecond) { // nobody tells
+		x.near.mu.Lock()
+		gone := c.lost || x.near.conns[c.no] == nil
+		x.near.mu.Unlock()
+		if gone {
+			return
+		}
+	}
+	x.t.Fatal("it writes on and on")
+}
+
+// leave closes a channel, with what has come on it.
+func (x *driver) leave(c *channel) {
+	x.t.Helper()
+	_ = c.conn.CloseRead()
+	for {
+		f, err := c.Next()
+		if err != nil {
+			break
+		}
+		if v, err := wire.DecodeValue(f.Body); f.Kind == wire.KindValue && err == nil {
+			x.say(wire.AppendUnpin(nil, wire.Counts{}.Append(v.ID, 1)))
+		}
+	}
+	_ = c.conn.Close()
+}
+
+func (x *driver) holds(o ids.ObjectID, size uint64) {
+	x.daemon.mu.Lock()
+	defer x.daemon.mu.Unlock()
+	x.daemon.offs[o] = wire.Value{ID: o, Where: wire.Arena, Size: size}
+}
+
+// A thread may end while what it asked for, in vain by then, is on its way.
+func TestAChannelThatClosesLeavesNothing(t *testing.T) {
+	for _, size := range []uint64{100, 3 * piece, 3 * windowSize} {
+		x := session(t, 64<<20)
+		c := x.begin(2)
+		for k := range 5 {
+			x.holds(id(byte(k+1)), size)
+		}
+		x.ask(c[0], 1, id(1), id(2), id(3), id(4), id(5), id(1))
+		x.leave(c[0])
+		for k := range 5 {
+			o := id(byte(k + 1))
+			if v := x.get(c[1], o, uint32(k+1)); v.Where != wire.Arena {
+				t.Fatalf("got %+v", v)
+			}
+			x.say(wire.AppendUnpin(nil, wire.Counts{}.Append(o, 1)))
+		}
+		x.settled()
+	}
+}
+
+// Values that come behind one that could not be written to a channel are still known to the far half as being here.
+func TestAValueForAClosedChannelIsThereForOthers(t *testing.T) {
+	x := session(t, 64<<20)
+	c := x.begin(2)
+	x.near.mu.Lock()
+	a := x.near.conns[streamOf(1)]
+	x.near.mu.Unlock()
+	value := func(o ids.ObjectID, offset uint64) []byte {
+		b, err := wire.AppendValue(message(msgFrames, a.no, 64), &wire.Value{Req: 1, ID: o, Where: wire.Arena, Offset: offset, Size: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	come := func(o ids.ObjectID) {
+		x.far.mu.Lock()
+		x.far.copies[o]++
+		x.far.mu.Unlock()
+		for _, msg := range [][]byte{value(o, fresh), append(message(msgBytes, a.no, 10), noise(10)...)} {
+			if err := x.near.take(msg); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = c[0].conn.CloseRead() // what is written fails, and its reader does not know
+	come(id(1))
+	x.lost(a)
+	come(id(2))
+	x.holds(id(2), 10)
+	if v := x.get(c[1], id(2), 1); v.Where != wire.Arena {
+		t.Fatalf("got %+v", v)
+	}
+	x.say(wire.AppendUnpin(nil, wire.Counts{}.Append(id(2), 1)))
+	x.settled()
+}
+
+// Two threads get what has no room here: the far half learns late that the first one did not get it.
+func TestWithoutRoomThereIsAnErrorForEach(t *testing.T) {
+	x := session(t, 1<<20)
+	c := x.begin(2)
+	x.holds(id(1), 2<<20)
+	for k := range 20 {
+		x.ask(c[0], uint32(k), id(1))
+		x.ask(c[1], uint32(k), id(1))
+	}
+	for range 20 {
+		for _, c := range c {
+			if v, err := wire.DecodeValue(x.next(c, wire.KindValue).Body); err != nil || v.Status != wire.StatusError {
+				t.Fatalf("got %+v, %v", v, err)
+			}
+			x.next(c, wire.KindDone)
+		}
+	}
+	x.settled()
+}
+
 func TestAGivenUpCreateLeavesNothing(t *testing.T) {
 	x := session(t, 8<<20)
 	c := x.begin(1)[0]

@@ -7,6 +7,7 @@ the messages end or none comes for QUIET seconds, the program is ended, too: a p
 
 import io
 import os
+import queue
 import select
 import shutil
 import signal
@@ -19,6 +20,7 @@ import threading
 
 QUIET = 60
 GRACE = 5
+AHEAD = 4096  # messages of input that wait for the program to read, at most
 
 
 def read(size):
@@ -64,25 +66,55 @@ class Files(io.RawIOBase):
         return n
 
 
+def feed(child, pieces):
+    """Gives the program its input, which it may read late or never."""
+    for body in iter(pieces.get, None):
+        try:
+            child.stdin.write(body)
+            child.stdin.flush()
+        except OSError:  # it reads no more
+            for _ in iter(pieces.get, None):
+                pass
+            break
+    try:
+        child.stdin.close()
+    except OSError:
+        pass
+
+
+def hung_up():
+    """Whether the messages have ended, also where some are still unread."""
+    poll = select.poll()
+    poll.register(0, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def put(pieces, body):
+    """Adds to the input when there is room; false if the connection ended before."""
+    while True:
+        try:
+            pieces.put(body, timeout=1)
+            return True
+        except queue.Full:
+            if hung_up():
+                return False
+
+
 def pass_on(child):
     """Carries messages to the program until it has ended."""
+    pieces = queue.Queue(AHEAD)
+    threading.Thread(target=feed, args=(child, pieces), daemon=True).start()
+    more = True  # input may come
     while True:
         kind, body = message()
-        if kind == b"D" and child.stdin:
-            try:
-                child.stdin.write(body)
-                child.stdin.flush()
-            except OSError:  # it reads no more
-                child.stdin = None
-        elif kind == b"E" and child.stdin:
-            try:
-                child.stdin.close()
-            except OSError:
-                pass
-            child.stdin = None
+        if kind == b"D" and more:
+            kind = kind if put(pieces, body) else None
+        elif kind == b"E" and more:
+            more = False
+            kind = kind if put(pieces, None) else None
         elif kind == b"S":
             end(child, int(body))
-        elif kind is None:
+        if kind is None:
             end(child, signal.SIGTERM)
             try:
                 child.wait(GRACE)

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"gray/internal/kube/client"
 
@@ -234,6 +235,62 @@ func TestRunPassesSignalsOn(t *testing.T) {
 			if !errors.As(err, &exit) || exit.Status != tc.want {
 				t.Errorf("error %v, want status %d", err, tc.want)
 			}
+			gone(t, pid, folder)
+		})
+	}
+}
+
+// atEnd reads nothing, and tells so.
+type atEnd func()
+
+func (f atEnd) Read([]byte) (int, error) {
+	f()
+	return 0, io.EOF
+}
+
+// A program need not read its input: signals and the user's end must not wait behind that.
+func TestInputThatIsNotReadHoldsNothingUp(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		leave bool
+		want  int
+	}{
+		{"Ctrl-C", false, 3},
+		{"the user is gone", true, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var pid int
+			var folder string
+			t.Run("connection", func(t *testing.T) { // its clean-up waits for the launcher's end
+				c := aCluster(t)
+				p := program(t, waits)
+				r, w := io.Pipe()
+				signals, sent := make(chan os.Signal), make(chan struct{})
+				p.In = io.MultiReader(strings.NewReader(strings.Repeat("x", 1<<20)), atEnd(func() { close(sent) }))
+				p.Out, p.Err, p.Signals = w, io.Discard, signals
+				ctx, leave := context.WithCancelCause(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- c.Run(ctx, p) }()
+				pid, folder = started(t, r)
+				late := time.AfterFunc(30*time.Second, func() {
+					t.Error("the program goes on")
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+				})
+				t.Cleanup(func() { late.Stop() })
+				<-sent
+				if tc.leave {
+					leave(io.ErrClosedPipe)
+				} else {
+					signals <- os.Interrupt
+				}
+				err := <-done
+				leave(nil)
+				w.Close()
+				var exit *client.ExitError
+				if errors.As(err, &exit) == tc.leave || exit != nil && exit.Status != tc.want {
+					t.Errorf("error %v, want status %d", err, tc.want)
+				}
+			})
 			gone(t, pid, folder)
 		})
 	}
