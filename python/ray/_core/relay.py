@@ -53,9 +53,9 @@ class Relay:
         if kind in ("version", "python"):
             return RuntimeError(text)
         return ConnectionError(
-            f"Could not connect to a Ray cluster at ray://{self.address}: {text}. Check that the head runs and that this is its "
-            "port for clients: 10001, or what `ray start --ray-client-server-port` chose; on Kubernetes, that `kubectl port-forward` "
-            "or `ray kube connect` still runs."
+            f"Could not connect to a Ray cluster at ray://{self.address}: {text}. Check that the head runs and that this "
+            "is its port for clients: 10001, or what `ray start --ray-client-server-port` chose; on Kubernetes, that "
+            "`kubectl port-forward` or `ray kube connect` still runs."
         )
 
     def open(self) -> socket.socket:
