@@ -156,7 +156,11 @@ func (f *startFlags) config(cmd *cobra.Command) (*session.NodeConfig, error) {
 		}
 		if f.address != "auto" {
 			if host, port, err := net.SplitHostPort(f.address); err != nil || host == "" || port == "" {
-				return nil, &usageError{cmd, fmt.Sprintf("Invalid value for '--address': '%s' is not host:port.", f.address)}
+				text := fmt.Sprintf("Invalid value for '--address': '%s' is not host:port.", f.address)
+				if f.address == ":" { // of $RAY_HEAD_SERVICE_HOST:$RAY_HEAD_SERVICE_PORT_REDIS_PRIMARY
+					text += " On Kubernetes the head's Service is not there, or came after this container."
+				}
+				return nil, &usageError{cmd, text}
 			}
 		}
 	} else {

@@ -238,6 +238,7 @@ func TestUsage(t *testing.T) {
 		{"start --head --labels={\"a\":1}", 2, []string{"Label string is not a key-value pair."}},
 		{"start --head --labels=a=b=c", 2, []string{"Label string is not a key-value pair."}},
 		{"start --address=nowhere", 2, []string{"'nowhere' is not host:port"}},
+		{"start --address=:", 2, []string{"':' is not host:port. On Kubernetes the head's Service is not there"}},
 		{"start --head --min-worker-port=9 --max-worker-port=8", 2, []string{"--min-worker-port 9"}},
 		{"start", 1, []string{"`--address` is a required flag unless starting a head node with `--head`."}},
 		{"start --address=127.0.0.1:1 --port=5", 1, []string{"`--port` should only be specified when starting head node with `--head`."}},

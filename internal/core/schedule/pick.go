@@ -276,10 +276,11 @@ func (v *View) probe(s *resource.Shape, local int, rand uint64) (int, bool) {
 // Explain says for what reasons nodes do not run a shape now, one class of nodes a clause: "3 nodes have 4.0 of the
 // 8.0 CPU needed; …". It looks at every node: for display, not for picking.
 func (v *View) Explain(s *resource.Shape) string {
-	count := map[string]int{}
+	count, enough := map[string]int{}, false
 	for i := range v.nodes {
 		if p := &v.nodes[i]; p.live {
 			count[v.why(p, s)]++
+			enough = enough || !slices.ContainsFunc(s.Need, func(e resource.Entry) bool { return p.Total.Get(e.Name) < e.Amount })
 		}
 	}
 	if len(count) == 0 {
@@ -294,7 +295,11 @@ func (v *View) Explain(s *resource.Shape) string {
 		reasons = append(reasons, fmt.Sprint(n, " ", nodes, r))
 	}
 	slices.Sort(reasons)
-	return strings.Join(reasons, "; ")
+	text := strings.Join(reasons, "; ")
+	if !enough {
+		return "no node of the cluster has that much (" + text + "); add a node or ask for less"
+	}
+	return text
 }
 
 // Verdict is what one node lacks for a task.

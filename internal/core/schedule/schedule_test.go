@@ -248,6 +248,13 @@ func TestExplain(t *testing.T) {
 			t.Errorf("Explain = %s\nlacks %s", got, want)
 		}
 	}
+	if got := w.v.Explain(w.shape(res{"CPU": 9}, dflt, nil)); !strings.HasPrefix(got, "no node of the cluster has that much (") ||
+		!strings.HasSuffix(got, "); add a node or ask for less") {
+		t.Error(got)
+	}
+	if strings.Contains(got, "that much") {
+		t.Error(got)
+	}
 	if got := w.v.Explain(w.shape(res{}, on(1), nil)); !strings.Contains(got, "not the node that the task is bound to") || !strings.Contains(got, "1 node: fits") {
 		t.Error(got)
 	}

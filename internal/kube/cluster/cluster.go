@@ -126,7 +126,11 @@ func (c *Cluster) missing(ctx context.Context) error {
 	if client.IsNotFound(err) {
 		return err
 	}
-	return fmt.Errorf("there is no cluster %q in namespace %q; make one with `ray kube up`, or name another by -n and --name", c.Name, c.Client.Namespace)
+	up := "ray kube up"
+	if c.Name != "ray" {
+		up += " --name " + c.Name
+	}
+	return fmt.Errorf("there is no cluster %q in namespace %q; make it with `%s`, or name another by -n and --name", c.Name, c.Client.Namespace, up)
 }
 
 // headPod finds the head's pod that is ready, and says in one sentence why there is none.
@@ -141,8 +145,15 @@ func (c *Cluster) headPod(ctx context.Context) (*client.Pod, error) {
 	if s.Empty() {
 		return nil, c.missing(ctx)
 	}
-	v := Judge(s)
-	why := v.Cause
+	why := ""
+	switch {
+	case s.Head == nil:
+		why = fmt.Sprintf("Deployment %s is missing; `ray kube up` makes it", c.Name+"-head")
+	case s.Head.Spec.Replicas == 0:
+		why = fmt.Sprintf("Deployment %s is scaled to 0; `ray kube up` starts it", c.Name+"-head")
+	default:
+		why = Judge(s).Cause
+	}
 	if why == "" {
 		why = "it is still starting or was just replaced: `ray kube status` shows it, and `ray kube up` waits for it"
 	}

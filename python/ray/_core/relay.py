@@ -53,8 +53,9 @@ class Relay:
         if kind in ("version", "python"):
             return RuntimeError(text)
         return ConnectionError(
-            f"Could not connect to a Ray cluster at ray://{self.address}: {text}. Check that the head runs and that this is its "
-            "port for clients: 10001, or what `ray start --ray-client-server-port` chose."
+            f"Could not connect to a Ray cluster at ray://{self.address}: {text}. Check that the head runs and that this "
+            "is its port for clients: 10001, or what `ray start --ray-client-server-port` chose; on Kubernetes, that "
+            "`kubectl port-forward` or `ray kube connect` still runs."
         )
 
     def open(self) -> socket.socket:
@@ -87,7 +88,7 @@ class Relay:
 
 GET_TOKEN = (
     "`ray get-auth-token` on the head prints the cluster's token; on Kubernetes, `kubectl exec deploy/ray-head -- ray "
-    "get-auth-token`. Put it into RAY_AUTH_TOKEN, into a file that RAY_AUTH_TOKEN_PATH names, or into ~/.ray/auth_token."
+    "get-auth-token`, and `ray kube connect` brings it."
 )
 
 
@@ -111,7 +112,7 @@ def start(address: str) -> Relay:
     try:
         token = _address.token({"gcs_address": f"ray://{address}"})
     except AuthenticationError as e:
-        raise AuthenticationError(f"{e}. {GET_TOKEN}") from None
+        raise AuthenticationError(f"{e.message.rstrip('. ')}. {GET_TOKEN}") from None
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         if os.environ.get(name):
             return Relay(address, token, name)
