@@ -85,6 +85,17 @@ func orInterrupted(ctx context.Context, err error, note string) error {
 	return err
 }
 
+// on does something with the cluster, until it is interrupted; note is what is said then.
+func (f *kubeFlags) on(a *app, note string, do func(context.Context, *cluster.Cluster) error) error {
+	c, err := f.open(a)
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	return orInterrupted(ctx, do(ctx, c), note)
+}
+
 func (a *app) kubeUp() *cobra.Command {
 	var f kubeFlags
 	var s cluster.Settings
@@ -157,13 +168,7 @@ func (a *app) kubeDown() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "down", Short: "Delete the cluster, and wait until it is gone.", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			c, err := f.open(a)
-			if err != nil {
-				return err
-			}
-			ctx, stop := interruptible()
-			defer stop()
-			return orInterrupted(ctx, c.Down(ctx, seconds(timeout)), "Interrupted; Kubernetes goes on deleting what it was asked to.")
+			return f.on(a, "Interrupted; Kubernetes goes on deleting what it was asked to.", func(ctx context.Context, c *cluster.Cluster) error { return c.Down(ctx, seconds(timeout)) })
 		},
 	}
 	f.register(cmd)
@@ -176,13 +181,7 @@ func (a *app) kubeStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show Service, Deployments and pods, and `ray status` of the head.", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			c, err := f.open(a)
-			if err != nil {
-				return err
-			}
-			ctx, stop := interruptible()
-			defer stop()
-			return orInterrupted(ctx, c.Status(ctx), "")
+			return f.on(a, "", func(ctx context.Context, c *cluster.Cluster) error { return c.Status(ctx) })
 		},
 	}
 	f.register(cmd)
@@ -196,13 +195,7 @@ func (a *app) kubeLogs() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs", Short: "Print what head and workers have written, each line with its pod.", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			c, err := f.open(a)
-			if err != nil {
-				return err
-			}
-			ctx, stop := interruptible()
-			defer stop()
-			return orInterrupted(ctx, c.Logs(ctx, tail, follow), "")
+			return f.on(a, "", func(ctx context.Context, c *cluster.Cluster) error { return c.Logs(ctx, tail, follow) })
 		},
 	}
 	f.register(cmd)

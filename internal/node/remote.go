@@ -4,8 +4,10 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -222,10 +224,7 @@ func (m *remotes) count() (k int) {
 func (m *remotes) close() {
 	m.mu.Lock()
 	m.closed = true
-	left := make([]*remote, 0, len(m.by))
-	for _, r := range m.by {
-		left = append(left, r)
-	}
+	left := slices.Collect(maps.Values(m.by))
 	m.mu.Unlock()
 	for _, r := range left {
 		r.far.End(errors.New("the daemon ends"))

@@ -3,8 +3,10 @@ package relay
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -78,10 +80,7 @@ func (f *Far) Attached() bool { return f.link.Attached() }
 func (f *Far) Stop() {
 	f.mu.Lock()
 	f.over = true
-	left := make([]*farStream, 0, len(f.streams))
-	for _, s := range f.streams {
-		left = append(left, s)
-	}
+	left := slices.Collect(maps.Values(f.streams))
 	f.mu.Unlock()
 	for _, s := range left {
 		s.hangUp()
