@@ -68,17 +68,9 @@ func ClientHandler(ray string, admit func(ClientHello) error, take func(net.Conn
 			refuse(w, http.StatusConflict, err)
 			return
 		}
-		raw, buffered, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			refuse(w, http.StatusInternalServerError, err)
-			return
+		if raw := upgrade(w, clientProto, ""); raw != nil {
+			take(raw, hello, c.remote)
 		}
-		answer := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + clientProto + "\r\n\r\n"
-		if _, err := raw.Write([]byte(answer)); err != nil || buffered.Reader.Buffered() > 0 {
-			raw.Close()
-			return
-		}
-		take(raw, hello, c.remote)
 	})
 }
 

@@ -69,22 +69,32 @@ func LinkHandler(ours func() Hello, take func(net.Conn, PeerInfo)) http.Handler 
 			refuse(w, http.StatusInternalServerError, err)
 			return
 		}
-		raw, buffered, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			refuse(w, http.StatusInternalServerError, err)
-			return
-		}
-		if n := buffered.Reader.Buffered(); n > 0 { // sent before our answer: breaks the protocol
-			raw.Close()
-			return
-		}
-		answer := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + linkProto + "\r\n" + helloHeader + ": " + text + "\r\n\r\n"
-		if _, err := raw.Write([]byte(answer)); err != nil {
-			raw.Close()
+		raw := upgrade(w, linkProto, helloHeader+": "+text+"\r\n")
+		if raw == nil {
 			return
 		}
 		take(raw, PeerInfo{Hello: peer, Addr: c.remote, TLS: c.secure})
 	})
+}
+
+// upgrade takes a connection over from HTTP, with further lines of the answer's header; nil if the client is gone, or broke
+// the protocol.
+func upgrade(w http.ResponseWriter, proto, more string) net.Conn {
+	raw, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		refuse(w, http.StatusInternalServerError, err)
+		return nil
+	}
+	if buffered.Reader.Buffered() > 0 { // sent before our answer: breaks the protocol
+		raw.Close()
+		return nil
+	}
+	answer := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + proto + "\r\n" + more + "\r\n"
+	if _, err := raw.Write([]byte(answer)); err != nil {
+		raw.Close()
+		return nil
+	}
+	return raw
 }
 
 // DialLink opens a link to the daemon at addr. wantNode, if not "", is the node that must answer.
