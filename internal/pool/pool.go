@@ -24,6 +24,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -61,6 +62,8 @@ type Config struct {
 
 	// Died tells that a worker's process is gone, after the fork's own callback. Required.
 	Died func(*Worker, Exit)
+
+	answerTime time.Duration // the constant, but for tests
 }
 
 // Validate lists every fault of c.
@@ -133,6 +136,9 @@ func Start(cfg Config) (*Pool, error) {
 	}
 	if cfg.Main == "" {
 		cfg.Main = defaultMain
+	}
+	if cfg.answerTime == 0 {
+		cfg.answerTime = answerTime
 	}
 	p := &Pool{cfg: cfg, log: cfg.Log, sources: map[string]*source{}, workers: map[*Worker]bool{}}
 	if p.log == nil {

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -320,6 +321,34 @@ func TestZygoteKilledWhileForking(t *testing.T) {
 	all.Wait()
 	close(zygotes)
 	killer.Wait()
+}
+
+// A zygote that has stopped is replaced: what was asked of it, a fork and how a worker died, is answered all the same.
+func TestZygoteThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *Config) { c.answerTime = 2 * time.Second })
+	old, dying := r.fork(WorkerSpec{}), r.fork(WorkerSpec{})
+	zygote := r.zygotePid(old)
+	check(t, unix.Kill(zygote, unix.SIGSTOP))
+	dying.do("os._exit(3)")
+	if e := dying.exit(); !e.Known || e.Code != 3 {
+		t.Errorf("exit = %#v", e)
+	}
+	if now := r.zygotePid(r.fork(WorkerSpec{})); now == zygote {
+		t.Error("the zygote that was stopped was not replaced")
+	}
+
+	zygote = r.zygotePid(r.fork(WorkerSpec{}))
+	check(t, unix.Kill(zygote, unix.SIGSTOP))
+	if now := r.zygotePid(r.fork(WorkerSpec{})); now == zygote {
+		t.Error("the zygote that was stopped was not replaced for a fork")
+	}
+	if got := old.ask("6 * 7"); got != "42" {
+		t.Errorf("a worker of the first zygote answers %s", got)
+	}
+	if n := strings.Count(r.log.String(), "does not answer"); n < 2 {
+		t.Errorf("%d times said that a zygote does not answer, not twice:\n%s", n, r.log)
+	}
 }
 
 func TestThreadsForbidForking(t *testing.T) {

@@ -299,6 +299,7 @@ func (p *Pool) settleLocked(w *Worker) (report func()) {
 		return func() {}
 	}
 	if w.status == nil && w.z != nil {
+		w.z.askedLocked()
 		return func() {} // its zygote will tell, or will be found dead
 	}
 	w.settled = true
@@ -307,7 +308,7 @@ func (p *Pool) settleLocked(w *Worker) (report func()) {
 	}
 	disown(w.Pid)
 	delete(p.workers, w)
-	if w.z != nil {
+	if w.z != nil && w.z.workers[w.Pid] == w { // not the next one with its number
 		delete(w.z.workers, w.Pid)
 	}
 	w.signalLocked(unix.SIGKILL) // what it started and left behind

@@ -30,6 +30,9 @@ from ray._core.zygote import main; main(sys.argv[2] == "once")`
 	stopGrace = 2 * time.Second
 	// restartAfter is the age from which a zygote that dies is replaced at once rather than at the next fork.
 	restartAfter = time.Second
+	// answerTime is how long a zygote may say nothing though a fork or a dead worker's status is asked of it. It takes
+	// milliseconds; one that takes this long is stopped, or hangs in what it has preloaded, and would hang all tasks with it.
+	answerTime = 30 * time.Second
 )
 
 // source is where workers of one kind come from.
@@ -82,6 +85,7 @@ type zygote struct {
 	proc     *os.Process
 	stopping bool
 	grace    *time.Timer // kills it if it doesn't stop
+	owes     *time.Timer // kills it if it doesn't answer; nil while nothing is asked of it
 	ready    time.Time   // zero while it imports
 	fatal    string      // why it could not
 	replied  bool        // once: it is the worker now
@@ -208,6 +212,41 @@ func (z *zygote) kill() {
 	}
 }
 
+// askedLocked begins to wait for an answer, unless that has begun.
+func (z *zygote) askedLocked() {
+	if z.owes == nil {
+		z.owes = time.AfterFunc(z.p.cfg.answerTime, z.silent)
+	}
+}
+
+// heardLocked takes a sign of life: the wait for whatever is still to be answered begins anew.
+func (z *zygote) heardLocked() {
+	if z.owes == nil {
+		return
+	}
+	z.owes.Stop()
+	z.owes = nil
+	dead := false
+	for _, w := range z.workers {
+		dead = dead || w.dead
+	}
+	if dead || len(z.inflight) > 0 {
+		z.askedLocked()
+	}
+}
+
+// silent ends a process that does not answer; what was asked of it is asked of the next one.
+func (z *zygote) silent() {
+	z.p.mu.Lock()
+	defer z.p.mu.Unlock()
+	if z.owes == nil || z.replied {
+		return
+	}
+	z.p.log.Error("a worker zygote does not answer, so it is killed and replaced", "pid", z.proc.Pid, "waited", z.p.cfg.answerTime,
+		"forks asked for", len(z.inflight), "workers", len(z.workers), "log", z.log)
+	z.kill()
+}
+
 // read takes what the process says until it hangs up.
 func (z *zygote) read(ctl *net.UnixConn) {
 	buf, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4))
@@ -305,6 +344,7 @@ func (z *zygote) handle(m message, pidfd int) {
 			}
 		}
 	}
+	z.heardLocked()
 	p.mu.Unlock()
 
 	if pidfd >= 0 {
@@ -433,6 +473,7 @@ func (p *Pool) askLocked(z *zygote, r *request) (again bool, err error) {
 		// A process that has just died is found by its reader, which asks anew for what was in flight.
 		r.worker = w
 		z.inflight[p.requests] = r
+		z.askedLocked()
 		return false, nil
 	case errors.Is(err, unix.EAGAIN) && len(z.inflight) > 0:
 		return true, w.discard()
@@ -529,6 +570,9 @@ func (z *zygote) ended(err error) {
 
 // orphanLocked makes the workers of a dead zygote our own children, which the kernel has done, and reports the dead.
 func (z *zygote) orphanLocked() (reports []func()) {
+	if z.owes != nil {
+		z.owes.Stop()
+	}
 	for pid, w := range z.workers {
 		delete(z.workers, pid)
 		w.z = nil
