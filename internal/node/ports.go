@@ -212,6 +212,9 @@ func (n *Node) face(f Faces) error {
 		if err != nil {
 			return err
 		}
+		if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+			host = n.ip // what a browser can be given
+		}
 		n.file.DashboardURL = addressOf(host, port)
 	}
 	if f.Agent == nil || n.cfg.Private {

@@ -360,7 +360,11 @@ func (n *Near) frames(c *nearConn, body []byte) error {
 		switch f.Kind {
 		case wire.KindWelcome, wire.KindCreated, wire.KindError:
 		case wire.KindValue:
-			if f.Body[4+ids.ObjectSize+1] != byte(wire.Arena) {
+			const where = 4 + ids.ObjectSize + 1
+			if len(f.Body) <= where {
+				return broken("value of %d bytes", len(f.Body))
+			}
+			if f.Body[where] != byte(wire.Arena) {
 				continue
 			}
 		default:
