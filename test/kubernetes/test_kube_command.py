@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import kube
 import pytest
 from kube import is_ready, until
+from test_outside import PROGRAM, check_hosts, needs_its_python
 
 RAY = os.path.join(kube.TOP, "python", "ray", "_bin", "ray")
 QUICK = 10  # seconds within which a cause that is known is told
@@ -314,6 +315,18 @@ def test_connect_runs_a_command(ray, cluster):
     assert "can't start the command" in ray("connect", "--", "no-such-command").err
 
 
+def test_a_program_works_through_connect(ray, space, cluster, tmp_path):
+    needs_its_python(space)
+    done = ok(ray("connect", "--", sys.executable, "-c", PROGRAM))
+    check_hosts(space, done.out)
+    with beside(space.kubeconfig, tmp_path, "connect", "--port", "0") as (_, text):
+        until(lambda: "Ctrl-C" in text(), "the port", 20, text)
+        file = re.search(r"^  \. (\S+)$", text(), re.M).group(1)
+        command = ['. %s && exec %s -c "$1"' % (file, sys.executable), "sh", PROGRAM]
+        env = environment(None, tmp_path)
+        check_hosts(space, subprocess.check_output(["sh", "-c", *command], env=env, text=True, timeout=90 * kube.SLOW))
+
+
 # --- sentences ---
 
 
@@ -336,6 +349,8 @@ def test_an_image_that_cannot_be_pulled(own_space, ray):
     assert "can't be pulled" in ok(ray("status", kubeconfig=own_space.kubeconfig)).out
     text = one_sentence(ray("run", kube.EXAMPLE, kubeconfig=own_space.kubeconfig))
     assert "is not ready: image" in text
+    logs = ok(ray("logs", kubeconfig=own_space.kubeconfig)).out
+    assert logs.count("] has no log yet: ") == 4 and "] has no log yet: image" in logs, "the head's and three workers'"
 
 
 def test_more_cpus_than_a_node_has(own_space, ray):

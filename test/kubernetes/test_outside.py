@@ -39,6 +39,17 @@ def forwarded(space):
         tunnel.wait()
 
 
+def needs_its_python(space):
+    version = space.run(space.head(), "python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
+    if version != "%d.%d" % sys.version_info[:2]:
+        pytest.skip("the image has Python %s, and a client needs the same" % version)
+
+
+def check_hosts(space, printed):
+    hosts = printed.split("hosts ")[1].split()
+    assert len(hosts) >= 2 and set(hosts) <= {p["metadata"]["name"] for p in space.pods()}
+
+
 def program(port, token, folder):
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     env.update(RAY_ADDRESS="ray://127.0.0.1:" + port, HOME=str(folder))
@@ -58,15 +69,11 @@ def test_a_program_outside_works_on_the_pods(space, tmp_path):
     space("apply", "-f", kube.CLUSTER)
     space.ready(4)
     kube.until(lambda: space.alive() == 4, "all nodes", 60, space.story)
-    version = space.run(space.head(), "python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
-    if version != "%d.%d" % sys.version_info[:2]:
-        pytest.skip("the image has Python %s, and a client needs the same" % version)
+    needs_its_python(space)
     token = space("exec", "deploy/ray-head", "--", "ray", "get-auth-token").strip()
     with forwarded(space) as port:
         done = program(port, token, tmp_path)
         assert done.returncode == 0, done.stdout
-        hosts = done.stdout.split("hosts ")[1].split()
-        names = {p["metadata"]["name"] for p in space.pods()}
-        assert len(hosts) >= 2 and set(hosts) <= names
+        check_hosts(space, done.stdout)
         refused = program(port, "", tmp_path)
         assert refused.returncode == 1 and "kubectl exec deploy/ray-head -- ray get-auth-token" in refused.stdout

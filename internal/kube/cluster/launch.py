@@ -1,11 +1,13 @@
 """Runs a program in the head's pod for `ray kube run`, which passes this file to `python -c`.
 
-What comes on stdin are messages: a letter, a length of 4 bytes, so many bytes. F: the files, a tar, first of all. D: input
-for the program, which E ends. S: a signal, as a number in text. H: nothing, so that a user who has gone is noticed. When
+What comes on stdin are messages: a letter, a length of 4 bytes, so many bytes. C: what to run, in JSON, first of all. F: the
+files, a tar, before anything else. D: input for the program, which E ends. S: a signal, as a number in text. H: nothing, so that a user who has gone is noticed. When
 the messages end or none comes for QUIET seconds, the program is ended, too: a program whose user has gone is nobody's.
 """
 
+import base64
 import io
+import json
 import os
 import queue
 import select
@@ -131,6 +133,10 @@ def end(child, number):
 
 
 def main():
+    kind, body = message()
+    if kind != b"C":
+        return 1  # the user has gone
+    what = json.loads(body)
     folder = tempfile.mkdtemp(prefix="ray-run-")
     try:
         files = Files()
@@ -140,10 +146,14 @@ def main():
         while not files.over:
             files.read(65536)
         env = dict(os.environ, PYTHONUNBUFFERED="1")
-        if sys.argv[1]:
-            env["RAY_JOB_CONFIG_JSON_ENV_VAR"] = sys.argv[1]
+        if what["job"]:
+            env["RAY_JOB_CONFIG_JSON_ENV_VAR"] = what["job"]
         child = subprocess.Popen(
-            [sys.executable, *sys.argv[2:]], cwd=folder, env=env, stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, *map(base64.b64decode, what["command"])],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
         threading.Thread(target=pass_on, args=(child,), daemon=True).start()
         status = child.wait()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -39,6 +40,12 @@ func (c *Cluster) Logs(ctx context.Context, tail int, follow bool) error {
 		q.Set("tailLines", strconv.Itoa(tail))
 	}
 	out := &locked{w: c.Out}
+	for i := range s.Pods {
+		if p := &s.Pods[i]; !slices.ContainsFunc(p.Status.Containers, hasLog) {
+			state, cause, _ := s.pod(p)
+			c.say("[%s] has no log yet: %s", p.Meta.Name, first(cause, state.Reason, state.State))
+		}
+	}
 	if !follow {
 		for i := range s.Pods {
 			for _, cs := range s.Pods[i].Status.Containers {
@@ -59,7 +66,7 @@ func (c *Cluster) Logs(ctx context.Context, tail int, follow bool) error {
 		for i := range s.Pods {
 			pod := s.Pods[i].Meta.Name
 			for _, cs := range s.Pods[i].Status.Containers {
-				if started := cs.State.Running != nil || cs.State.Terminated != nil; f.wants(pod, cs, started) {
+				if f.wants(pod, cs, hasBegun(cs)) {
 					readers.Go(func() { f.follow(ctx, pod, cs, cancel) })
 				}
 			}
@@ -69,6 +76,12 @@ func (c *Cluster) Logs(ctx context.Context, tail int, follow bool) error {
 		return false, c.pods(ctx, s)
 	})
 }
+
+func hasBegun(c client.ContainerStatus) bool {
+	return c.State.Running != nil || c.State.Terminated != nil
+}
+
+func hasLog(c client.ContainerStatus) bool { return hasBegun(c) || c.Restarts > 0 }
 
 // follower knows which runs of which containers are read.
 type follower struct {

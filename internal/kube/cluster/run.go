@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -57,7 +58,11 @@ func (c *Cluster) Run(ctx context.Context, p Program) error {
 	var senders sync.WaitGroup
 	sent := make(chan struct{})
 	senders.Go(func() {
-		if err := out.files(files); err != nil {
+		err := out.command(p, entry)
+		if err == nil {
+			err = out.files(files)
+		}
+		if err != nil {
 			w.CloseWithError(err)
 			return
 		}
@@ -73,8 +78,8 @@ func (c *Cluster) Run(ctx context.Context, p Program) error {
 		case <-ctx.Done():
 		}
 	}()
-	command := append([]string{"python", "-c", launcher, p.Env, entry}, p.Args...)
-	err = c.Client.Exec(ctx, pod.Meta.Name, c.Name+"-head", command, r, p.Out, p.Err)
+	// The command is part of a URL, which the API server's audit log may keep: what may be secret goes as a message.
+	err = c.Client.Exec(ctx, pod.Meta.Name, c.Name+"-head", []string{"python", "-c", launcher}, r, p.Out, p.Err)
 	cancel(nil)
 	r.CloseWithError(errEnded)
 	senders.Wait()
@@ -172,6 +177,19 @@ func (m *messages) input(in io.Reader) {
 		}
 	}
 	_ = m.send('E', nil) // as above
+}
+
+// command sends what is to run: the program's name and arguments, and its job's configuration.
+func (m *messages) command(p Program, entry string) error {
+	words := [][]byte{[]byte(entry)} // any bytes: in base64
+	for _, a := range p.Args {
+		words = append(words, []byte(a))
+	}
+	b, err := json.Marshal(map[string]any{"command": words, "job": p.Env})
+	if err != nil {
+		return err
+	}
+	return m.send('C', b)
 }
 
 // packed is one file to be sent.

@@ -66,6 +66,9 @@ func execute(t *testing.T, conn *websocket.Conn, command []string) {
 		if p := os.Getenv("GRAY_PYTHON"); p != "" {
 			command[0] = p
 		}
+		if len(command) != 3 {
+			t.Errorf("the URL of the launcher, which an API server may log, tells of the program: %q", command[3:])
+		}
 	}
 	cmd := exec.Command(command[0], command[1:]...)
 	in, err := cmd.StdinPipe()
@@ -127,15 +130,15 @@ func program(t *testing.T, text string) Program {
 
 func TestRunCarriesInputOutputAndStatus(t *testing.T) {
 	c := aCluster(t)
-	p := program(t, "import sys\nprint(sys.argv, len(sys.stdin.read()))\nprint('why', file=sys.stderr)\nsys.exit(7)\n")
+	p := program(t, "import os, sys\nprint(list(map(os.fsencode, sys.argv)), len(sys.stdin.read()))\nprint('why', file=sys.stderr)\nsys.exit(7)\n")
 	var out, complaint strings.Builder
-	p.Args, p.In, p.Out, p.Err = []string{"-x", "a b"}, strings.NewReader(strings.Repeat("x", 300_000)), &out, &complaint
+	p.Args, p.In, p.Out, p.Err = []string{"-x", "a b", "\xff"}, strings.NewReader(strings.Repeat("x", 300_000)), &out, &complaint
 	err := c.Run(t.Context(), p)
 	var exit *client.ExitError
 	if !errors.As(err, &exit) || exit.Status != 7 {
 		t.Errorf("error %v, want status 7", err)
 	}
-	if got, want := out.String(), "['main.py', '-x', 'a b'] 300000\n"; got != want || complaint.String() != "why\n" {
+	if got, want := out.String(), `[b'main.py', b'-x', b'a b', b'\xff'] 300000`+"\n"; got != want || complaint.String() != "why\n" {
 		t.Errorf("printed %q and %q, want %q", got, complaint.String(), want)
 	}
 }
