@@ -456,7 +456,12 @@ def report(args, chosen, engines):
         "- Machine: %s" % (args.machine or machine()),
         "- Date: %s" % datetime.date.today().isoformat(),
         "- Command: `make bench%s` (%d round%s, at least %g s a timed round)"
-        % (" ARGS='--only \"%s\"'" % args.only if args.only else "", args.rounds, "s"[: args.rounds != 1], args.seconds),
+        % (
+            " ARGS='--only \"%s\"'" % args.only if args.only else "",
+            args.rounds,
+            "s"[: args.rounds != 1],
+            args.seconds,
+        ),
     ]
     lines += ["- %s: `ray` %s, Python %s" % (e.label, e.version, e.python_version) for e in engines]
     lines += ["", markdown(table(chosen, engines)), "", overall(chosen, engines), ""]

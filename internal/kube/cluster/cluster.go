@@ -145,7 +145,7 @@ func (c *Cluster) headPod(ctx context.Context) (*client.Pod, error) {
 	if s.Empty() {
 		return nil, c.missing(ctx)
 	}
-	why := ""
+	var why string
 	switch {
 	case s.Head == nil:
 		why = fmt.Sprintf("Deployment %s is missing; `ray kube up` makes it", c.Name+"-head")
