@@ -41,6 +41,11 @@ type (
 		Job ids.Job
 		No  uint64
 	}
+	// logNote is a line of a daemon's own for the job's driver.
+	logNote struct {
+		Job  ids.Job
+		Text string
+	}
 )
 
 // Kinds of these messages. They stand beside those of core/engine, which are numbered from 1.
@@ -50,6 +55,7 @@ const (
 	kindLogCredit
 	kindLogFlush
 	kindLogFlushed
+	kindLogNote
 )
 
 func encodeLog(m any) ([]byte, error) {
@@ -65,6 +71,8 @@ func encodeLog(m any) ([]byte, error) {
 		buf.WriteByte(kindLogFlush)
 	case *logFlushed:
 		buf.WriteByte(kindLogFlushed)
+	case *logNote:
+		buf.WriteByte(kindLogNote)
 	}
 	enc := msgpack.NewEncoder(&buf)
 	enc.UseArrayEncodedStructs(true)
@@ -88,6 +96,8 @@ func decodeLog(b []byte) (any, error) {
 		m = &logFlush{}
 	case kindLogFlushed:
 		m = &logFlushed{}
+	case kindLogNote:
+		m = &logNote{}
 	default:
 		return nil, fmt.Errorf("unknown kind %d of message", b[0])
 	}
@@ -131,6 +141,10 @@ func (n *Node) takeLog(from ids.NodeID, m any) {
 	case *logFlushed:
 		if d := n.deskOf(m.Job); d != nil {
 			d.flushed(from, m.No)
+		}
+	case *logNote:
+		if d := n.deskOf(m.Job); d != nil {
+			d.change(func(x *logs.Desk) { x.Note(m.Text) })
 		}
 	case *logCredit:
 		if m.Stop {

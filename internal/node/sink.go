@@ -286,6 +286,12 @@ func (s *sink) Process(sid engine.SessionID) string {
 	}
 }
 
+func (s *sink) Notice(job ids.Job, text string) {
+	if j := s.n.jobs[job]; j != nil && j.forward {
+		s.n.after = append(s.n.after, func() { s.n.sendLog(j.driver, &logNote{Job: job, Text: text}) })
+	}
+}
+
 func (s *sink) Warn(text string) {
 	s.n.after = append(s.n.after, func() { s.n.warn(text, text) })
 }

@@ -313,3 +313,7 @@ func (n *node) ErrorValue(kind fault.Kind, text string) []byte { return errorVal
 func (n *node) Process(s engine.SessionID) string { return fmt.Sprintf("process %d", s) }
 
 func (n *node) Warn(text string) { n.w.tracef("node %d: %s", n.index, text) }
+
+func (n *node) Notice(job ids.Job, text string) {
+	n.w.tracef("node %d to job %s: %s", n.index, job, text)
+}

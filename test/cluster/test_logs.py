@@ -329,3 +329,28 @@ def test_dead_node(home):
     out, err = driver.communicate(timeout=60)
     assert driver.returncode == 0, out + err
     assert time.monotonic() - begun < 30
+
+
+def test_what_no_node_has(home):
+    """Of tasks and actors that nothing can run a program is told, from any node, though it never waits for long."""
+    two(home)
+    driver = home.driver(AUTO + """
+    @ray.remote(num_cpus=100)
+    def f():
+        pass
+    @ray.remote(resources={"gold": 1})
+    class A:
+        pass
+    @ray.remote(resources={"b": 1}, num_cpus=0)
+    def there():
+        return [f.options(num_cpus=0, resources={"b": 1000}).remote()]
+    kept = A.remote(), f.remote(), ray.get(there.remote())
+    while True:
+        ray.wait([kept[1]], timeout=0.1)
+    """)  # fmt: skip
+    told = sorted(driver.stderr.readline() for _ in range(3))
+    begin = "(ray) Warning: The following resource request cannot be scheduled right now: "
+    for text, need in zip(told, ("{'CPU': 1.0, 'gold': 1.0}", "{'CPU': 100.0}", "{'b': 1000.0}")):
+        assert text.startswith(begin + need + ", as no node of the cluster has that much ("), told
+    driver.kill()
+    driver.communicate()

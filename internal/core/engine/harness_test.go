@@ -395,6 +395,8 @@ func (r *rig) Process(s SessionID) string { return fmt.Sprintf("process %d", s) 
 
 func (r *rig) Warn(text string) { r.say("warn %s", text) }
 
+func (r *rig) Notice(job ids.Job, text string) { r.say("notice to job %s: %s", job, text) }
+
 // meet makes two rigs know each other.
 func meet(a, b *rig) {
 	for _, p := range [][2]*rig{{a, b}, {b, a}} {

@@ -70,6 +70,7 @@ func (e *Engine) plan(sh *shape) {
 	}
 	switch outcome {
 	case schedule.Busy:
+		sh.stuck = ""
 		e.stand(sh)
 	case schedule.Infeasible:
 		sh.stuck = e.view.Explain(sh.rs)

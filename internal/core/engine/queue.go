@@ -32,7 +32,8 @@ type awaySlots struct {
 
 // queue is a job's tasks of one shape that wait for a slot.
 type queue struct {
-	job ids.Job
+	job     ids.Job
+	noticed bool // its job was told that nothing can run them
 	chain
 }
 
@@ -110,7 +111,7 @@ func (e *Engine) line(i uint32, t *task, front bool) {
 	q := sh.queueOf(t.job)
 	if q == nil {
 		if q = e.spareQ; q != nil {
-			e.spareQ, q.job = nil, t.job
+			e.spareQ, q.job, q.noticed = nil, t.job, false
 		} else {
 			q = &queue{job: t.job}
 		}

@@ -126,6 +126,7 @@ type Sink interface {
 	CreationResult(value []byte) (repr, text string, pickled []byte)
 	// Process names a client's process for people.
 	Process(s SessionID) string
-	// Warn is for the daemon's log.
+	// Warn is for the daemon's log, Notice for those who look at what a job prints.
 	Warn(text string)
+	Notice(job ids.Job, text string)
 }

@@ -260,12 +260,17 @@ func (e *Engine) whyCall(i uint32, t *task) string {
 	return fmt.Sprintf("waits until %s, which has %d calls of this caller, takes more", what, t.call.sent)
 }
 
+// infeasible tells whether no node that is known could ever run a shape's tasks.
+func (e *Engine) infeasible(sh *shape) bool {
+	return sh.stuck != "" || (len(e.peers) == 0 && !e.res.Feasible(sh.rs.Need))
+}
+
 // stuckText tells why a shape's tasks wait.
 func (e *Engine) stuckText(sh *shape) string {
 	if sh.stuck != "" {
 		return sh.stuck
 	}
-	if len(e.peers) == 0 && !e.res.Feasible(sh.rs.Need) {
+	if e.infeasible(sh) {
 		return "no node of the cluster has that much (this one has " + e.cfg.Names.Format(e.res.Total()) + "); add a node or ask for less"
 	}
 	return "all that the nodes have is in use"
@@ -329,7 +334,7 @@ func (e *Engine) Load() (avail map[string]int64, queued int, demands []Demand) {
 		queued += sh.backlog
 		if len(demands) < maxDemands {
 			d := Demand{Resources: e.cfg.Names.Map(sh.rs.Need), Count: sh.backlog, Reason: sh.stuck}
-			d.Infeasible = sh.stuck != "" || (len(e.peers) == 0 && !e.res.Feasible(sh.rs.Need))
+			d.Infeasible = e.infeasible(sh)
 			if d.Infeasible && d.Reason == "" {
 				d.Reason = e.stuckText(sh)
 			}

@@ -27,6 +27,7 @@ type Desk struct {
 	printer *Printer
 	nodes   map[ids.NodeID]bool // those that have output for it
 	queue   []arrived
+	notes   []string // of Gray's own
 	sent    uint64
 	taken   uint64
 	owed    []owed
@@ -58,6 +59,9 @@ func (d *Desk) Take(node ids.NodeID, b Batch) {
 	d.nodes[node] = true
 	d.queue = append(d.queue, arrived{node, b})
 }
+
+// Note takes a line of Gray's own for the driver. Who sends them sends few.
+func (d *Desk) Note(text string) { d.notes = append(d.notes, text) }
 
 // Taken says how much text the driver has taken in all.
 func (d *Desk) Taken(total uint64) { d.taken = min(max(d.taken, total), d.sent) }
@@ -91,6 +95,10 @@ func (d *Desk) Pull(now time.Duration) (frames []Frame, flushed bool) {
 		}
 		frames = append(frames, Frame{s, append([]byte(nil), text...)})
 	}
+	for _, text := range d.notes {
+		out(Stderr, []byte("(ray) "+text+"\n"))
+	}
+	d.notes = nil
 	d.printer.Expire(now, out)
 	for len(d.queue) > 0 && d.sent-d.taken < Unread {
 		a := d.queue[0]

@@ -371,6 +371,20 @@ func TestDeskOfADeadNode(t *testing.T) {
 	}
 }
 
+func TestDeskNotes(t *testing.T) {
+	d := NewDesk(Style{Plain: true})
+	d.Take(node(1), Batch{Pid: 1, Text: []byte("printed\n")})
+	d.Note("first")
+	d.Note("second")
+	frames, _ := d.Pull(0)
+	if len(frames) != 2 || frames[0].Stream != Stderr || string(frames[0].Text) != "(ray) first\n(ray) second\n" || string(frames[1].Text) != "printed\n" {
+		t.Errorf("frames %+v", frames)
+	}
+	if frames, _ := d.Pull(0); len(frames) != 0 {
+		t.Errorf("told again: %+v", frames)
+	}
+}
+
 func BenchmarkPrint(b *testing.B) {
 	p := NewPrinter(Style{Dedup: true, Window: 5 * time.Second})
 	text := []byte(strings.Repeat("epoch 17 of 100: the loss is 0.12345 now\n", 1000))
