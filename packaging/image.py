@@ -3,6 +3,8 @@
     python packaging/image.py --wheel dist/ray-….whl --out dist/gray-image.tar [--tag gray:local] [--python 3.12]
                               [--notebook] [--torch]
 
+It has a second tag with its Python's minor version, such as gray:local-py312, as drivers by ray:// need the same one.
+
 The image is a Debian file tree, made by mmdebstrap, with the wheel and numpy in a virtual environment at /opt/ray. No
 container engine is needed, neither to build nor as a base image: a tree that is packed with tar is all that an image
 is, and it can be built where neither a registry nor user namespaces are at hand (buildah needs both for this).
@@ -185,7 +187,13 @@ def pycache_of_ray(tree):
     return os.path.join(lib, "__pycache__")
 
 
-def pack(tree, tag, out):
+def minor_of(tree):
+    """Returns the minor version of the tree's Python, such as 3.11."""
+    (lib,) = glob.glob(tree + VENV + "/lib/python3*")
+    return os.path.basename(lib)[len("python") :]
+
+
+def pack(tree, tags, out):
     """Writes the tree as an image of one layer, and returns (bytes, bytes when compressed)."""
     with tempfile.TemporaryDirectory(dir=os.path.dirname(out)) as work:
         layer = os.path.join(work, "layer.tar")
@@ -211,7 +219,7 @@ def pack(tree, tag, out):
             }
         ).encode()
         name = hashlib.sha256(config).hexdigest() + ".json"
-        manifest = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": ["layer.tar"]}]).encode()
+        manifest = json.dumps([{"Config": name, "RepoTags": tags, "Layers": ["layer.tar"]}]).encode()
         with tarfile.open(out + ".part", "w") as t:
             for entry, data in (("manifest.json", manifest), (name, config)):
                 info = tarfile.TarInfo(entry)
@@ -274,8 +282,9 @@ def main():
         if args.notebook:
             furnish(tree)
         finish(tree)
-        size, packed = pack(tree, args.tag, out)
-    print("%s: %s, %.0f MB, %.0f MB compressed" % (args.out, args.tag, size / 1e6, packed / 1e6))
+        tags = [args.tag, args.tag + "-py" + minor_of(tree).replace(".", "")]
+        size, packed = pack(tree, tags, out)
+    print("%s: %s, %.0f MB, %.0f MB compressed" % (args.out, " and ".join(tags), size / 1e6, packed / 1e6))
     largest = LARGEST_NOTEBOOK if args.notebook else LARGEST
     if packed > largest and not args.torch:
         raise SystemExit("image: it is over %d MB compressed" % (largest / 1e6))

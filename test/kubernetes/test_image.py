@@ -1,5 +1,9 @@
 """What is in the image."""
 
+import json
+import tarfile
+
+import kube
 import pytest
 
 
@@ -12,6 +16,13 @@ def visitor(space):
 def test_programs_on_the_path(visitor):
     for name in ("bash", "sh", "python", "pip", "ray", "tar", "wget", "grep", "ps"):
         assert visitor.run("visitor", "bash", "-c", "command -v " + name).startswith("/")
+
+
+def test_tags_name_the_python(visitor):
+    minor = visitor.run("visitor", "python", "-c", "import sys; print('%d%d' % sys.version_info[:2])").strip()
+    with tarfile.open(kube.IMAGE) as tar:
+        (image,) = json.load(tar.extractfile("manifest.json"))
+    assert image["RepoTags"] == ["gray:local", "gray:local-py" + minor]
 
 
 def test_the_user_and_its_folders(visitor):
