@@ -121,7 +121,7 @@ func (e *Engine) packRun(p *peer, t *task) *TaskRun {
 		returns = e.itemsMade(t) - 1
 	}
 	m := &TaskRun{
-		Unique: t.unique, Job: t.job, Attempt: t.attempt, Template: t.tmpl, Returns: returns, Flags: t.flags,
+		Unique: t.unique, Job: t.job, Attempt: t.attempt, Template: t.tmpl, Returns: returns, Flags: t.flags, Depth: t.depth,
 		Over: slices.Clone(e.blobs.get(t.over)), Args: slices.Clone(e.blobs.get(t.args)),
 	}
 	for _, d := range t.refs[:t.nDeps] {

@@ -8,8 +8,9 @@ import (
 
 // A task that waits in a ray.get lends its CPU, so another can start, which may wait, too: a thousand tasks that wait for
 // something slow would be a thousand processes. So of one function of which some wait, and as many run as would fill the
-// node's CPUs, a further one starts after a second, the next after two, and so on. A task that some running task waits for starts at
-// once, before all others: it is what the waiting ones need.
+// node's CPUs, a further one starts after a second, the next after two, and so on. What tasks and actors call is counted for
+// itself, by its depth, as those who wait may need it; and a task that some running task waits for starts at once, before all
+// others: it is what they need.
 
 const (
 	firstPause = time.Second
@@ -18,7 +19,7 @@ const (
 	maxHasten  = 1000 // awaited tasks that go to the front for one request
 )
 
-// over is what is kept of a function whose tasks wait.
+// over is what is kept of a function whose tasks of one depth wait.
 type over struct {
 	blocked int // its running tasks that wait
 	pause   time.Duration
@@ -29,17 +30,41 @@ type over struct {
 func (e *Engine) noteWaits(w *worker) {
 	e.pool.blocked++
 	if w.host == nil && len(w.fifo) > 0 {
-		w.waits = e.templates[e.tasks.at(w.fifo[0]).tmpl]
-		w.waits.over.blocked++
+		t := e.tasks.at(w.fifo[0])
+		tm := e.templates[t.tmpl]
+		if tm.overs[t.depth] == nil {
+			if tm.overs == nil {
+				tm.overs = map[uint8]*over{}
+			}
+			tm.overs[t.depth] = &over{}
+		}
+		w.waits = tm.overs[t.depth]
+		w.waits.blocked++
 	}
+}
+
+// overOf is what is kept of a task's function at its depth; nil if none of it has waited.
+func (e *Engine) overOf(t *task) *over { return e.templates[t.tmpl].overs[t.depth] }
+
+// depthBelow is the depth of what a session calls. What an actor calls is one below its creation.
+func (e *Engine) depthBelow(s *session) uint8 {
+	depth := uint8(0)
+	switch w := s.worker; {
+	case w == nil:
+	case w.host != nil:
+		depth = w.host.depth
+	case len(w.fifo) > 0:
+		depth = e.tasks.at(w.fifo[0]).depth
+	}
+	return max(depth, depth+1)
 }
 
 // noteGoesOn undoes noteWaits.
 func (e *Engine) noteGoesOn(w *worker) {
 	e.pool.blocked--
-	if tm := w.waits; tm != nil && tm.over.blocked > 0 { // 0: it was removed with its job
-		if tm.over.blocked--; tm.over.blocked == 0 {
-			tm.over = over{}
+	if o := w.waits; o != nil {
+		if o.blocked--; o.blocked == 0 {
+			*o = over{}
 		}
 		e.dirtyQ = true
 	}
@@ -55,15 +80,17 @@ func (e *Engine) cpuRoom(sh *shape) int {
 	return int(max(e.res.Total().Get(e.cpu)/need, 1))
 }
 
-// full tells whether so many of a task's function run here that this node's CPUs would be taken if none waited.
+// full tells whether so many of a task's function and depth run here that this node's CPUs would be taken if none waited.
 func (e *Engine) full(sh *shape, t *task) bool {
 	room := e.cpuRoom(sh)
-	if room == 0 || e.templates[t.tmpl].over.blocked == 0 || t.create != nil {
+	if o := e.overOf(t); room == 0 || t.create != nil || o == nil || o.blocked == 0 {
 		return false
 	}
 	for n := uint32(1); n < e.slots.limit() && room > 0; n++ {
-		if s := e.slots.at(n); s.task != 0 && s.actor == 0 && e.tasks.at(s.task).tmpl == t.tmpl {
-			room--
+		if s := e.slots.at(n); s.task != 0 && s.actor == 0 {
+			if x := e.tasks.at(s.task); x.tmpl == t.tmpl && x.depth == t.depth {
+				room--
+			}
 		}
 	}
 	return room == 0
@@ -71,14 +98,14 @@ func (e *Engine) full(sh *shape, t *task) bool {
 
 // capped tells for how long a task should not start, because too many of its function wait.
 func (e *Engine) capped(sh *shape, t *task) time.Duration {
-	tm := e.templates[t.tmpl]
 	if !e.full(sh, t) || e.awaited(t) {
 		return 0
 	}
-	if tm.over.pause == 0 {
-		tm.over.pause, tm.over.next = firstPause, e.now.Add(firstPause)
+	o := e.overOf(t)
+	if o.pause == 0 {
+		o.pause, o.next = firstPause, e.now.Add(firstPause)
 	}
-	return max(tm.over.next.Sub(e.now), 0)
+	return max(o.next.Sub(e.now), 0)
 }
 
 // startable has the next task that pop takes be one that may start now; false if there is none near.
@@ -89,16 +116,16 @@ func (e *Engine) startable(sh *shape) bool {
 	for k := range sh.queues {
 		at := (sh.turn + k) % len(sh.queues)
 		q := sh.queues[at]
-		held := uint32(0) // a function whose tasks have to wait
+		held, at0 := uint32(0), uint8(0) // a function and depth whose tasks have to wait
 		for i, looked := q.head, 0; i != 0 && looked < capLook; looked++ {
 			t := e.tasks.at(i)
-			if t.tmpl != held || e.awaited(t) {
+			if t.tmpl != held || t.depth != at0 || e.awaited(t) {
 				if e.capped(sh, t) == 0 {
 					e.toFront(&q.chain, i, t)
 					sh.turn = at
 					return true
 				}
-				held = t.tmpl
+				held, at0 = t.tmpl, t.depth
 			}
 			i = t.next
 		}
@@ -108,12 +135,12 @@ func (e *Engine) startable(sh *shape) bool {
 
 // startedOver notes that a task started although many of its function wait.
 func (e *Engine) startedOver(sh *shape, t *task) {
-	tm := e.templates[t.tmpl]
-	if tm.over.pause == 0 || !e.full(sh, t) || e.awaited(t) {
+	o := e.overOf(t)
+	if o == nil || o.pause == 0 || !e.full(sh, t) || e.awaited(t) {
 		return
 	}
-	tm.over.pause = min(2*tm.over.pause, mostPause)
-	tm.over.next = e.now.Add(tm.over.pause)
+	o.pause = min(2*o.pause, mostPause)
+	o.next = e.now.Add(o.pause)
 }
 
 // awaited tells whether a running task waits for the first output of t.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -80,6 +81,31 @@ func TestTasksThatWaitStartMoreAndMoreSlowly(t *testing.T) {
 	}
 }
 
+// Tasks that wait do not keep those back that tasks and actors call, of the same function: each depth is counted for itself.
+func TestEachDepthHasItsRoom(t *testing.T) {
+	r := newRig(t, settings{owner: 1, cpus: 1})
+	c := r.driver(1)
+	never := c.call("never cpu=99")
+	c.call("f")
+	r.workers()
+	w := onlyWorker(t, r)
+	r.take(w)
+	in := r.asClient(w)
+	inner, second := in.call("f"), in.call("f") // nobody waits for them
+	r.waitFor(w, never)
+	sibling := c.call("f")
+	r.blockAll(never)
+	running := func(id ids.ObjectID) bool { return slices.Contains(r.runs(), id.Unique().Counter()) }
+	if !running(inner) || running(second) || running(sibling) {
+		t.Errorf("running are %v, want the first of the inner tasks", r.runs())
+	}
+	r.pass(firstPause + 3*TickEvery)
+	r.blockAll(never)
+	if !running(second) || !running(sibling) {
+		t.Errorf("running are %v after the pause of each depth, want all", r.runs())
+	}
+}
+
 // What a running task waits for starts at once, before what was called earlier, also if it is the same function.
 func TestAwaitedTasksComeFirst(t *testing.T) {
 	r := newRig(t, settings{owner: 1, cpus: 1})
@@ -136,8 +162,10 @@ func TestNothingIsHeldBackWithoutNeed(t *testing.T) {
 		t.Errorf("running are %v, want the second", runs)
 	}
 	for _, tm := range r.e.templates[1:] {
-		if tm.over != (over{}) {
-			t.Errorf("a function is still counted: %+v", tm.over)
+		for depth, o := range tm.overs {
+			if *o != (over{}) {
+				t.Errorf("a function is still counted at depth %d: %+v", depth, o)
+			}
 		}
 	}
 }

@@ -29,6 +29,7 @@ type host struct {
 	leaving bool                  // told to leave once what was sent is done
 	since   time.Time             // when it was told
 	death   *actor.Death          // why it is being ended, or how it said that it leaves
+	depth   uint8                 // of its creation in the chain of calls
 	made    []ids.Unique          // actors that it created, which end with it
 	next    *successor
 }
@@ -64,7 +65,7 @@ func (e *Engine) newHost(i uint32, t *task) *host {
 	a := e.actorOf(t.create.ID)
 	lim := e.templates[t.tmpl].spec.Actor
 	h := &host{
-		a: a, inc: t.attempt, task: i, mgr: t.owner, job: t.job, own: t.create.Detached, info: t.create, limits: lim,
+		a: a, inc: t.attempt, task: i, mgr: t.owner, job: t.job, own: t.create.Detached, info: t.create, limits: lim, depth: t.depth,
 		groups: map[string]*group{}, calls: map[ids.Unique]uint32{},
 	}
 	h.groups[""] = &group{limit: max(lim.MaxConcurrency, 1)}

@@ -33,6 +33,7 @@ type managed struct {
 	handle      bool // somebody has a handle that counts
 	killing     *actor.Death
 	by          caller
+	depth       uint8      // in the chain of calls
 	past        []pastLife // incarnations that ended, the latest last
 }
 
@@ -124,7 +125,7 @@ func (e *Engine) CreateActor(sid SessionID, m *ActorCreation) {
 		spec:   m.Spec, job: s.job, tmpl: tn, args: e.blobs.put(m.Args), flags: m.Flags & flagArgsInDep, bytes: m.Bytes,
 		left: m.Spec.MaxRestarts, handle: true, nDeps: uint32(len(m.Deps)),
 	}
-	mg.by = e.callerOf(s)
+	mg.by, mg.depth = e.callerOf(s), e.depthBelow(s)
 	a.mgr = mg
 	e.credit(s.job, int64(m.Bytes))
 	mg.refs = append(e.holdAll(m.Deps), e.holdAll(m.Contained)...)
@@ -233,7 +234,7 @@ func (e *Engine) startActor(a *actorRec) {
 	tm.uses++
 	i, t := e.tasks.alloc()
 	t.unique, t.job, t.tmpl, t.shape, t.flags = a.id.Unique(), m.job, m.tmpl, tm.shape, m.flags|flagCreation
-	t.attempt, t.create, t.by = a.inc, m.create, m.by
+	t.attempt, t.create, t.by, t.depth = a.inc, m.create, m.by, m.depth
 	e.renew(t)
 	if tm.spec.NoEvents {
 		t.flags |= flagQuiet

@@ -82,6 +82,7 @@ type (
 		Args      []byte
 		Actor     *ActorPart  // of a call
 		Create    *CreatePart // of a creation
+		Depth     uint8       // of the chain of calls
 	}
 	// ActorPart says whose method a TaskRun runs, and for which of the sender's clients.
 	ActorPart struct {

@@ -374,7 +374,7 @@ func (e *Engine) taskRun(p *peer, m *TaskRun) {
 	}
 	i, t := e.tasks.alloc()
 	t.unique, t.job, t.attempt, t.returns, t.flags = m.Unique, m.Job, m.Attempt, m.Returns, m.Flags
-	t.owner, t.tmpl = p.no, p.templates[m.Template]
+	t.owner, t.tmpl, t.depth = p.no, p.templates[m.Template], m.Depth
 	if m.Actor == nil {
 		t.shape, t.create = m.Shape, m.Create
 	}

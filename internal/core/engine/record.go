@@ -254,7 +254,7 @@ func (e *Engine) heard(p *peer, t *task, r *RanPart) {
 
 // begin notes who makes a call, and when.
 func (e *Engine) begin(s *session, t *task, by ids.Unique, events *bool) {
-	t.by = e.callerOf(s)
+	t.by, t.depth = e.callerOf(s), e.depthBelow(s)
 	if by != 0 && t.by.actor != 0 {
 		t.by.task = by
 	}

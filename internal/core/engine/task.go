@@ -44,6 +44,7 @@ type task struct {
 	parent    ids.Unique // the task that submitted it; 0 = the driver
 	job       ids.Job
 	state     taskState
+	depth     uint8 // of the chain of calls: 1 for what a driver calls, and so on; no more than 255
 	flags     uint16
 	tmpl      uint32
 	shape     uint32

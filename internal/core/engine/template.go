@@ -49,8 +49,8 @@ type template struct {
 	fn      uint32 // held
 	uses    int    // sessions and tasks
 	mean    time.Duration
-	kind    uint32 // in records.kinds
-	over    over
+	kind    uint32            // in records.kinds
+	overs   map[uint8]*over   // by the depth of calls
 	known   map[NodeNo]uint32 // numbers under which other nodes were told
 }
 

@@ -142,7 +142,7 @@ func (w *teller) queued(i uint32, t *task) string {
 		text += fmt.Sprintf(", taking turns with %d of %d other jobs", sh.backlog-q.n, n)
 	}
 	if d := e.capped(sh, t); d > 0 {
-		return fmt.Sprintf("%s: %d of its function wait in ray.get here, so that a further one starts only in %.1f s", text, e.templates[t.tmpl].over.blocked, d.Seconds())
+		return fmt.Sprintf("%s: %d of its function wait in ray.get here, so that a further one starts only in %.1f s", text, e.overOf(t).blocked, d.Seconds())
 	}
 	return text + ": " + e.stuckText(sh)
 }

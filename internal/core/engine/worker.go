@@ -57,13 +57,13 @@ type worker struct {
 	killed    string
 	exit      string // Ray's type of its end, once its process is gone
 	exitText  string
-	waits     *template // of the task that it runs, while it is blocked
-	host      *host     // of an actor's worker
-	preload   string    // how it was forked, see TemplateSpec; "" = as the node's own
-	packages  string    // of its environment
-	kin       string    // the workers that are set up in the same way
-	inEnv     bool      // that is a runtime environment
-	served    bool      // it has ended a task
+	waits     *over  // of the task that it runs, while it is blocked
+	host      *host  // of an actor's worker
+	preload   string // how it was forked, see TemplateSpec; "" = as the node's own
+	packages  string // of its environment
+	kin       string // the workers that are set up in the same way
+	inEnv     bool   // that is a runtime environment
+	served    bool   // it has ended a task
 }
 
 // workers is the pool: who is idle, who is starting, which tasks wait for one.
