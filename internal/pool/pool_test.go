@@ -396,6 +396,7 @@ func TestForkFails(t *testing.T) {
 		{"no such main", func(c *Config) { c.Main = "pool_double:nothing" }, WorkerSpec{ID: "a"}, fault.RuntimeEnv, "has no attribute 'nothing'"},
 		{"a preload whose error is no UTF-8", nil, WorkerSpec{ID: "a", Preload: []string{"pool_raises"}}, fault.RuntimeEnv, "RuntimeError: no \ufffd luck"},
 		{"a preload that leaves a process and ends", nil, WorkerSpec{ID: "a", Preload: []string{"pool_forks", "pool_exits"}}, fault.RuntimeEnv, "exit status 7 (whole"},
+		{"a preload that hangs", func(c *Config) { c.startTime = 2 * time.Second }, WorkerSpec{ID: "a", Preload: []string{"pool_hangs"}}, fault.RuntimeEnv, "not ready after 2s"},
 		{"fork refused", func(c *Config) { c.Preload = []string{"pool_nofork"} }, WorkerSpec{ID: "a"}, fault.Limit, "resource temporarily unavailable"},
 		{"no log folder", func(c *Config) { c.LogDir += "/gone" }, WorkerSpec{ID: "a"}, fault.RuntimeEnv, "no such file"},
 		{"bad id", nil, WorkerSpec{ID: "../a"}, fault.System, "letters and digits"},

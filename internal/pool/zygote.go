@@ -33,6 +33,9 @@ from ray._core.zygote import main; main(sys.argv[2] == "once")`
 	// answerTime is how long a zygote may say nothing though a fork or a dead worker's status is asked of it. It takes
 	// milliseconds; one that takes this long is stopped, or hangs in what it has preloaded, and would hang all tasks with it.
 	answerTime = 30 * time.Second
+	// startTime is how long an interpreter may import what it preloads, as long as Ray lets an environment be set up. The
+	// tasks that wait for it hold their CPUs meanwhile.
+	startTime = 10 * time.Minute
 )
 
 // source is where workers of one kind come from.
@@ -86,7 +89,7 @@ type zygote struct {
 	unwatch  func() // ends the watch of its process
 	stopping bool
 	grace    *time.Timer // kills it if it doesn't stop
-	owes     *time.Timer // kills it if it doesn't answer; nil while nothing is asked of it
+	owes     *time.Timer // kills it if it doesn't answer, or get ready; nil while nothing is asked of it
 	ready    time.Time   // zero while it imports
 	fatal    string      // why it could not
 	replied  bool        // once: it is the worker now
@@ -190,6 +193,7 @@ func (z *zygote) start() (*net.UnixConn, error) {
 
 	p.mu.Lock()
 	z.ctl, z.proc, z.unwatch = ctl, proc, unwatch
+	z.owes = time.AfterFunc(p.cfg.startTime, z.silent)
 	if err != nil {
 		p.mu.Unlock()
 		return ctl, os.NewSyscallError("watch the interpreter", err)
@@ -257,6 +261,11 @@ func (z *zygote) silent() {
 	z.p.mu.Lock()
 	defer z.p.mu.Unlock()
 	if z.owes == nil || z.replied {
+		return
+	}
+	if z.ready.IsZero() {
+		z.fatal = fmt.Sprintf("it was not ready after %v; what it imports at its start hangs or takes too long", z.p.cfg.startTime)
+		z.kill()
 		return
 	}
 	z.p.log.Error("a worker zygote does not answer, so it is killed and replaced", "pid", z.proc.Pid, "waited", z.p.cfg.answerTime,
