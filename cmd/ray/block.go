@@ -25,8 +25,10 @@ type supervisor struct {
 	signals chan os.Signal
 }
 
-// superviseSignals takes the signals before the daemon exists, so that none is lost in between.
+// superviseSignals takes the signals before the daemon exists, so that none is lost in between. A node does not end because
+// nobody reads any more what its supervisor says.
 func superviseSignals() *supervisor {
+	signal.Ignore(syscall.SIGPIPE)
 	s := &supervisor{signals: make(chan os.Signal, 8)}
 	signal.Notify(s.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	return s

@@ -105,6 +105,44 @@ func TestBlockSignals(t *testing.T) {
 	}
 }
 
+// Whoever reads what the supervisor says may end before it, as `ray start --block | head -20` does.
+func TestBlockNobodyReads(t *testing.T) {
+	s := newShell(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := s.command("start", "--head", "--port=0", "--node-ip-address=127.0.0.1", "--block")
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	timer := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() }) // the status tells
+	defer timer.Stop()
+	for in := bufio.NewReader(r); ; {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			t.Fatalf("it does not start to block: %v", err)
+		}
+		if strings.Contains(line, "ray_process_exit.log") {
+			break
+		}
+	}
+	r.Close()
+	n := s.nodes()[0]
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // an exit status other than 0 is no error here
+	if status := cmd.ProcessState.ExitCode(); status != 1 {
+		t.Errorf("it ended with %v, want status 1", cmd.ProcessState)
+	}
+	if n.Alive() {
+		t.Error("the daemon lives on")
+	}
+}
+
 func TestBlockStopped(t *testing.T) {
 	s := newShell(t)
 	b := s.block()

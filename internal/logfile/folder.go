@@ -3,6 +3,7 @@ package logfile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -77,10 +79,16 @@ func Newest(folder, pattern string) (string, error) {
 	return newest, nil
 }
 
-// Reading is a log file that is read.
+// Reading is a log file that is read. If this process cuts it meanwhile, it goes on where it was.
 type Reading struct {
 	f   *os.File
-	off int64
+	key fileKey
+
+	mu     sync.Mutex
+	off    int64  // guarded by mu
+	behind []part // guarded by mu; what was cut off before it was read, the oldest first
+	lost   int64  // guarded by mu; bytes that were cut off before they were read, and are not in behind
+	where  string // guarded by mu; the latest backup
 }
 
 // Open opens a file of a folder by its name there. No name and no symbolic link leads out of the folder, and only regular
@@ -103,20 +111,42 @@ func Open(folder, name string) (r *Reading, err error) {
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		return nil, errors.Join(err, f.Close(), errors.New("it is no regular file"))
 	}
-	return &Reading{f: f}, nil
+	r = &Reading{f: f}
+	if err := r.register(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return r, nil
 }
 
 // Close ends the reading.
-func (r *Reading) Close() error { return r.f.Close() }
+func (r *Reading) Close() error {
+	r.unregister()
+	errs := []error{r.f.Close()}
+	for _, b := range r.behind {
+		errs = append(errs, b.f.Close())
+	}
+	r.behind = nil
+	return errors.Join(errs...)
+}
 
 // Offset is where the next byte is read.
-func (r *Reading) Offset() int64 { return r.off }
+func (r *Reading) Offset() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.off
+}
 
 // SeekTo sets where the next byte is read.
-func (r *Reading) SeekTo(off int64) { r.off = off }
+func (r *Reading) SeekTo(off int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.off = off
+}
 
 // Tail moves to the begin of the last n lines, or of the file if n is negative. What a cut left as a hole is passed over.
 func (r *Reading) Tail(n int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	st, err := r.f.Stat()
 	if err != nil {
 		return err
@@ -156,8 +186,13 @@ func (r *Reading) Tail(n int) error {
 	return nil
 }
 
-// Read reads from Offset on. A file that has been cut shorter is read on from its new begin.
+// Read reads from Offset on. A file that somebody else has cut shorter is read on from its new begin.
 func (r *Reading) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := r.readBehindLocked(p); n > 0 {
+		return n, nil
+	}
 	n, err := r.f.ReadAt(p, r.off)
 	if n == 0 && errors.Is(err, io.EOF) {
 		st, err := r.f.Stat()
@@ -187,6 +222,15 @@ func (r *Reading) Stream(ctx context.Context, w io.Writer, follow bool, every ti
 	defer timer.Stop()
 	for {
 		n, err := r.Read(buf)
+		if lost, where := r.takeLost(); lost > 0 {
+			note := fmt.Sprintf("\n[%d bytes are not shown: they were printed faster than they were read", lost)
+			if where != "" {
+				note += "; the latest of them may be in " + where
+			}
+			if _, err := io.WriteString(w, note+"]\n"); err != nil {
+				return err
+			}
+		}
 		if n > 0 {
 			if _, err := w.Write(buf[:n]); err != nil {
 				return err

@@ -61,15 +61,21 @@ func (l Limit) Cut(path string, start int64) (c Cutting, err error) {
 	if err := l.backup(f, path, c.From, c.To); err != nil {
 		return Cutting{}, err
 	}
-	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_COLLAPSE_RANGE, 0, c.To)
-	if err == nil {
-		c.Shorter = true
+	backup := ""
+	if l.Backups > 0 {
+		backup = name(path, 1)
+	}
+	return whileStill(f, backup, func() (Cutting, error) {
+		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_COLLAPSE_RANGE, 0, c.To)
+		if err == nil {
+			c.Shorter = true
+			return c, nil
+		}
+		if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, c.From, c.To-c.From); err != nil {
+			return Cutting{}, os.NewSyscallError("fallocate", err)
+		}
 		return c, nil
-	}
-	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, c.From, c.To-c.From); err != nil {
-		return Cutting{}, os.NewSyscallError("fallocate", err)
-	}
-	return c, nil
+	})
 }
 
 // backup copies a part of f to path.1, after it has made room.
@@ -82,6 +88,10 @@ func (l Limit) backup(f *os.File, path string, from, to int64) (err error) {
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
+	}
+	// Who still reads the last one goes on in it.
+	if err := os.Remove(name(path, 1)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	dst, err := os.OpenFile(name(path, 1), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {

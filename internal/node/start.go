@@ -163,6 +163,7 @@ func (n *Node) machinery() error {
 	}
 	if plan.Warning != "" {
 		n.log.Warn(plan.Warning)
+		n.file.Warnings = append(n.file.Warnings, plan.Warning) // a program that started this daemon sees no log
 	}
 	if n.arena, err = arena.Open(plan); err != nil {
 		return err

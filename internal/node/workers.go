@@ -65,7 +65,7 @@ func (n *Node) forked(cl *client, w *pool.Worker, err error) {
 	n.locked(func(e *engine.Engine) {
 		delete(n.clients, cl.id)
 		delete(n.byKey, cl.key)
-		e.WorkerFailed(cl.id, err.Error())
+		e.WorkerFailed(cl.id, fault.KindOf(err), err.Error())
 	})
 }
 

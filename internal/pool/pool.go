@@ -63,7 +63,7 @@ type Config struct {
 	// Died tells that a worker's process is gone, after the fork's own callback. Required.
 	Died func(*Worker, Exit)
 
-	answerTime time.Duration // the constant, but for tests
+	answerTime, startTime time.Duration // the constants, but for tests
 }
 
 // Validate lists every fault of c.
@@ -139,6 +139,9 @@ func Start(cfg Config) (*Pool, error) {
 	}
 	if cfg.answerTime == 0 {
 		cfg.answerTime = answerTime
+	}
+	if cfg.startTime == 0 {
+		cfg.startTime = startTime
 	}
 	p := &Pool{cfg: cfg, log: cfg.Log, sources: map[string]*source{}, workers: map[*Worker]bool{}}
 	if p.log == nil {

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -393,6 +394,9 @@ func TestForkFails(t *testing.T) {
 		{"no SDK", func(c *Config) { c.SDKDir = os.DevNull }, WorkerSpec{ID: "a"}, fault.RuntimeEnv, "No module named 'ray'"},
 		{"no such preload", nil, WorkerSpec{ID: "a", Preload: []string{"no_such_module"}}, fault.RuntimeEnv, "ModuleNotFoundError: No module named 'no_such_module'"},
 		{"no such main", func(c *Config) { c.Main = "pool_double:nothing" }, WorkerSpec{ID: "a"}, fault.RuntimeEnv, "has no attribute 'nothing'"},
+		{"a preload whose error is no UTF-8", nil, WorkerSpec{ID: "a", Preload: []string{"pool_raises"}}, fault.RuntimeEnv, "RuntimeError: no \ufffd luck"},
+		{"a preload that leaves a process and ends", nil, WorkerSpec{ID: "a", Preload: []string{"pool_forks", "pool_exits"}}, fault.RuntimeEnv, "exit status 7 (whole"},
+		{"a preload that hangs", func(c *Config) { c.startTime = 2 * time.Second }, WorkerSpec{ID: "a", Preload: []string{"pool_hangs"}}, fault.RuntimeEnv, "not ready after 2s"},
 		{"fork refused", func(c *Config) { c.Preload = []string{"pool_nofork"} }, WorkerSpec{ID: "a"}, fault.Limit, "resource temporarily unavailable"},
 		{"no log folder", func(c *Config) { c.LogDir += "/gone" }, WorkerSpec{ID: "a"}, fault.RuntimeEnv, "no such file"},
 		{"bad id", nil, WorkerSpec{ID: "../a"}, fault.System, "letters and digits"},
@@ -411,6 +415,9 @@ func TestForkFails(t *testing.T) {
 				}
 			})
 			_, err := r.tryFork(tc.spec)
+			if err != nil && !utf8.ValidString(err.Error()) {
+				t.Errorf("%q is no UTF-8", err)
+			}
 			if err == nil || fault.KindOf(err) != tc.kind || !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(tc.want)) {
 				t.Errorf("error = %v (kind %s), want %q (kind %s)", err, fault.KindOf(err), tc.want, tc.kind)
 			}
@@ -498,6 +505,22 @@ func TestEviction(t *testing.T) {
 		t.Errorf("exit = %#v", e)
 	}
 	r.fork(WorkerSpec{Env: map[string]string{"PYTHONHASHSEED": "100"}})
+}
+
+// What a preloaded module has forked holds the zygote's socket for as long as it lives.
+func TestZygoteWithAChild(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *Config) { c.Preload = []string{"pool_forks"} })
+	w := r.fork(WorkerSpec{})
+	zygote := r.zygotePid(w)
+	check(t, unix.Kill(zygote, unix.SIGKILL))
+	if now := r.zygotePid(r.fork(WorkerSpec{})); now == zygote {
+		t.Error("the zygote that was killed was not replaced")
+	}
+	r.pool.Stop()
+	if !w.exit().Killed {
+		t.Error("a worker outlived its pool")
+	}
 }
 
 func TestStop(t *testing.T) {

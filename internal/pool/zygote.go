@@ -33,6 +33,9 @@ from ray._core.zygote import main; main(sys.argv[2] == "once")`
 	// answerTime is how long a zygote may say nothing though a fork or a dead worker's status is asked of it. It takes
 	// milliseconds; one that takes this long is stopped, or hangs in what it has preloaded, and would hang all tasks with it.
 	answerTime = 30 * time.Second
+	// startTime is how long an interpreter may import what it preloads, as long as Ray lets an environment be set up. The
+	// tasks that wait for it hold their CPUs meanwhile.
+	startTime = 10 * time.Minute
 )
 
 // source is where workers of one kind come from.
@@ -83,9 +86,10 @@ type zygote struct {
 	// Guarded by p.mu.
 	ctl      *net.UnixConn // nil until its process runs
 	proc     *os.Process
+	unwatch  func() // ends the watch of its process
 	stopping bool
 	grace    *time.Timer // kills it if it doesn't stop
-	owes     *time.Timer // kills it if it doesn't answer; nil while nothing is asked of it
+	owes     *time.Timer // kills it if it doesn't answer, or get ready; nil while nothing is asked of it
 	ready    time.Time   // zero while it imports
 	fatal    string      // why it could not
 	replied  bool        // once: it is the worker now
@@ -175,8 +179,25 @@ func (z *zygote) start() (*net.UnixConn, error) {
 		return fail(err)
 	}
 
+	// What a preloaded module has forked may hold the other end of the socket, so the process's own end must end the reading,
+	// too: what it has said before is still read.
+	pidfd, err := unix.PidfdOpen(proc.Pid, 0)
+	var unwatch func()
+	if err == nil {
+		unwatch, err = p.poll.watch(pidfd, unix.EPOLLIN, true, func() {
+			if err := ctl.CloseRead(); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ENOTCONN) {
+				p.log.Error("end the reading from a zygote that is gone", "pid", proc.Pid, "err", err)
+			}
+		})
+	}
+
 	p.mu.Lock()
-	z.ctl, z.proc = ctl, proc
+	z.ctl, z.proc, z.unwatch = ctl, proc, unwatch
+	z.owes = time.AfterFunc(p.cfg.startTime, z.silent)
+	if err != nil {
+		p.mu.Unlock()
+		return ctl, os.NewSyscallError("watch the interpreter", err)
+	}
 	if z.stopping || p.stopping {
 		z.stopLocked()
 	}
@@ -242,6 +263,11 @@ func (z *zygote) silent() {
 	if z.owes == nil || z.replied {
 		return
 	}
+	if z.ready.IsZero() {
+		z.fatal = fmt.Sprintf("it was not ready after %v; what it imports at its start hangs or takes too long", z.p.cfg.startTime)
+		z.kill()
+		return
+	}
 	z.p.log.Error("a worker zygote does not answer, so it is killed and replaced", "pid", z.proc.Pid, "waited", z.p.cfg.answerTime,
 		"forks asked for", len(z.inflight), "workers", len(z.workers), "log", z.log)
 	z.kill()
@@ -291,7 +317,7 @@ func (z *zygote) handle(m message, pidfd int) {
 	p.mu.Lock()
 	switch {
 	case m["fatal"] != "":
-		z.fatal = m["fatal"]
+		z.fatal = strings.ToValidUTF8(m["fatal"], "\ufffd")
 	case m["ready"] != "":
 		z.ready = time.Now()
 		if z.src.python == p.cfg.Python {
@@ -486,11 +512,14 @@ func (z *zygote) ended(err error) {
 	p := z.p
 	p.mu.Lock()
 	z.src.drop(z)
-	proc, ctl, replied := z.proc, z.ctl, z.replied
+	proc, ctl, unwatch, replied := z.proc, z.ctl, z.unwatch, z.replied
 	if z.grace != nil {
 		z.grace.Stop()
 	}
 	p.mu.Unlock()
+	if unwatch != nil {
+		unwatch()
+	}
 	var how string
 	if replied {
 		if rerr := proc.Release(); rerr != nil { // it is a worker now, watched and reaped as such
@@ -598,8 +627,14 @@ func (z *zygote) whyNot(err error, how string) error {
 		if terr != nil {
 			lines = []string{terr.Error()}
 		}
-		detail += ": " + how + ": " + strings.Join(lines[max(0, len(lines)-6):], " | ")
+		detail += ": " + how
+		if len(lines) > 0 {
+			detail += ": " + strings.Join(lines[max(0, len(lines)-6):], " | ")
+		}
 	}
-	detail += fmt.Sprintf(" (whole output: %s); is the package ray installed for it?", z.log)
+	detail += fmt.Sprintf(" (whole output: %s)", z.log)
+	if len(z.src.preload) == 0 {
+		detail += "; is the package ray installed for it?"
+	}
 	return &fault.Error{Op: "pool.Fork", Kind: fault.RuntimeEnv, Ref: z.src.python, Detail: detail, Err: err}
 }

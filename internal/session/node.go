@@ -36,7 +36,8 @@ type NodeFile struct {
 	NodeName          string             `json:"node_name"`
 	Resources         map[string]float64 `json:"resources"`
 	Labels            map[string]string  `json:"labels"`
-	TLS               string             `json:"tls,omitempty"` // "off" where --tls=off switched it off
+	TLS               string             `json:"tls,omitempty"`      // "off" where --tls=off switched it off
+	Warnings          []string           `json:"warnings,omitempty"` // what the user should know of how the node runs
 }
 
 // Alive reports whether the daemon that wrote the file is running.

@@ -175,7 +175,7 @@ func (n *node) StartWorker(sid engine.SessionID, _ string) {
 		w.hit()
 		if w.faults && w.chance(w.cfg.Crash) {
 			w.Stats.StartFails++
-			n.do(func(e *engine.Engine) { e.WorkerFailed(sid, "no process could be started") })
+			n.do(func(e *engine.Engine) { e.WorkerFailed(sid, fault.RuntimeEnv, "no process could be started") })
 			return
 		}
 		if !n.alive {

@@ -250,18 +250,18 @@ def _read_own(path: str) -> Optional[str]:
 
 
 def start_time(pid: int) -> Optional[int]:
-    """When a process started, in clock ticks since boot; None if there is no such process."""
+    """When a process started, in clock ticks since boot; None if there is no such process, or it has ended as a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as f:
             fields = f.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return int(fields[19])
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def lives(pid, started) -> bool:
     """Whether the process with this id still is the one that started then."""
-    return isinstance(pid, int) and start_time(pid) == started
+    return isinstance(pid, int) and started is not None and start_time(pid) == started
 
 
 def token(node: Node) -> str:

@@ -251,6 +251,9 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
             daemon.stop()
         raise
     _private = daemon
+    if daemon is not None:
+        for warning in node.get("warnings") or ():
+            logger.warning(warning)
     if far is None:
         _context = RayContext(_address_info(node))
     else:

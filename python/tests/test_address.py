@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -194,6 +196,19 @@ def test_a_pid_that_was_used_again_is_dead(root):
     plant(root, start_time=_address.start_time(ME) + 1)
     assert list(_address.all_nodes(str(root))) == []
     assert _address.start_time(2**22 + 1) is None
+    assert not _address.lives(2**22 + 1, None)
+
+
+def test_a_daemon_that_nobody_reaps_is_gone(root):
+    """As in a container whose first process does not reap what falls to it."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = _address.start_time(child.pid)
+    plant(root, pid=child.pid, start_time=started)
+    assert _address.look_for_node(str(root), "127.0.0.1:6379", patience_s=0) is not None
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert _address.look_for_node(str(root), "127.0.0.1:6379", patience_s=0) is None
+    child.wait()
 
 
 def test_token(root, monkeypatch, tmp_path):

@@ -197,6 +197,18 @@ def test_resources(own_env):
     assert resources == {"GPU": 1.0, "x": 1.0} and gpus in ([0], [1]) and visible == str(gpus[0])
 
 
+def test_too_little_shared_memory_is_told(own_env, capsys):
+    """The log of a daemon that ray.init() starts is seen by nobody."""
+    free = {d: os.statvfs(d).f_bavail * os.statvfs(d).f_frsize for d in ("/dev/shm", os.environ["RAY_TMPDIR"])}
+    store = free["/dev/shm"]
+    if store < 80 << 20 or max(free.values()) < store + (1 << 30) or min(free.values()) != store:
+        pytest.skip("the sessions' disk has not more room than /dev/shm")
+    ray.init(num_cpus=1, object_store_memory=store)
+    assert ray.get(ray.put(b"x" * 1_000_000)) == b"x" * 1_000_000
+    err = capsys.readouterr().err
+    assert "WARNING" in err and "/dev/shm has " in err and "which is slower" in err
+
+
 def test_the_binary_is_missing(own_env, monkeypatch):
     monkeypatch.setenv("GRAY_BIN", "/nonexistent/ray")
     with pytest.raises(FileNotFoundError, match="The Gray binary is not at /nonexistent/ray: install the wheel"):

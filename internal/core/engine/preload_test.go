@@ -1,6 +1,10 @@
 package engine
 
-import "testing"
+import (
+	"testing"
+
+	"gray/internal/core/fault"
+)
 
 // What cannot be preloaded fails tasks and actors at once, here and elsewhere, whatever their retries and restarts.
 func TestPreloadThatFails(t *testing.T) {
@@ -13,7 +17,7 @@ func TestPreloadThatFails(t *testing.T) {
 				r.do(func(e *Engine) { e.WorkerStarted(w) })
 				continue
 			}
-			r.do(func(e *Engine) { e.WorkerFailed(w, "no module named torch") })
+			r.do(func(e *Engine) { e.WorkerFailed(w, fault.RuntimeEnv, "no module named torch") })
 		}
 	})
 }

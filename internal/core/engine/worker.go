@@ -74,6 +74,8 @@ type workers struct {
 	nIdle    int
 	starting int
 	failed   int            // starts in a row
+	failing  time.Time      // when the first of those failed
+	startAt  time.Time      // no worker is started before
 	early    map[string]int // by kin; how many in a row have died before they received a task
 	pending  []uint32       // tasks with a slot and their arguments, oldest first
 	blocked  int
@@ -136,7 +138,7 @@ func (e *Engine) WorkerStarted(sid SessionID) {
 		return
 	}
 	e.pool.starting--
-	e.pool.failed = 0
+	e.pool.failed, e.pool.startAt = 0, time.Time{}
 	w.s.chans[0] = &channel{id: Chan{sid, 0}}
 	w.to(workBlank)
 	w.idleSince = e.now
@@ -144,8 +146,9 @@ func (e *Engine) WorkerStarted(sid SessionID) {
 	e.serve()
 }
 
-// WorkerFailed says that a worker asked for could not be started.
-func (e *Engine) WorkerFailed(sid SessionID, why string) {
+// WorkerFailed says that a worker asked for could not be started: at a limit (fault.Limit), which others' ends may lift, or for
+// a reason that is likely to stay.
+func (e *Engine) WorkerFailed(sid SessionID, kind fault.Kind, why string) {
 	w := e.pool.all[sid]
 	if w == nil || w.state != workStarting {
 		return
@@ -162,8 +165,15 @@ func (e *Engine) WorkerFailed(sid SessionID, why string) {
 		e.failPending(func(t *task) bool { return e.preloadOf(t) == w.preload }, fault.RuntimeEnv, what+": "+why)
 		return
 	}
-	if e.pool.failed++; e.pool.failed < maxFailedStarts || e.pool.starting > 0 || len(e.pool.all) > 0 {
-		return // others will serve, or Tick tries again
+	if e.pool.failed++; e.pool.failed == 1 {
+		e.pool.failing = e.now
+	}
+	if len(e.pool.all) > 0 && (kind == fault.Limit || e.pool.starting > 0 || e.now.Sub(e.pool.failing) < failingTime) {
+		e.pool.startAt = e.now.Add(min(TickEvery<<min(e.pool.failed, 10), maxStartPause))
+		return // the workers that there are may serve; Tick tries again
+	}
+	if e.pool.failed < maxFailedStarts {
+		return // Tick tries again
 	}
 	e.failPending(func(*task) bool { return true }, fault.System, "no worker process could be started on its node: "+why)
 }
@@ -198,6 +208,14 @@ func (p *workers) takeBlank(preload string) *worker {
 
 // maxFailedStarts is after how many failures in a row to start a worker the tasks that wait for one fail.
 const maxFailedStarts = 3
+
+const (
+	// failingTime is how long no worker can be started before tasks that wait for one fail though there are others: those may
+	// be of another kind, or actors, which serve nobody else.
+	failingTime = 5 * time.Second
+	// maxStartPause is the longest time between two tries meanwhile.
+	maxStartPause = time.Second
+)
 
 // runHere starts a task that has a slot on this node: arguments first, then a worker.
 func (e *Engine) runHere(i uint32, t *task, slot uint32) {
@@ -240,7 +258,7 @@ func (e *Engine) assign(i uint32, t *task) {
 // startWanted starts workers for the tasks that wait for one, a few at a time.
 func (e *Engine) startWanted() {
 	most := max(2, e.cfg.CPUs)
-	if e.pool.starting >= most || len(e.pool.pending) == 0 {
+	if e.pool.starting >= most || len(e.pool.pending) == 0 || e.now.Before(e.pool.startAt) {
 		return
 	}
 	coming := map[string]int{}
@@ -526,7 +544,7 @@ func (e *Engine) WorkerGone(sid SessionID, kind fault.Kind, why string) {
 		return
 	}
 	if w.state == workStarting {
-		e.WorkerFailed(sid, why)
+		e.WorkerFailed(sid, kind, why)
 		return
 	}
 	if w.killed != "" {

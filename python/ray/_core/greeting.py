@@ -134,7 +134,7 @@ def greet(sock, role: str, key: bytes, *, version: str, want_fd: bool = False, *
         reason = "no answer within 5 s" if isinstance(e, socket.timeout) else (e.strerror or str(e))
         raise (ConnectionError if isinstance(e, socket.timeout) else _HungUp)(
             f"The node daemon did not accept this process: {reason}. The socket may belong to another program or another "
-            "user; raylet.log in the session's logs directory tells what the daemon saw."
+            "user; raylet.err in the session's logs directory tells what the daemon saw."
         ) from e
     length = wire.u32(data)[0]
     kind = data[4]

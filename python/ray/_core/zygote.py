@@ -37,6 +37,7 @@ _LIFELINE_FD = 4
 _F_SETSIG = 10
 _SYS_PIDFD_OPEN = 434
 _PR_SET_NAME = 15
+_MAX_FATAL = 4096  # characters of an error that tells why there is no zygote; its log has all
 _ALL_SIGNALS = signal.valid_signals()
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -75,7 +76,7 @@ def main(once: bool = False) -> None:
         import traceback
 
         traceback.print_exc()
-        _send(control, fatal=f"{type(e).__name__}: {e}")
+        _send(control, fatal=f"{type(e).__name__}: {e}"[:_MAX_FATAL])
         os._exit(1)
     try:
         faulthandler.enable(file=2, all_threads=False)  # a worker that crashes says where

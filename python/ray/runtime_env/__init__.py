@@ -427,6 +427,11 @@ def _env_vars(value: Any) -> Dict[str, str]:
             raise TypeError(
                 f"runtime_env['env_vars'] must be of type Dict[str, str], but the value {text} is of type {type(text)}"
             )
+        if not key or "=" in key or "\0" in key + text:
+            raise ValueError(
+                f"runtime_env['env_vars'] has {key!r}: {text!r}, which can't be an environment variable: a name is not empty and "
+                "has no '=', and neither name nor value has a zero character"
+            )
     return dict(value)
 
 

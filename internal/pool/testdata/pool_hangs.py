@@ -1,0 +1,6 @@
+"""Preloading this never ends."""
+
+import signal
+
+while True:
+    signal.pause()
