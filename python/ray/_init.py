@@ -662,7 +662,9 @@ def _pickled_hook(hook) -> bytes:
 
 def _sys_path(with_cwd: bool):
     # what a worker needs to import the modules beside the script, and those of the folder that it was started in
-    script = os.path.dirname(os.path.realpath(sys.argv[0])) if sys.argv and sys.argv[0] else None
+    # (A notebook has no script: its kernel was started by one that lies among the installed packages.)
+    there = bool(sys.argv and sys.argv[0] and hasattr(sys.modules.get("__main__"), "__file__"))
+    script = os.path.dirname(os.path.realpath(sys.argv[0])) if there else None
     paths = [script] if script is not None and script in sys.path else []
     if with_cwd:
         paths.append(os.getcwd())
