@@ -204,12 +204,20 @@ def _init(address: Optional[str], given: Dict[str, Any]) -> RayContext:
         return _one_more(address, given)
     covers = _core.state.mode == 0 and _suspended is None and not _core.far() and (address or "").startswith("ray://")
     if _core.state.client is not None and not covers:
+        over = _core.state.client.box.broken
+        only = (
+            f" Here only ray.shutdown() helps, for what this program was connected to is gone: {over}" if over else ""
+        )
         if given["ignore_reinit_error"]:
-            logger.info("Calling ray.init() again after it has already been called.")
+            logger.log(
+                logging.WARNING if over else logging.INFO,
+                "Calling ray.init() again after it has already been called.%s",
+                only,
+            )
             return _context or RayContext(_address_info({}))
         raise RuntimeError(
             "Maybe you called ray.init twice by accident? This error can be suppressed by passing in "
-            "'ignore_reinit_error=True' or by calling 'ray.shutdown()' prior to 'ray.init()'."
+            f"'ignore_reinit_error=True' or by calling 'ray.shutdown()' prior to 'ray.init()'.{only}"
         )
     root = _address.root_dir(given.get("_temp_dir"))
     address, origin = _resolve(address, root)
@@ -436,8 +444,6 @@ def _check(given: Dict[str, Any]) -> None:
         "the dashboard (proxy_server_url)": given["proxy_server_url"],
         f"internal settings (_system_config={system_config})": system_config,
         "metrics (_metrics_export_port)": given.get("_metrics_export_port"),
-        "an external Redis (_redis_username)": given.get("_redis_username"),
-        "an external Redis (_redis_password)": given.get("_redis_password"),
         "the option _plasma_directory": given.get("_plasma_directory"),
         "spilling (object_spilling_directory)": given.get("object_spilling_directory"),
         "object reconstruction (_enable_object_reconstruction)": given.get("_enable_object_reconstruction"),
@@ -665,7 +671,9 @@ def _pickled_hook(hook) -> bytes:
 
 def _sys_path(with_cwd: bool):
     # what a worker needs to import the modules beside the script, and those of the folder that it was started in
-    script = os.path.dirname(os.path.realpath(sys.argv[0])) if sys.argv and sys.argv[0] else None
+    # (A notebook has no script: its kernel was started by one that lies among the installed packages.)
+    there = bool(sys.argv and sys.argv[0] and hasattr(sys.modules.get("__main__"), "__file__"))
+    script = os.path.dirname(os.path.realpath(sys.argv[0])) if there else None
     paths = [script] if script is not None and script in sys.path else []
     if with_cwd:
         paths.append(os.getcwd())

@@ -87,6 +87,12 @@ def test_twice(own_env, capsys):
     assert "INFO" in err and "Started a local Ray instance." in err
 
 
+def test_programs_of_the_time_of_redis(own_env):
+    """They name the password that `ray start` printed then; nothing here has one."""
+    ray.init(num_cpus=1, _redis_password="5241590000000000")
+    assert ray.is_initialized()
+
+
 def test_again_and_again(own_env):
     def fds():
         return len(os.listdir("/proc/self/fd"))

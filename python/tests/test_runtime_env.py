@@ -535,3 +535,37 @@ def test_script_beside_its_modules(own_env, program):
         [sys.executable, str(program / "main.py")], cwd=own_env, capture_output=True, text=True, timeout=60
     )
     assert run.stdout == "42\n", run.stderr
+
+
+# Asks a worker for a module that it does not find.
+MISSING = """
+import ray
+ray.init(num_cpus=1, runtime_env={env})
+try:
+    ray.get(ray.remote(lambda: __import__("no_such_module")).remote())
+except ModuleNotFoundError as e:
+    print(str(e).splitlines()[-1])
+"""
+ADVICE = "If it is a package, install it on every node, or take an image that has it."
+
+
+def test_where_a_module_may_lie(own_env, program):
+    """A script that names "." as its working_dir, but is started from elsewhere, is told where it lies."""
+    script = write(program, {"main.py": MISSING.format(env={"working_dir": "."})}) / "main.py"
+    told = subprocess.run([sys.executable, str(script)], cwd=own_env, capture_output=True, text=True, timeout=60)
+    assert told.stdout.endswith(
+        " does not hold it either. If it lies beside the driver's script, that folder is %r. %s\n"
+        % (str(program), ADVICE)
+    ), told
+    told = subprocess.run([sys.executable, str(script)], cwd=program, capture_output=True, text=True, timeout=60)
+    assert told.stdout.endswith(" does not hold it either. %s\n" % ADVICE), told
+
+
+def test_a_notebook_has_no_script(own_env, program):
+    """A kernel is started by a module that lies among the installed ones, which is not where the notebook is."""
+    write(program, {"work/note": ""})
+    kernel = write(program, {"kernel.py": "import sys, types\nmain = sys.modules['__main__'] = types.ModuleType('__main__')\n"
+                             "exec(%r, main.__dict__)" % MISSING.format(env=None)}) / "kernel.py"  # fmt: skip
+    work = program / "work"
+    told = subprocess.run([sys.executable, str(kernel)], cwd=work, capture_output=True, text=True, timeout=60)
+    assert told.stdout.endswith("ray.init(runtime_env={'working_dir': '.'}). %s\n" % ADVICE), told

@@ -330,12 +330,21 @@ def test_a_head_that_is_stopped_ends_its_cluster(home):
         ray.get(ref)
     except ray.exceptions.LocalRayletDiedError as e:
         print("told:", str(e).replace("\\n", " "), flush=True)
+    try:
+        ray.init()
+    except RuntimeError as e:
+        print("again:", e, flush=True)
+    ray.init(ignore_reinit_error=True)
     """, head["gcs_address"])  # fmt: skip
     assert line(driver) == "in"
     os.kill(head["pid"], signal.SIGTERM)
     assert line(driver, 5).startswith(
         f"told: The node daemon ended this session: the head at {head['gcs_address']} was stopped"
     )
+    gone = "Here only ray.shutdown() helps, for what this program was connected to is gone: The node daemon ended this session"
+    again = line(driver, 5)
+    assert again.startswith("again: Maybe you called ray.init twice by accident?") and gone in again, again
+    assert gone in driver.communicate(timeout=20)[1]
     until(lambda: not alive((node["pid"], node["start_time"])), "the end of the node")
 
 

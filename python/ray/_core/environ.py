@@ -81,14 +81,18 @@ def advice(error: Optional[BaseException]) -> str:
         error = error.__cause__
     if error is None or not error.name:
         return ""
-    env = state.runtime_env or {}
-    if env.get("working_dir"):
-        return (
-            f"\n{error.name!r} is not installed on node {state.node_ip}, and the working_dir of the runtime environment does "
-            "not hold it either."
+    job = state.job or {}
+    folder = next(iter(job.get("sys_path") or ()), ".")
+    if folder == job.get("cwd"):
+        folder = "."
+    text = f"\n{error.name!r} is not installed on node {state.node_ip}"
+    if not (state.runtime_env or {}).get("working_dir"):
+        text += (
+            ". If it lies beside the driver's script, have all nodes get that folder: "
+            f"ray.init(runtime_env={{'working_dir': {folder!r}}})."
         )
-    folder = next(iter((state.job or {}).get("sys_path") or ()), ".")
-    return (
-        f"\n{error.name!r} is not installed on node {state.node_ip}. If it lies beside the driver's script, have all nodes get "
-        f"that folder: ray.init(runtime_env={{'working_dir': {folder!r}}})."
-    )
+    else:
+        text += ", and the working_dir of the runtime environment does not hold it either."
+        if folder != ".":
+            text += f" If it lies beside the driver's script, that folder is {folder!r}."
+    return text + " If it is a package, install it on every node, or take an image that has it."

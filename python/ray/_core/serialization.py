@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 from struct import Struct
-from types import FunctionType
+from types import CodeType, FunctionType
 
 from ray._core import refs, wire
 from ray._core.refs import ObjectRef, Value
@@ -108,12 +108,21 @@ _custom: dict = {}
 _pickler_class = None
 
 
+_NO_FILE = "<dynamic-code>"
+
+
+def _with_file(code, make, args):
+    """What cloudpickle makes of code, but with its file: 3.1.3 leaves that out, and tracebacks show lines by it."""
+    return make, tuple("".join(code.co_filename) if type(a) is str and a == _NO_FILE else a for a in args)
+
+
 def _make_pickler():
     """The cloudpickle subclass; made on first use, for cloudpickle takes milliseconds to import."""
     global _pickler_class
     import cloudpickle
 
     base_override = cloudpickle.Pickler.reducer_override
+    reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
 
     class Pickler(cloudpickle.Pickler):
         def __init__(self, file, contained, buffers):
@@ -130,6 +139,8 @@ def _make_pickler():
                 return deserializer, (serializer(obj),)
             if t is FunctionType or isinstance(obj, type):
                 return base_override(self, obj)
+            if t is CodeType:
+                return _with_file(obj, *reduce_code(obj))
             return NotImplemented
 
     _pickler_class = Pickler
