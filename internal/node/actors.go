@@ -199,6 +199,11 @@ func (s *sink) ActorError(kind fault.Kind, row *actor.Row, death *actor.Death) [
 		kind = fault.Unschedulable
 	}
 	if kind == fault.ActorDied {
+		if row.IP == "" { // the manager's own row has no address
+			copied := *row
+			s.n.place(&copied)
+			row = &copied
+		}
 		more["class_name"], more["name"], more["ray_namespace"] = row.Class, row.Name, row.Namespace
 		more["pid"], more["node_ip_address"], more["node_id"] = row.PID, row.IP, row.Node.String()
 		more["never_started"], more["init_failed"], more["preempted"] = death.Never, death.Cause == actor.InitFailed, false

@@ -168,7 +168,12 @@ func (n *Node) headCall(ch engine.Chan, req uint32, method string, a *callArgs) 
 		}
 	case "kv_list":
 		c, answer = &headstate.KVList{NS: a.NS, Prefix: a.Prefix}, func(x headstate.Answer) any {
-			return map[string]any{"keys": x.(*headstate.KVKeys).Keys}
+			found := x.(*headstate.KVKeys).Keys
+			keys := make([][]byte, len(found)) // any bytes, which texts of msgpack may not be
+			for i, k := range found {
+				keys[i] = []byte(k)
+			}
+			return map[string]any{"keys": keys}
 		}
 	default:
 		(&sink{n}).Fail(ch, req, fault.NotImplemented, "call "+method+": this daemon has no such method; the client may be newer than the daemon")

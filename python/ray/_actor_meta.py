@@ -290,19 +290,22 @@ def returns_of(method: Method, options: Dict[str, Any], shown: Optional[str] = N
 
     Raises:
         ValueError: A number that makes no sense, or a stream of a method that is no generator.
+        TypeError: What is no number at all.
     """
     value = options.get("num_returns")
     if value is None:
         value = method.num_returns
     if value is None:
         value = "streaming" if method.kind == GENERATOR else 1
-    if isinstance(value, str):
-        if value in ("streaming", "dynamic") and method.kind != GENERATOR:
+    if value in ("streaming", "dynamic"):
+        if method.kind != GENERATOR:
             raise ValueError(
                 f"num_returns={value!r} can only be used with generator functions (functions that use 'yield'). "
                 "The decorated function is not a generator function."
             )
         return _core.STREAMING if value == "streaming" else _core.DYNAMIC
+    if not isinstance(value, int):
+        raise TypeError(f"num_returns must be an integer, 'streaming' or 'dynamic', but got {value!r}.")
     if value < 0:
         raise ValueError(f"num_returns must be >= 0, but got {value}.")
     return value

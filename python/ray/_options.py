@@ -49,6 +49,18 @@ _ACTOR_ONLY = (
     "allow_out_of_order_execution",
     "_actor_generator_backpressure_num_objects",
 )
+METHOD_OPTIONS = (
+    "name",
+    "num_returns",
+    "max_task_retries",
+    "retry_exceptions",
+    "concurrency_group",
+    "_generator_backpressure_num_objects",
+    "_num_objects_per_yield",
+    "enable_task_events",
+    "tensor_transport",
+    "_labels",
+)
 TASK_OPTIONS = _SHARED + _TASK_ONLY
 ACTOR_OPTIONS = _SHARED + _ACTOR_ONLY
 
@@ -153,12 +165,15 @@ def check_actor_options(options: Dict[str, Any], in_options: bool) -> None:
 
 
 def check_method_options(options: Dict[str, Any]) -> None:
-    """Check the options of a call of a method; those that it does not know are left alone, as in Ray.
+    """Check the options of a call of a method.
 
     Raises:
         ValueError: A value that is out of bounds.
-        TypeError: A value of the wrong type.
+        TypeError: A value of the wrong type, or an option that methods don't have.
     """
+    for key in options:
+        if key not in METHOD_OPTIONS:
+            raise TypeError(f"got an unexpected keyword argument '{key}'; a method's options are {list(METHOD_OPTIONS)}")
     for key in ("max_task_retries", "retry_exceptions", "name"):
         if options.get(key) is not None:
             _check(key, options[key], TASK_OPTIONS + ACTOR_OPTIONS, "methods")

@@ -150,6 +150,9 @@ class RayActorError(RayError):
     def __str__(self):
         return self.error_msg
 
+    def __repr__(self):
+        return f"{type(self).__name__}({self.error_msg!r})"
+
     @property
     def preempted(self) -> bool:
         """Whether the actor died because its node was taken away."""

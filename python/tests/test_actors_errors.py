@@ -141,3 +141,14 @@ def test_a_class_that_cannot_be_pickled():
 
     with pytest.raises(TypeError, match="Could not serialize the actor class .*Locked"):
         Locked.remote()
+
+
+def test_a_dead_actor_says_where_it_was():
+    a = Bad.remote()
+    ray.get(a.take.remote(1))
+    ray.kill(a)
+    with pytest.raises(ActorDiedError) as e:
+        ray.get(a.take.remote(1))
+    text = str(e.value)
+    assert f"\n\tip: {ray.util.get_node_ip_address()}\n" in text
+    assert repr(e.value) == f"ActorDiedError({text!r})"

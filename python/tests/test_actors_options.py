@@ -133,6 +133,12 @@ def test_default_lifetime():
         ({"name": 5}, TypeError),
         ({"concurrency_group": 5}, TypeError),
         ({"concurrency_group": "nobody"}, ValueError),
+        ({"num_cpus": 1}, TypeError),
+        ({"runtime_env": {}}, TypeError),
+        ({"nothing": 1}, TypeError),
+        ({"num_returns": 1.5}, TypeError),
+        ({"num_returns": "many"}, TypeError),
+        ({"num_returns": -1}, ValueError),
     ],
 )
 def test_wrong_options_of_methods(shared_ray, options, error):

@@ -474,3 +474,29 @@ def test_a_ref_that_was_passed_on(here):
     with pytest.raises(TaskCancelledError):
         ray.get(ref, timeout=30)
     all_free()
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "cleans up"])
+def test_whatever_a_coroutine_makes_of_it(here, how):
+    @ray.remote
+    class Stubborn:
+        async def hold(self, path):
+            try:
+                open(path, "w").close()
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if how == "cleans up":
+                    await asyncio.sleep(0.01)
+                if how == "raises":
+                    raise ValueError(how) from None
+                return how
+            finally:
+                open(path + "-ended", "w").close()
+
+    a = Stubborn.remote()
+    r = a.hold.remote(here("began"))
+    until(lambda: os.path.exists(here("began")))
+    ray.cancel(r)
+    with pytest.raises(TaskCancelledError):
+        ray.get(r, timeout=60)
+    assert os.path.exists(here("began-ended"))

@@ -278,6 +278,7 @@ def test_workers_and_jobs(ray_2):
     assert eventually(lambda: _three(list_workers()))  # two were forked ahead
     job = get_job(ray.get_runtime_context().get_job_id())
     assert job.status == "RUNNING" and job.type == "DRIVER" and job.driver_info.pid == str(os.getpid())
+    assert dict(job.driver_info)["pid"] == str(os.getpid())
     assert [j.job_id for j in list_jobs()] == [job.job_id]
     (old,) = private_state.jobs()
     assert (old["JobID"], old["DriverPid"], old["IsDead"]) == (job.job_id, os.getpid(), False)

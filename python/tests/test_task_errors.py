@@ -335,3 +335,59 @@ def test_chains_of_causes_pass_through_tasks():
         "OSError: [Errno 5] middle",
     ]
     assert e.value.errno == 5 and type(e.value.cause) is OSError
+
+
+class Gives:
+    """Gives back the error that it has caught."""
+
+    def caught(self):
+        try:
+            ray.get(fail.remote(ValueError, 7))
+        except RayTaskError as e:
+            return e.with_traceback(None)  # whose frames would hold the ref in a cycle until a garbage collection
+
+    async def later(self):
+        return self.caught()
+
+    def several(self):
+        yield 1
+        yield self.caught()
+        yield 3
+
+
+def caught():
+    return Gives().caught()
+
+
+@pytest.mark.parametrize("how", ["put", "task", "second result", "actor", "async actor"])
+def test_a_ray_error_as_a_value_is_raised_where_it_is_got(how):
+    if how == "put":
+        r = ray.put(caught())
+    elif how == "task":
+        r = ray.remote(caught).remote()
+    elif how == "second result":
+        r = ray.remote(num_returns=2)(lambda: (1, caught())).remote()[1]
+    else:
+        a = ray.remote(Gives).remote()
+        r = a.caught.remote() if how == "actor" else a.later.remote()
+    for got in (ray.get, lambda r: ray.get([ray.put(1), r]), lambda r: r.future().result(60)):
+        with pytest.raises(ValueError) as e:
+            got(r)
+        assert type(e.value).__name__ == "RayTaskError(ValueError)" and e.value.cause.args == (7,)
+        assert scrubbed(e.value).splitlines()[0] == "ray::fail() (pid=P, ip=A)"
+    with pytest.raises(ValueError, match="At least one of the input arguments for this task could not be computed"):
+        ray.get(take.remote(r))
+    assert isinstance(ray.get(ray.put([caught()]))[0], ValueError)  # inside of a value it is a value
+
+
+def test_a_ray_error_among_the_items_of_a_generator():
+    one, error, three = ray.remote(Gives).remote().several.remote()
+    assert ray.get([one, three]) == [1, 3]
+    with pytest.raises(RayTaskError):
+        ray.get(error)
+
+
+def test_which_errors_are_raised_where_they_are_got():
+    with pytest.raises(WorkerCrashedError):
+        ray.get(ray.put(WorkerCrashedError("here")))
+    assert repr(ray.get(ray.put(ValueError("plain")))) == "ValueError('plain')"

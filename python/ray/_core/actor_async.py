@@ -22,6 +22,7 @@ OURS.add(__file__)
 
 _PACKETS_A_TURN = 64
 _ENDED = object()  # the future of a call that was cancelled before it started
+_EXITS = (SystemExit, exceptions.AsyncioActorExit)  # ends of the actor, which go before a cancellation
 
 
 class LoopGroup:
@@ -107,15 +108,17 @@ class LoopGroup:
                 raise asyncio.CancelledError
             call.told = True  # from here on a cancellation reaches the coroutine
             result = await coroutine
+            if call.cancelled:  # and it made nothing of that
+                raise asyncio.CancelledError
             if call.flags & wire.STREAM:
                 actor.answer(call, 0, result)
             else:
                 actor.answer(call, 0, actor.worker.outputs(call.unique8, result, call.num_returns))
-        except asyncio.CancelledError:
-            from ray._ids import TaskID
-
-            actor.raised(call, exceptions.TaskCancelledError(TaskID(call.task_id)), None)
         except BaseException as e:
+            if isinstance(e, asyncio.CancelledError) or call.cancelled and not isinstance(e, _EXITS):
+                from ray._ids import TaskID
+
+                e, retry_types = exceptions.TaskCancelledError(TaskID(call.task_id)), None
             actor.raised(call, e, retry_types)
         call.future = _ENDED
         self._ended()

@@ -26,6 +26,7 @@ _dumps = pickle.dumps
 _loads = pickle.loads
 _FMT_PICKLE = b"\x00"
 _FMT_RAW = b"\x02"
+_FMT_EXCEPTION = b"\x03"
 
 
 class Payload:
@@ -157,8 +158,8 @@ def deregister_serializer(cls):
     _custom.pop(cls, None)
 
 
-def serialize(value, status=0) -> Payload:
-    """Serialize any value.
+def serialize(value) -> Payload:
+    """Serialize any value. A ``RayError`` becomes an error: who gets it has it raised, as from a task that failed with it.
 
     Raises:
         TypeError, pickle.PicklingError, …: Whatever the value's own pickling raises.
@@ -169,10 +170,23 @@ def serialize(value, status=0) -> Payload:
         return Payload([(0, data)], len(data))
     if t is bytes:
         return Payload([(0, _FMT_RAW), (1, value)], 1 + len(value))
+    if isinstance(value, BaseException):
+        from ray._task_error import RayError
+
+        if isinstance(value, RayError):
+            return serialize_error(value)
     try:
         return _serialize_whole(value)
     except RecursionError as e:
         raise pickle.PicklingError("Could not pickle object as excessively deep recursion required.") from e
+
+
+def serialize_error(error) -> Payload:
+    """Serialize a ``RayError`` as what is raised where it is got."""
+    error = error.__dict__.get("_ray_task_error", error)  # its class is made anew by the reader
+    with refs.Listing() as held:
+        data = _FMT_EXCEPTION + error.to_bytes()
+    return Payload([(0, data)], len(data), held.refs, wire.FAILED)
 
 
 def _not_in_band(buffer):

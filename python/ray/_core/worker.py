@@ -576,10 +576,9 @@ class Worker:
 
     def failure(self, error, name, unique8):
         """The error of a task as a value, and as its caller sees it."""
-        with refs.Listing() as held:
+        with refs.Listing():  # an error is pickled when it is made, to see whether it can be
             failure = self.task_error(error, name, unique8)
-            data = b"\x03" + failure.to_bytes()
-        return serialization.Payload([(0, data)], len(data), held.refs, wire.FAILED), failure
+            return serialization.serialize_error(failure), failure
 
     def task_error(self, error, name, unique8) -> exceptions.RayTaskError:
         """The error of a task as its caller sees it."""

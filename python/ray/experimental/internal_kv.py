@@ -39,7 +39,7 @@ def _internal_kv_put(key: Bytes, value: Bytes, overwrite: bool = True, *, namesp
 
 def _internal_kv_del(key: Bytes, *, del_by_prefix: bool = False, namespace: Optional[Bytes] = None) -> int:
     """Delete a key, or all keys that begin with it; returns how many there were."""
-    return int(_core.call("kv_del", ns=_namespace(namespace), key=_bytes(key), prefix=del_by_prefix)["deleted"])
+    return int(_core.call("kv_del", ns=_namespace(namespace), key=_bytes(key), by_prefix=del_by_prefix)["deleted"])
 
 
 def _internal_kv_list(prefix: Bytes, *, namespace: Optional[Bytes] = None) -> List[bytes]:

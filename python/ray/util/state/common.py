@@ -439,6 +439,10 @@ class DriverInfo(StateSchema):
     node_ip_address: Optional[str] = _always()
     pid: Optional[str] = _always()
 
+    def __iter__(self):
+        """Pairs of names and values, so that ``dict(driver_info)`` works."""
+        return iter(vars(self).items())
+
 
 @dataclass
 class JobState(StateSchema):
