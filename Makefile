@@ -86,7 +86,7 @@ ci: build ## what .ci/run runs: `make test`, after Ray's own tests and a real Ku
 	@$(MAKE) --no-print-directory test
 
 .PHONY: quick
-quick: build ## the part that takes under 60 s
+quick: build ## the part that takes minutes: the core, and Python tests that are not slow
 	$(GO_TEST) -short . ./internal/core/... ./internal/wire/... ./internal/lint/...
 	$(PYTEST) -m 'not slow and not soak' python/tests
 
