@@ -157,8 +157,9 @@ func (e *Engine) verdict(a *actorRec) {
 			if t.lost && a.state != actor.Dead {
 				t.lost = false
 				if t.retries == 0 {
-					e.failCall(i, t, e.unavailable(a, "its process died while it had the call"))
+					e.failCall(i, t, e.unavailable(a, processDied))
 				} else {
+					e.failedOnce(t, fault.ActorUnavailable, processDied)
 					e.nextAttempt(t)
 				}
 			}
@@ -168,6 +169,9 @@ func (e *Engine) verdict(a *actorRec) {
 	}
 	e.markActor(a)
 }
+
+// processDied is why a call that an actor had comes back.
+const processDied = "its process died while it had the call"
 
 // lostIncarnation notes that the way to an actor is gone, until the manager or the head tells what became of it.
 func (e *Engine) lostIncarnation(a *actorRec) {

@@ -168,7 +168,7 @@ func (e *Engine) taskDone(p *peer, m *TaskDone) {
 	case m.Lost != "":
 		e.crashed(i, t, fault.Kind(m.Lost), m.Why+" (on "+p.String()+")")
 	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
-		e.record(t, taskError, e.noted(t))
+		e.failedOnce(t, taskError, e.noted(t))
 		e.retry(i, t)
 	case !t.counts(len(m.Outputs)):
 		e.failTask(i, t, fault.System, fmt.Sprintf("node %s returned %d outputs for a task with %d", p.id, len(m.Outputs), t.returns))

@@ -324,7 +324,7 @@ func (e *Engine) callDone(p *peer, i uint32, t *task, m *TaskDone) {
 	case m.Lost != "":
 		e.failCall(i, t, e.failure(fault.Kind(m.Lost), m.Why+" (on node "+p.id.String()+")"))
 	case m.Outcome == OutcomeRetry && t.retries != 0 && !t.gone:
-		e.record(t, taskError, e.noted(t))
+		e.failedOnce(t, taskError, e.noted(t))
 		e.again(i, t)
 	case !t.counts(len(m.Outputs)):
 		e.failCall(i, t, e.failure(fault.System, fmt.Sprintf("node %s returned %d outputs for a call with %d", p.id, len(m.Outputs), t.returns)))
@@ -355,9 +355,9 @@ func (e *Engine) lostCall(i uint32, t *task, inc uint32) {
 		e.lostIncarnation(a)
 		return
 	case t.retries == 0: // what became of the actor is known already
-		e.failCall(i, t, e.unavailable(a, "its process died while it had the call"))
+		e.failCall(i, t, e.unavailable(a, processDied))
 	default:
-		e.record(t, fault.ActorUnavailable, "its process died while it had the call")
+		e.failedOnce(t, fault.ActorUnavailable, processDied)
 		e.nextAttempt(t)
 		q.next = q.head
 	}

@@ -130,10 +130,11 @@ type Engine struct {
 	spareQ     *queue // an empty one
 	scratchP   []schedule.Placement
 	loadDirty  bool
-	demands    uint64    // what waited when the load was last looked at, as a sum
-	demandsAt  time.Time // when that was
-	loadSeq    uint64    // counts changes of what is free here
-	seen       uint64    // the one that the view shows
+	demands    uint64               // what waited when the load was last looked at, as a sum
+	demandsAt  time.Time            // when that was
+	told       map[ids.Job]*notices // of failed attempts
+	loadSeq    uint64               // counts changes of what is free here
+	seen       uint64               // the one that the view shows
 	rand       uint64
 	fenced     bool
 	view       *schedule.View

@@ -280,7 +280,7 @@ func (e *Engine) actorResult(s *session, u ids.Unique, attempt uint32, outcome u
 	e.markActor(h.a)
 	if again {
 		e.abortOutputs(s, t)
-		e.record(t, taskError, e.noted(t))
+		e.failedOnce(t, taskError, e.noted(t))
 		e.again(i, t)
 		return
 	}

@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"gray/internal/core/fault"
 	"gray/internal/core/ids"
 	"gray/internal/core/resource"
 )
@@ -77,4 +79,40 @@ func TestANodeThatHasItNeither(t *testing.T) {
 	if _, _, demands := a.e.Load(); len(demands) != 1 || demands[0].Infeasible {
 		t.Errorf("demands %+v of a node that has it, in use", demands)
 	}
+}
+
+// A job is told of attempts that fail and are made again: of the first few, and then of how many.
+func TestJobsAreToldOfRetries(t *testing.T) {
+	r := newRig(t, settings{owner: 1, cpus: 1})
+	c := r.driver(1)
+	out := c.call("f retries=20")
+	fall := func(kind fault.Kind, why string) {
+		r.workers()
+		for _, sid := range r.e.pool.sorted() {
+			if len(r.e.pool.all[sid].fifo) > 0 {
+				r.take(sid)
+				r.do(func(e *Engine) { e.WorkerGone(sid, kind, why) })
+				return
+			}
+		}
+		t.Fatal("no worker has the task")
+	}
+	for range 8 {
+		fall(fault.WorkerCrashed, "it fell")
+	}
+	said := "notice to job " + c.job.String() + ": "
+	var lines []string
+	for k := range mostNotices {
+		lines = append(lines, fmt.Sprintf("%sTask f retries=20 failed. There are %d retries remaining, so the task will be retried. Error: it fell", said, 20-k))
+	}
+	r.want("notice", lines...)
+	r.pass(noticeSpan + time.Second)
+	told := r.told()
+	more := slices.IndexFunc(told, func(l string) bool { return strings.HasPrefix(l, said+"3 further attempts of tasks failed within 5 s") })
+	if more < 0 {
+		t.Fatalf("told %q", told)
+	}
+	fall(fault.OutOfMemory, "memory ran out")
+	r.want("notice", said+"Task f retries=20 failed. There are 12 retries remaining, so the task will be retried. Error: memory ran out")
+	c.release(out)
 }

@@ -344,7 +344,7 @@ func (e *Engine) Result(sid SessionID, u ids.Unique, attempt uint32, outcome uin
 	t.slot, t.worker = 0, 0
 	if again {
 		e.abortOutputs(s, t)
-		e.record(t, taskError, e.noted(t))
+		e.failedOnce(t, taskError, e.noted(t))
 		e.retry(i, t)
 		e.slotDone(slot, w, nil)
 		return
@@ -533,7 +533,7 @@ func (e *Engine) crashed(i uint32, t *task, kind fault.Kind, why string) {
 		return
 	}
 	e.orphans(t.unique, true)
-	e.record(t, kind, why)
+	e.failedOnce(t, kind, why)
 	e.retry(i, t)
 }
 

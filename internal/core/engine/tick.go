@@ -41,6 +41,7 @@ func (e *Engine) tellDemands() {
 		return
 	}
 	e.demandsAt = e.now
+	e.tickNotices()
 	sum := uint64(0)
 	for _, sh := range e.active {
 		e.noticeInfeasible(sh)
@@ -51,24 +52,6 @@ func (e *Engine) tellDemands() {
 	if sum != e.demands {
 		e.demands = sum
 		e.noteLoad()
-	}
-}
-
-// infeasibleAfter is how long a node that could run a shape's tasks may be on its way before their jobs are told.
-const infeasibleAfter = 5 * time.Second
-
-// noticeInfeasible tells jobs once that tasks of theirs wait for what no node has: a program that does not wait for them, or
-// waits with a timeout again and again, is told by nothing else.
-func (e *Engine) noticeInfeasible(sh *shape) {
-	if e.now.Sub(sh.since) < infeasibleAfter || !e.infeasible(sh) {
-		return
-	}
-	for _, q := range sh.queues {
-		if !q.noticed {
-			q.noticed = true
-			e.sink.Notice(q.job, "Warning: The following resource request cannot be scheduled right now: "+
-				e.cfg.Names.Format(sh.rs.Need)+", as "+e.stuckText(sh)+". It waits; `ray status` shows what the cluster has.")
-		}
 	}
 }
 
