@@ -136,8 +136,7 @@ def _make_pickler():
                 self.contained.append(obj)
                 return _contained, (obj._id,)
             if _custom and t in _custom:
-                serializer, deserializer = _custom[t]
-                return deserializer, (serializer(obj),)
+                return registered(obj)
             if t is FunctionType or isinstance(obj, type):
                 return base_override(self, obj)
             if t is CodeType:
@@ -151,6 +150,15 @@ def _make_pickler():
 def register_serializer(cls, serializer, deserializer):
     """Pickle instances of exactly ``cls`` as ``deserializer(serializer(obj))``, in this process."""
     _custom[cls] = (serializer, deserializer)
+
+
+def registered(obj):
+    """What ``obj`` is pickled as by the serializer of its class; None if there is none."""
+    found = _custom.get(type(obj))
+    if found is None:
+        return None
+    serializer, deserializer = found
+    return deserializer, (serializer(obj),)
 
 
 def deregister_serializer(cls):
