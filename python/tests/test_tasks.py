@@ -596,3 +596,21 @@ def test_a_function_that_is_too_large(monkeypatch):
         f.remote()
     with pytest.raises(ValueError, match="The actor Large is too large"):
         Large.remote()
+
+
+def test_arguments_of_any_name():
+    def take(**kwargs):
+        return kwargs
+
+    class Takes:
+        def __init__(this, **kwargs):
+            this.kwargs = kwargs
+
+        def take(this, **kwargs):
+            return kwargs, this.kwargs
+
+    names = {"self": 1, "args": 2, "kwargs": 3, "name": 4}
+    assert ray.get(ray.remote(take).remote(**names)) == names
+    assert ray.get(ray.remote(take).options(num_cpus=0).remote(**names)) == names
+    a = ray.remote(Takes).remote(**names)
+    assert ray.get(a.take.remote(**names)) == (names, names)
