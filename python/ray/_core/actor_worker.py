@@ -306,7 +306,10 @@ class Actor:
         outcome, answer = 0, None
         if error is None:
             try:
-                answer = {"ok": True, "repr": self.repr() if type(self.instance).__repr__ is not object.__repr__ else ""}
+                answer = {
+                    "ok": True,
+                    "repr": self.repr() if type(self.instance).__repr__ is not object.__repr__ else "",
+                }
             except BaseException as e:
                 error = e
         if error is not None:
