@@ -216,6 +216,8 @@ class ActorHandle:
 
     def __reduce__(self):
         target = self._ray_target
+        if target.ref is not None and target.ref._w is _core.refs.CLOSED:
+            _belongs_here(self._ray_owner, target)
         return _rebuild, (target.id, self._ray_meta.data, target.ref)
 
 
