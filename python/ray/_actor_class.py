@@ -53,7 +53,7 @@ class _Creator:
     _options: Dict[str, Any]
     _made: Optional[_Creation]
 
-    def remote(self, *args, **kwargs):
+    def remote(self, /, *args, **kwargs):
         """Make an actor and return its handle at once."""
         made = self._made
         if made is None or made.client() is not _state.client:
@@ -66,7 +66,7 @@ class _Creator:
             return _actor_handle.weak(target.id, answer["meta"])
         return _actor_handle.ActorHandle(target, made.meta, made.client)
 
-    def bind(self, *args, **kwargs):
+    def bind(self, /, *args, **kwargs):
         """Not there yet: make a node of a task graph."""
         raise missing("task graphs (ray.dag, .bind())")
 
@@ -160,7 +160,7 @@ class ActorClass(_Creator):
     def __reduce__(self):
         return _rebuild, (self._body.export(), self._about)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, /, *args, **kwargs):
         raise TypeError(
             f"Actors cannot be instantiated directly. Instead of '{self.__name__}()', use '{self.__name__}.remote()'."
         )

@@ -49,7 +49,7 @@ class ActorMethod:
         self._overrides: Optional[Dict[str, Any]] = None
         self._returned = 1
 
-    def remote(self, *args, **kwargs):
+    def remote(self, /, *args, **kwargs):
         """Start a call and return its ref or refs at once."""
         if self._client() is not _state.client:
             self._prepare()
@@ -69,7 +69,7 @@ class ActorMethod:
         """
         return type(self)(self._target, self._owner, self._meta, self._method, {**self._options, **options})
 
-    def bind(self, *args, **kwargs):
+    def bind(self, /, *args, **kwargs):
         """Not there yet: make a node of a task graph."""
         raise missing("task graphs (ray.dag, .bind())")
 
@@ -81,7 +81,7 @@ class ActorMethod:
     def __reduce__(self):
         return _rebuild_method, (ActorHandle(self._target, self._meta, self._owner), self._method.name, self._options)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, /, *args, **kwargs):
         name = self._method.name
         raise TypeError(
             f"Actor methods cannot be called directly. Instead of running 'object.{name}()', try 'object.{name}.remote()'."
@@ -103,7 +103,7 @@ class _LimitedMethod(ActorMethod):
 
     __slots__ = ()
 
-    def remote(self, *args, **kwargs):
+    def remote(self, /, *args, **kwargs):
         """Start a call unless too many are unfinished."""
         if self._client() is not _state.client:
             self._prepare()
@@ -124,7 +124,7 @@ class _DecoratedMethod(ActorMethod):
 
     __slots__ = ()
 
-    def remote(self, *args, **kwargs):
+    def remote(self, /, *args, **kwargs):
         """Start a call through the decorator."""
         call = super().remote
         return self._method.decorator(lambda args, kwargs: call(*args, **kwargs))(args, kwargs)
@@ -216,6 +216,8 @@ class ActorHandle:
 
     def __reduce__(self):
         target = self._ray_target
+        if target.ref is not None and target.ref._w is _core.refs.CLOSED:
+            _belongs_here(self._ray_owner, target)
         return _rebuild, (target.id, self._ray_meta.data, target.ref)
 
 

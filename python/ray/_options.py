@@ -173,7 +173,9 @@ def check_method_options(options: Dict[str, Any]) -> None:
     """
     for key in options:
         if key not in METHOD_OPTIONS:
-            raise TypeError(f"got an unexpected keyword argument '{key}'; a method's options are {list(METHOD_OPTIONS)}")
+            raise TypeError(
+                f"got an unexpected keyword argument '{key}'; a method's options are {list(METHOD_OPTIONS)}"
+            )
     for key in ("max_task_retries", "retry_exceptions", "name"):
         if options.get(key) is not None:
             _check(key, options[key], TASK_OPTIONS + ACTOR_OPTIONS, "methods")

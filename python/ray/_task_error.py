@@ -219,7 +219,7 @@ def _rebuild_dual(whole: RayTaskError):
 
 def _flattened(cause):
     # a failure that passed through several tasks keeps its first cause
-    while isinstance(cause, RayTaskError) and "_ray_task_error" in cause.__dict__:
+    while isinstance(cause, RayTaskError):
         cause = cause.__dict__["cause"]
     return cause
 

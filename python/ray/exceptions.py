@@ -229,6 +229,20 @@ class RaySystemError(RayError):
         return f"{text}\ntraceback: {self.traceback_str}" if self.traceback_str else text
 
 
+class _ClosedSession(RaySystemError, ValueError):
+    # What a ref of an earlier session is worth: a ValueError in Ray.
+    def __reduce__(self):
+        return of_closed_session, (self.client_exc, self.traceback_str)
+
+
+_ClosedSession.__name__ = _ClosedSession.__qualname__ = RaySystemError.__name__
+
+
+def of_closed_session(text: str, traceback_str=None) -> RaySystemError:
+    """The error of a call with a ref of a session that has ended: a ``RaySystemError`` and ``ValueError``."""
+    return _ClosedSession(text, traceback_str)
+
+
 class AuthenticationError(RayError):
     """The cluster does not accept this process's token."""
 

@@ -34,7 +34,7 @@ class _Submitter:
     _least: int
     _most: int
 
-    def remote(self, *args, **kwargs):
+    def remote(self, /, *args, **kwargs):
         """Start a task and return its ref or refs at once."""
         if self._client() is not _state.client:
             self._prepare()
@@ -42,7 +42,7 @@ class _Submitter:
             self._owner._arity.check(self._owner._load, args, kwargs)
         return _submit(self._template, args, kwargs or None, self._returned, self._overrides)
 
-    def bind(self, *args, **kwargs):
+    def bind(self, /, *args, **kwargs):
         """Not there yet: make a node of a task graph."""
         raise missing("task graphs (ray.dag, .bind())")
 
@@ -138,7 +138,7 @@ class RemoteFunction(_Submitter):
     def __reduce__(self):
         return _rebuild, (self._body.export(), self._about)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, /, *args, **kwargs):
         raise TypeError(
             f"Remote functions cannot be called directly. Instead of running '{self._function_name}()', try "
             f"'{self._function_name}.remote()'."

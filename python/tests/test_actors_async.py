@@ -288,3 +288,28 @@ def test_the_warning_names_the_line():
     said, *_ = ray.get(w.block.remote(refs))
     assert "Using blocking ray.get inside async actor" in said and "await ref" in said
     assert f"{__file__}:" in said
+
+
+def test_a_constructor_that_is_a_coroutine():
+    class Slow:
+        async def __init__(self, x):
+            self.name = ray.get_runtime_context().get_task_name()
+            await asyncio.sleep(0.01)
+            self.loop = asyncio.get_running_loop()
+            self.x = await x[0]
+            if self.x < 0:
+                raise ValueError(self.x)
+            if self.x == 0:
+                ray.actor.exit_actor()
+
+        def seen(self):
+            return self.x, self.name, self.loop is asyncio.get_running_loop()
+
+    actor = ray.remote(Slow)
+    a = actor.remote([ray.put(3)])
+    assert ray.get([a.seen.remote(), a.seen.remote()]) == [(3, "Slow.__init__", True)] * 2
+    with pytest.raises(ray.exceptions.ActorDiedError, match="ValueError: -1") as e:
+        ray.get(actor.remote([ray.put(-1)]).seen.remote())
+    assert e.value.actor_init_failed
+    with pytest.raises(ray.exceptions.ActorDiedError, match="INTENDED_USER_EXIT"):
+        ray.get(actor.remote([ray.put(0)]).seen.remote())

@@ -482,7 +482,7 @@ def test_whatever_a_coroutine_makes_of_it(here, how):
     class Stubborn:
         async def hold(self, path):
             try:
-                open(path, "w").close()
+                mark(path)
                 await asyncio.sleep(3600)
             except asyncio.CancelledError:
                 if how == "cleans up":
@@ -491,7 +491,7 @@ def test_whatever_a_coroutine_makes_of_it(here, how):
                     raise ValueError(how) from None
                 return how
             finally:
-                open(path + "-ended", "w").close()
+                mark(path + "-ended")
 
     a = Stubborn.remote()
     r = a.hold.remote(here("began"))

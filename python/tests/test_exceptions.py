@@ -128,6 +128,7 @@ def test_cause_that_cant_be_subclassed(caplog):
         dual = error.as_instanceof_cause()
     assert dual is error and isinstance(dual.cause, Final)
     assert "can't be subclassed" in caplog.text
+    assert task_error(dual).cause is dual.cause  # as it passes through another task
 
 
 def ray_logger_propagates(caplog):

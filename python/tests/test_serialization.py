@@ -465,3 +465,38 @@ def test_cloudpickle():
     assert ray.cloudpickle.loads(out.getvalue())["a"]() == 3
     with pytest.raises(TypeError, match="FAIL serialization"):
         ray.cloudpickle.dumps_debug(threading.Lock())
+
+
+class Awkward(Exception):
+    """An error that pickle can't handle."""
+
+    def __init__(self, a, *, b):
+        super().__init__(a)
+        self.a, self.b, self.lock = a, b, threading.Lock()
+
+
+def register_awkward():
+    ray.util.register_serializer(
+        Awkward, serializer=lambda e: (e.a, e.b), deserializer=lambda ab: Awkward(ab[0], b=ab[1])
+    )
+
+
+def test_a_registered_serializer_of_an_error():
+    @ray.remote(max_calls=1)
+    def task():
+        register_awkward()
+        raise Awkward(1, b=2)
+
+    register_awkward()
+    try:
+        with pytest.raises(Awkward) as e:
+            ray.get(task.remote())
+        assert (e.value.a, e.value.b, type(e.value.cause)) == (1, 2, Awkward)
+        data = ray.cloudpickle.dumps([Awkward(3, b=4)])
+        file = io.BytesIO()
+        ray.cloudpickle.dump(Awkward(5, b=6), file)
+    finally:
+        ray.util.deregister_serializer(Awkward)
+    assert ray.cloudpickle.loads(data)[0].b == 4 and ray.cloudpickle.loads(file.getvalue()).b == 6
+    with pytest.raises(TypeError):
+        ray.cloudpickle.dumps(Awkward(3, b=4))

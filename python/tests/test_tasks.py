@@ -458,12 +458,14 @@ def test_runtime_context():
             "gpus": ray.get_gpu_ids(),
             "ip": ray.util.get_node_ip_address(),
             "labels": c.get_node_labels(),
+            "environment": {k: os.environ.get(k) for k in ("RAY_JOB_ID", "RAY_NODE_ID")},
         }
 
     mine = ray.get_runtime_context()
     ref = look.remote()
     seen = ray.get(ref)
     assert seen["job"] == mine.get_job_id() and seen["node"] == mine.get_node_id() == ray.nodes()[0]["NodeID"]
+    assert seen["environment"] == {"RAY_JOB_ID": mine.get_job_id(), "RAY_NODE_ID": mine.get_node_id()}
     assert seen["task"] == ref.task_id().hex() and seen["name"] == "look"
     assert seen["function"].endswith("test_tasks.test_runtime_context.<locals>.look")
     assert seen["resources"] == {"CPU": 1.0} and seen["actor"] is None and seen["gpus"] == []
@@ -594,3 +596,21 @@ def test_a_function_that_is_too_large(monkeypatch):
         f.remote()
     with pytest.raises(ValueError, match="The actor Large is too large"):
         Large.remote()
+
+
+def test_arguments_of_any_name():
+    def take(**kwargs):
+        return kwargs
+
+    class Takes:
+        def __init__(this, **kwargs):
+            this.kwargs = kwargs
+
+        def take(this, **kwargs):
+            return kwargs, this.kwargs
+
+    names = {"self": 1, "args": 2, "kwargs": 3, "name": 4}
+    assert ray.get(ray.remote(take).remote(**names)) == names
+    assert ray.get(ray.remote(take).options(num_cpus=0).remote(**names)) == names
+    a = ray.remote(Takes).remote(**names)
+    assert ray.get(a.take.remote(**names)) == (names, names)

@@ -227,6 +227,23 @@ class AsyncActor(ThreadedActor):
         else:
             self._early.append((buf, at, end))
 
+    def awaits(self, nothing, then) -> bool:
+        """A constructor may be a coroutine, too: no call arrives before it has ended."""
+        if not inspect.iscoroutine(nothing):
+            return False
+        self.loop.create_task(self._construct(nothing, then))
+        return True
+
+    async def _construct(self, coroutine, then):
+        try:
+            await coroutine
+        except BaseException as e:
+            then(e)
+        else:
+            then(None)
+        if self.worker.leaving:
+            self.stop_if_idle()
+
     def stop_if_idle(self):
         """End the loop of an actor that leaves, once what was started is done."""
         if self._abandon or all(group.idle for group in self.groups.values()):

@@ -276,7 +276,6 @@ class Actor:
         task.cancelled = task.told = task.exits = False
         host.show(template.name)
         printing.as_actor(self.class_name)
-        outcome, answer = 0, None
         undo = self.enter(task)
         try:
             cls = self._class(template)
@@ -287,17 +286,41 @@ class Actor:
             if not plain:
                 self.instance = cls.__new__(cls, *args, **(kwargs or {}))
             nothing = self.instance.__init__(*args, **(kwargs or {}))
-            if nothing is not None:
+            later = self.awaits(nothing, lambda error: self._constructed(unique8, attempt, template.name, error))
+            if nothing is not None and not later:
                 raise TypeError(f"__init__() should return None, not {type(nothing).__name__!r}")
-            answer = {"ok": True, "repr": self.repr() if cls.__repr__ is not object.__repr__ else ""}
         except BaseException as e:
-            if isinstance(e, SystemExit) and not self.exiting:
-                self._leave(e.code)
+            self._constructed(unique8, attempt, template.name, e, undo)
+        else:
+            if later:
+                undo()
+            else:
+                self._constructed(unique8, attempt, template.name, None, undo)
+
+    def awaits(self, nothing, then) -> bool:
+        """Whether what a constructor returned is waited for, and ``then`` called with its error or None."""
+        return False
+
+    def _constructed(self, unique8, attempt, name, error, undo=None):
+        host = self.worker
+        outcome, answer = 0, None
+        if error is None:
+            try:
+                answer = {
+                    "ok": True,
+                    "repr": self.repr() if type(self.instance).__repr__ is not object.__repr__ else "",
+                }
+            except BaseException as e:
+                error = e
+        if error is not None:
+            if isinstance(error, SystemExit) and not self.exiting:
+                self._leave(error.code)
             elif not self.exiting:
-                outcome, answer = 1, self._not_made(e, template.name, unique8)
+                outcome, answer = 1, self._not_made(error, name, unique8)
         if answer is not None and answer.get("repr"):
             printing.as_actor(answer["repr"])
-        undo()
+        if undo is not None:
+            undo()
         if self.exiting or host.leaving:
             self.leave_with(unique8, attempt, 1)
             return

@@ -10,6 +10,7 @@ from itertools import count
 from ray._core import reasons, refs, serialization, streams, wire
 from ray._core.channel import Channel, remaining
 from ray._core.refs import CLOSED, READY_ELSEWHERE, ObjectRef, Value
+from ray._core.serialization import stale
 from ray._core.state import SCRIPT_MODE, connected, state
 
 _WARN_AFTER = 10.0  # seconds of waiting after which the log says what for
@@ -668,15 +669,6 @@ def _check_wait(wanted, num_returns, timeout) -> bool:
     if num_returns > len(wanted):
         raise ValueError("num_returns cannot be greater than the number of ray_waitables provided to ray.wait.")
     return False
-
-
-def stale(ref):
-    """The error for a ref of a connection that is closed."""
-    from ray import exceptions
-
-    return exceptions.RaySystemError(
-        f"{ref!r} belongs to a cluster connection that was closed by ray.shutdown(); its object is gone. Make it again."
-    )
 
 
 def as_exception(value: Value, oid=None) -> BaseException:

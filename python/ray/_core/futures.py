@@ -175,7 +175,7 @@ def when_done(ref, callback):
         _deliver(ref, (callback,), value)
         return
     if ref._w is CLOSED:
-        from ray._core.client import stale
+        from ray._core.serialization import stale
 
         raise stale(ref)
     deliverer(client).add(ref, callback)

@@ -13,7 +13,7 @@ from struct import Struct
 from types import CodeType, FunctionType
 
 from ray._core import refs, wire
-from ray._core.refs import ObjectRef, Value
+from ray._core.refs import CLOSED, ObjectRef, Value
 from ray._core.task import OURS
 
 OURS.add(__file__)
@@ -71,6 +71,15 @@ class _NotPlain(Exception):
     pass
 
 
+def stale(ref):
+    """The error for a ref of a connection that is closed: its id may be that of another object by now."""
+    from ray import exceptions
+
+    return exceptions.of_closed_session(
+        f"{ref!r} belongs to a cluster connection that was closed by ray.shutdown(); its object is gone. Make it again."
+    )
+
+
 def _contained(oid):
     """What a ref is pickled as; only reached where the reader did not come through deserialize."""
     return refs.intern(oid, refs.UNCOUNTED)
@@ -96,6 +105,8 @@ class _RefPickler(pickle.Pickler):
     def reducer_override(self, obj):
         t = type(obj)
         if t is ObjectRef:
+            if obj._w is CLOSED:
+                raise stale(obj)
             self.contained.append(obj)
             return _contained, (obj._id,)
         if t in _with_refs:
@@ -133,11 +144,12 @@ def _make_pickler():
         def reducer_override(self, obj):
             t = type(obj)
             if t is ObjectRef:
+                if obj._w is CLOSED:
+                    raise stale(obj)
                 self.contained.append(obj)
                 return _contained, (obj._id,)
             if _custom and t in _custom:
-                serializer, deserializer = _custom[t]
-                return deserializer, (serializer(obj),)
+                return registered(obj)
             if t is FunctionType or isinstance(obj, type):
                 return base_override(self, obj)
             if t is CodeType:
@@ -151,6 +163,15 @@ def _make_pickler():
 def register_serializer(cls, serializer, deserializer):
     """Pickle instances of exactly ``cls`` as ``deserializer(serializer(obj))``, in this process."""
     _custom[cls] = (serializer, deserializer)
+
+
+def registered(obj):
+    """What ``obj`` is pickled as by the serializer of its class; None if there is none."""
+    found = _custom.get(type(obj))
+    if found is None:
+        return None
+    serializer, deserializer = found
+    return deserializer, (serializer(obj),)
 
 
 def deregister_serializer(cls):

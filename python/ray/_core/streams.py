@@ -109,7 +109,7 @@ class Stream:
     def check(self):
         """Raise if the stream's connection is closed."""
         if self.ref._w is CLOSED:
-            from ray._core.client import stale
+            from ray._core.serialization import stale
 
             raise stale(self.ref)
 

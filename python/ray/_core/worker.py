@@ -237,6 +237,7 @@ class Worker:
         fields["accelerators"] = _show_devices(fields.get("accelerators") or {})
         fields["resources"] = {k: v / 10000 for k, v in (fields.get("resources") or {}).items()}
         state.fill(WORKER_MODE, self.client, fields, job)
+        os.environ["RAY_JOB_ID"] = state.job_id.hex()
         env = state.runtime_env.get("env_vars") or {}
         os.environ.update([(k, expanded(v)) for k, v in env.items()])
         sites.enable(self.client)
