@@ -1,11 +1,53 @@
 package pool
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// An interpreter that hangs is given up, also if a script has started it.
+func TestMinorGivesUp(t *testing.T) {
+	dir := t.TempDir()
+	path, pid := filepath.Join(dir, "python"), filepath.Join(dir, "pid")
+	if err := unix.Mkfifo(pid, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nsleep 1000 & echo $! >"+pid+"; wait"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := Minor(ctx, path)
+		failed <- err
+	}()
+	text, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sleeper, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := ends(t, sleeper)
+	stop()
+	select {
+	case err := <-failed:
+		if err == nil || !strings.Contains(err.Error(), "it does not answer") {
+			t.Errorf("error %v, want that it does not answer", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it still waits for an answer")
+	}
+	gone()
+}
 
 func TestMinor(t *testing.T) {
 	script := func(text string) string {

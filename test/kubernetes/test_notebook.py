@@ -99,6 +99,21 @@ def test_commands_and_programs_in_its_terminal(cluster):
     cluster.run(pod, "bash", "-c", "touch work/mine examples/mine")
 
 
+def test_nothing_is_left_of_a_kernel_that_was_killed(cluster):
+    """Its node ends and leaves the cluster, and no process stays as a zombie."""
+    pod = cluster.head("notebook")
+    killed = ONE + "; import os; print(ray._init._private.pid, flush=True); os.kill(os.getpid(), 9)"
+    out = cluster.run(pod, "bash", "-c", 'python -c "$0" || echo "status $?"', killed)
+    one, daemon, status = out.split("\n", 2)
+    assert (one, status) == ("1", "status 137\n")
+    until(
+        lambda: cluster.run(pod, "bash", "-c", f"test -e /proc/{daemon} && echo there || echo gone") == "gone\n",
+        "its daemon to go",
+        30,
+    )
+    until(lambda: cluster.alive() == 4, "its node to leave", 30)
+
+
 def test_a_pod_that_knows_no_address_finds_the_service(cluster):
     cluster.visitor()
     assert cluster.run("visitor", "bash", "-c", "echo $RAY_ADDRESS") == "\n"
