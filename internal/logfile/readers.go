@@ -32,7 +32,7 @@ func keyOf(f *os.File) (fileKey, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return fileKey{}, os.NewSyscallError("fstat", err)
 	}
-	return fileKey{uint64(st.Dev), st.Ino}, nil
+	return fileKey{st.Dev, st.Ino}, nil
 }
 
 func (r *Reading) register() (err error) {

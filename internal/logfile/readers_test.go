@@ -54,6 +54,7 @@ func TestReadersGoOnWhereTheyWere(t *testing.T) {
 				dir := t.TempDir()
 				if base != "" {
 					var err error
+					//nolint:usetesting // it is to be on another file system
 					if dir, err = os.MkdirTemp(base, "gray-readers-"); err != nil {
 						t.Fatal(err)
 					}
