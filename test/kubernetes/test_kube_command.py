@@ -317,6 +317,7 @@ def test_connect_runs_a_command(ray, cluster):
 
 def test_a_program_works_through_connect(ray, space, cluster, tmp_path):
     needs_its_python(space)
+    until(lambda: space.alive() == len(space.pods()), "all nodes: the head may be a new one", 60, space.story)
     done = ok(ray("connect", "--", sys.executable, "-c", PROGRAM))
     check_hosts(space, done.out)
     with beside(space.kubeconfig, tmp_path, "connect", "--port", "0") as (_, text):
