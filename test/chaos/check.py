@@ -12,6 +12,7 @@ OF_NODES = (
     "ObjectFetchTimedOutError",
     "ReferenceCountingAssertionError",
 )
+OF_NODES += tuple(f"RayTaskError({name})" for name in OF_NODES)  # as the cause that an argument could not be computed
 # An attempt that was on its way when its task was cancelled starts within this time: a daemon stands still for 4 s at most.
 RETRY_S = 15
 

@@ -75,6 +75,13 @@ def test_check(tmp_path, actor, calls, runs, words):
     assert len(wrong) == len(words) and all(w in text for w, text in zip(words, wrong)), wrong
 
 
+@pytest.mark.parametrize("error", ["ObjectLostError", "RayTaskError(ObjectLostError)"])
+@pytest.mark.parametrize("died", [0, 1])
+def test_check_of_what_a_node_took_along(tmp_path, error, died):
+    wrong, _ = _told(tmp_path, {"c": [f"asks c:1 {A}", f"ends c:1 error {error} x"]}, {f"{A}/1-2": []}, died)
+    assert len(wrong) == 1 - died, wrong
+
+
 @pytest.mark.parametrize(
     ("rows", "starts", "words"),
     [
