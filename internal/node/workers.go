@@ -77,6 +77,7 @@ func workerConns(w *pool.Worker) (stream, channel *conn, err error) {
 	if channel, err = quiet(w.Channel); err != nil {
 		return nil, nil, errors.Join(err, stream.Close())
 	}
+	w.Stream, w.Channel = nil, nil // closed by now; what is kept of dead workers, for their logs, need not hold them
 	return stream, channel, nil
 }
 
