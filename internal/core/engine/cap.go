@@ -31,14 +31,14 @@ func (e *Engine) noteWaits(w *worker) {
 	e.pool.blocked++
 	if w.host == nil && len(w.fifo) > 0 {
 		t := e.tasks.at(w.fifo[0])
-		tm := e.templates[t.tmpl]
-		if tm.overs[t.depth] == nil {
+		if w.waits = e.overOf(t); w.waits == nil {
+			tm := e.templates[t.tmpl]
 			if tm.overs == nil {
 				tm.overs = map[uint8]*over{}
 			}
-			tm.overs[t.depth] = &over{}
+			w.waits = &over{}
+			tm.overs[t.depth] = w.waits
 		}
-		w.waits = tm.overs[t.depth]
 		w.waits.blocked++
 	}
 }

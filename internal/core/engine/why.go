@@ -333,10 +333,9 @@ func (e *Engine) Load() (avail map[string]int64, queued int, demands []Demand) {
 	for _, sh := range e.active {
 		queued += sh.backlog
 		if len(demands) < maxDemands {
-			d := Demand{Resources: e.cfg.Names.Map(sh.rs.Need), Count: sh.backlog, Reason: sh.stuck}
-			d.Infeasible = e.infeasible(sh)
-			if d.Infeasible && d.Reason == "" {
-				d.Reason = e.stuckText(sh)
+			d := Demand{Resources: e.cfg.Names.Map(sh.rs.Need), Count: sh.backlog}
+			if e.infeasible(sh) {
+				d.Infeasible, d.Reason = true, e.stuckText(sh)
 			}
 			demands = append(demands, d)
 		}
